@@ -1,0 +1,385 @@
+/// The fill half of the execute stage: im2col on the fly. Takes conv instructions, reads windows of the packed map and
+/// writes column words, SLOTS slots of G channels each, to the column buffer, one position tile after the other.
+/// A slot is a (tap, channel group) of one plane; up to three taps of a kernel row are placed per cycle.
+/// Order of the words of a run: planes from the top (packed: significances from the top, in each the planes from the
+/// top), in a plane the groups, in a group the kernel rows and columns. The issue stage and the compiler rely on it.
+/// The instruction is handed on to issue in the cycle in which take_o is high.
+module bs_fill #(
+    parameter int D_N          = 16,   // columns, 2..32, a power of two
+    parameter int SLOTS        = 9,    // slots per column word, 3..30, a multiple of 3
+    parameter int G            = 16,   // channels per slot, 8 or 16
+    parameter int PLANE_DEPTH  = 512,  // rows of the plane buffer, 4..65536, a power of two
+    parameter int COLUMN_DEPTH = 512   // words of the column buffer, two halves, 8..1024, a power of two
+) (
+    input  logic                                    clk,
+    input  logic                                    rst,
+    // conv instructions
+    input  logic                                    instr_valid_i,
+    output logic                                    instr_ready_o,
+    input  bs_pkg::conv_t                           instr_i,
+    input  logic                                    image_odd_i,
+    // tokens
+    output logic [7:0]                              need_fetch_o,
+    output logic [7:0]                              need_write_back_o,
+    input  logic                                    enough_fetch_i,
+    input  logic                                    enough_write_back_i,
+    output logic                                    take_o,
+    output logic                                    post_fetch_o,
+    output logic                                    post_write_back_o,
+    // hand-over to issue
+    input  logic                                    issue_ready_i,
+    output logic                                    tile_filled_o,
+    input  logic                                    tile_released_i,
+    // plane buffer
+    output logic [D_N-1:0][$clog2(PLANE_DEPTH)-1:0] bank_addr_o,
+    input  logic [D_N-1:0][G-1:0]                   bank_data_i,
+    output logic [D_N-1:0][$clog2(PLANE_DEPTH)-1:0] halo_addr_o,
+    input  logic [D_N-1:0][G-1:0]                   halo_data_i,
+    // column buffer; the counts of a word's bits follow the word by one cycle
+    output logic [D_N-1:0]                          column_we_o,
+    output logic [$clog2(COLUMN_DEPTH)-1:0]         column_addr_o,
+    output logic [D_N-1:0][SLOTS*G-1:0]             column_data_o,
+    output logic [D_N-1:0]                          count_we_o,
+    output logic [$clog2(COLUMN_DEPTH)-1:0]         count_addr_o,
+    output logic [D_N-1:0][$clog2(SLOTS*G+1)-1:0]   count_data_o,
+    // status
+    output logic                                    active_o,
+    output logic                                    idle_o,
+    output logic [7:0]                              layer_o
+);
+  localparam int TAPS = 3;
+  localparam int LANES = D_N + TAPS - 1;
+  localparam int HALF_TILE = D_N / 2;
+  localparam int SLOT_BITS = $clog2(SLOTS);
+  localparam int WORD_BITS = $clog2(COLUMN_DEPTH) - 1;  // words of one half
+  localparam int COLUMN_BITS = $clog2(D_N);
+  localparam int ROW_BITS = $clog2(PLANE_DEPTH);
+  localparam int COUNT_BITS = $clog2(SLOTS * G + 1);
+  localparam int LANE_COUNT_BITS = $clog2(G + 1);
+  localparam int ALIGN = 7;  // operations wait this long for their lanes: coordinates (1) and bs_window (6)
+
+  if (SLOTS % TAPS != 0) begin : gen_bad
+    $error("bs_fill: SLOTS must be a multiple of three (instance %m)");
+  end
+
+  // ------------------------------------------------------------------ instruction and tiles
+  typedef enum logic [1:0] {
+    IDLE,   // waiting for an instruction and its tokens
+    SETUP,  // products of the instruction's fields
+    TILE,   // waiting for a free half of the column buffer
+    RUN     // one operation a cycle
+  } state_e;
+
+  state_e state_q;
+  bs_pkg::conv_t cfg_q;
+  logic [15:0] tiles_left_q;
+  logic [ROW_BITS-1:0] base_q, group_pitch_q;
+  logic [1:0] halves_q;  // halves of the column buffer that are being filled or read
+  logic half_q;          // the half to fill next
+  logic half_free, run_last, tile_last, walk_last;
+
+  assign half_free = halves_q != 2'd2;
+  assign need_fetch_o = instr_i.wait_fetch;
+  assign need_write_back_o = instr_i.wait_write_back;
+  assign instr_ready_o = state_q == IDLE && enough_fetch_i && enough_write_back_i && issue_ready_i;
+  assign take_o = instr_valid_i && instr_ready_o;
+  assign active_o = state_q == RUN;
+  assign layer_o = cfg_q.layer;
+
+  always_ff @(posedge clk) begin
+    case (state_q)
+      IDLE:
+      if (take_o) begin
+        cfg_q        <= instr_i;
+        base_q       <= ROW_BITS'(instr_i.in_image && image_odd_i ? instr_i.in_base_odd : instr_i.in_base);
+        tiles_left_q <= instr_i.tiles;
+        state_q      <= SETUP;
+      end
+      SETUP: begin
+        group_pitch_q <= ROW_BITS'(cfg_q.in_pitch * 16'(cfg_q.in_bits));
+        state_q       <= TILE;
+      end
+      TILE: if (half_free) state_q <= RUN;
+      default:
+      if (tile_last) begin
+        half_q       <= !half_q;
+        tiles_left_q <= tiles_left_q - 16'd1;
+        state_q      <= tiles_left_q == 16'd1 ? IDLE : TILE;
+      end
+    endcase
+    halves_q <= halves_q + 2'(state_q == TILE && half_free) - 2'(tile_released_i);
+    if (rst) begin
+      state_q  <= IDLE;
+      halves_q <= '0;
+      half_q   <= 1'b0;
+    end
+  end
+
+  // ------------------------------------------------------------------ loop nest of a run
+  logic [9:0] walk_x, walk_y;
+  logic [COLUMN_BITS-1:0] walk_column;
+  logic [D_N-1:0] walk_columns;
+
+  bs_walker #(
+      .D_N(D_N)
+  ) u_walker (
+      .clk,
+      .start_i(take_o),
+      .start_x_i(instr_i.start_x),
+      .start_y_i(instr_i.start_y),
+      .stride_i(cfg_q.stride),
+      .out_width_i(cfg_q.out_width),
+      .out_height_i(cfg_q.out_height),
+      .next_i(state_q == RUN && run_last),
+      .again_i(1'b0),
+      .x_o(walk_x),
+      .y_o(walk_y),
+      .column_o(walk_column),
+      .columns_o(walk_columns),
+      .last_o(walk_last)
+  );
+
+  logic [4:0] significance_q;  // used where words are packed
+  logic [3:0] plane_q, plane_low, plane_next;
+  logic [9:0] group_q;
+  logic [ROW_BITS-1:0] group_row_q;  // rows before the group
+  logic [3:0] ky_q, kx_q, kx_left;
+  logic [SLOT_BITS-1:0] next_slot, triple_q;  // next slot of the word; its triple
+  logic [1:0] phase_q;                   // next_slot = 3 * triple_q + phase_q
+  logic [WORD_BITS-1:0] word_q;
+  logic fresh_q;               // first operation of a word
+  logic [1:0] room, taps, phase_end;
+  logic kx_last, ky_last, group_last, plane_last, significance_last, word_full, flush;
+
+  assign next_slot = SLOT_BITS'(TAPS * 32'(triple_q) + 32'(phase_q));
+
+  always_comb begin
+    kx_left = cfg_q.kernel_w - kx_q;
+    room = 2'd3 - phase_q;
+    taps = kx_left < 4'(room) ? kx_left[1:0] : room;
+    phase_end = phase_q + taps;
+    kx_last = kx_left == 4'(taps);
+    ky_last = ky_q == cfg_q.kernel_h - 4'd1;
+    group_last = group_q == cfg_q.in_groups - 10'd1;
+    plane_low = '0;
+    plane_next = cfg_q.in_bits - 4'd1;
+    if (cfg_q.packed_words) begin
+      if (significance_q >= 5'(cfg_q.weight_bits)) plane_low = 4'(significance_q - 5'(cfg_q.weight_bits) + 5'd1);
+      if (significance_q <= 5'(cfg_q.in_bits)) plane_next = 4'(significance_q - 5'd1);
+    end
+    plane_last = plane_q == plane_low;
+    significance_last = !cfg_q.packed_words || significance_q == '0;
+    word_full = 32'(next_slot) + 32'(taps) == SLOTS;
+    flush = word_full || (kx_last && ky_last &&
+                          (cfg_q.depthwise || (group_last && (!cfg_q.packed_words || plane_last))));
+    run_last = kx_last && ky_last && group_last && plane_last && significance_last;
+    tile_last = run_last && walk_last;
+  end
+
+  always_ff @(posedge clk) begin
+    if (state_q != RUN || run_last) begin
+      significance_q <= 5'(cfg_q.weight_bits) + 5'(cfg_q.in_bits) - 5'd2;
+      plane_q        <= cfg_q.in_bits - 4'd1;
+      group_q        <= '0;
+      group_row_q    <= '0;
+      ky_q           <= '0;
+      kx_q           <= '0;
+      triple_q       <= '0;
+      phase_q        <= '0;
+      word_q         <= '0;
+      fresh_q        <= 1'b1;
+    end else begin
+      fresh_q <= flush;
+      if (flush) begin
+        triple_q <= '0;
+        phase_q  <= '0;
+        word_q   <= word_q + WORD_BITS'(1);
+      end else if (phase_end == 2'd3) begin
+        triple_q <= triple_q + SLOT_BITS'(1);
+        phase_q  <= '0;
+      end else begin
+        phase_q <= phase_end;
+      end
+      kx_q <= kx_last ? '0 : kx_q + 4'(taps);
+      if (kx_last) begin
+        ky_q <= ky_last ? '0 : ky_q + 4'd1;
+        if (ky_last) begin
+          group_q     <= group_last ? '0 : group_q + 10'd1;
+          group_row_q <= group_last ? '0 : group_row_q + group_pitch_q;
+          if (group_last) begin
+            plane_q <= plane_last ? plane_next : plane_q - 4'd1;
+            if (plane_last) significance_q <= significance_q - 5'd1;
+          end
+        end
+      end
+    end
+  end
+
+  // ------------------------------------------------------------------ operations on their way to the lanes
+  typedef struct packed {
+    logic                       valid;
+    logic                       fresh;
+    logic                       flush;
+    logic                       last_of_tile;
+    logic                       post_fetch;
+    logic                       post_write_back;
+    logic                       stride_2;
+    logic [TAPS-1:0]            taps;      // which of the triple's slots to write
+    logic [SLOT_BITS-1:0]       triple;
+    logic [WORD_BITS:0]         word;      // half and word
+    logic [D_N-1:0]             columns;
+    logic [G-1:0]               mask;      // channels that exist
+    logic [G-1:0]               pad;       // what lies outside the map
+  } op_t;
+
+  op_t op, op_end;
+  logic [$bits(op_t)-1:0] op_q [ALIGN+1];
+  logic last_of_instr;
+
+  always_comb begin
+    last_of_instr = tile_last && tiles_left_q == 16'd1;
+    op.valid = state_q == RUN;
+    op.fresh = fresh_q;
+    op.flush = flush;
+    op.last_of_tile = tile_last;
+    op.post_fetch = last_of_instr && cfg_q.post_fetch;
+    op.post_write_back = last_of_instr && cfg_q.post_write_back;
+    op.stride_2 = cfg_q.stride == 4'd2;
+    for (int tap = 0; tap < TAPS; tap++) op.taps[tap] = tap >= int'(phase_q) && tap < int'(phase_q) + int'(taps);
+    op.triple = triple_q;
+    op.word = {half_q, word_q};
+    op.columns = walk_columns;
+    op.mask = '1;
+    op.pad = {G{cfg_q.pad_full[plane_q[2:0]]}};
+    if (group_last) begin
+      for (int channel = 0; channel < G; channel++) op.mask[channel] = channel < int'(cfg_q.last_channels);
+      op.pad = G'(cfg_q.pad_planes[int'(plane_q[2:0])*bs_pkg::PAD_PLANE_BITS+:bs_pkg::PAD_PLANE_BITS]);
+    end
+  end
+
+  always_ff @(posedge clk) begin
+    op_q[0] <= op;
+    for (int stage = 1; stage <= ALIGN; stage++) op_q[stage] <= op_q[stage-1];
+    if (rst) for (int stage = 0; stage <= ALIGN; stage++) op_q[stage] <= '0;
+  end
+  assign op_end = op_q[ALIGN];
+
+  // Coordinates: first the products, then their sums.
+  logic signed [11:0] y_scaled_q, x_scaled_q;
+  logic signed [11:0] y_step_q, x_step_q, y_q, x_q;
+  logic [ROW_BITS-1:0] row_0_q, row_1_q, plane_rows_q;
+  logic [9:0] width_0_q, height_0_q, width_1_q, height_1_q;
+  logic [COLUMN_BITS:0] column_shift;
+
+  always_comb begin
+    // Lane 0 of the window serves column 0, or at stride 2 the first column of the half tile.
+    column_shift = {1'b0, walk_column};
+    if (cfg_q.stride == 4'd2) column_shift = {walk_column & COLUMN_BITS'(HALF_TILE - 1), 1'b0};
+  end
+
+  always_ff @(posedge clk) begin
+    y_scaled_q   <= 12'(walk_y) * 12'(cfg_q.stride);
+    x_scaled_q   <= 12'(walk_x) * 12'(cfg_q.stride);
+    y_step_q     <= 12'(ky_q) - 12'(cfg_q.pad);
+    x_step_q     <= 12'(kx_q) - 12'(cfg_q.pad) - 12'(phase_q) - 12'(column_shift);
+    row_0_q      <= base_q + group_row_q;
+    plane_rows_q <= ROW_BITS'(cfg_q.in_pitch * 16'(plane_q));
+    width_0_q    <= cfg_q.in_width;
+    height_0_q   <= cfg_q.in_height;
+    y_q          <= y_scaled_q + y_step_q;
+    x_q          <= x_scaled_q + x_step_q;
+    row_1_q      <= row_0_q + plane_rows_q;
+    width_1_q    <= width_0_q;
+    height_1_q   <= height_0_q;
+  end
+
+  logic [LANES-1:0][G-1:0] lane, pixel;
+  logic [LANES-1:0] lane_valid;
+
+  bs_window #(
+      .D_N(D_N),
+      .BITS(G),
+      .TAPS(TAPS),
+      .ADDR_BITS(ROW_BITS)
+  ) u_window (
+      .clk,
+      .y_i(y_q),
+      .x_i(x_q),
+      .row_i(row_1_q),
+      .width_i(width_1_q),
+      .height_i(height_1_q),
+      .bank_addr_o,
+      .bank_data_i,
+      .halo_addr_o,
+      .halo_data_i,
+      .lane_o(lane),
+      .lane_valid_o(lane_valid)
+  );
+
+  // ------------------------------------------------------------------ words and their counts
+  logic [LANES-1:0][LANE_COUNT_BITS-1:0] lane_count_q;
+  logic [D_N-1:0][SLOTS-1:0][G-1:0] word_data_q;
+  logic [D_N-1:0][COUNT_BITS-1:0] count_q;
+  op_t done_q;    // the operation that word_data_q ends with
+  op_t counted_q; // the operation that count_q ends with
+
+  always_comb begin
+    for (int i = 0; i < LANES; i++) pixel[i] = lane_valid[i] ? lane[i] & op_end.mask : op_end.pad;
+  end
+
+  logic [D_N-1:0][COUNT_BITS-1:0] taken;  // bits that done_q added to each column's word
+
+  always_comb begin
+    for (int column = 0; column < D_N; column++) begin
+      taken[column] = '0;
+      for (int tap = 0; tap < TAPS; tap++) begin
+        if (done_q.taps[tap]) begin
+          taken[column] = taken[column] + COUNT_BITS'(done_q.stride_2 ? lane_count_q[2*(column%HALF_TILE)+tap]
+                                                                      : lane_count_q[column+tap]);
+        end
+      end
+    end
+  end
+
+  always_ff @(posedge clk) begin
+    done_q    <= op_end;
+    counted_q <= done_q;
+    for (int i = 0; i < LANES; i++) lane_count_q[i] <= LANE_COUNT_BITS'($countones(pixel[i]));
+    for (int column = 0; column < D_N; column++) begin
+      for (int slot = 0; slot < SLOTS; slot++) begin
+        if (op_end.taps[slot%TAPS] && op_end.triple == SLOT_BITS'(slot / TAPS)) begin
+          word_data_q[column][slot] <= op_end.stride_2 ? pixel[2*(column%HALF_TILE)+slot%TAPS]
+                                                       : pixel[column+slot%TAPS];
+        end else if (op_end.fresh) begin
+          word_data_q[column][slot] <= '0;
+        end
+      end
+      count_q[column] <= (done_q.fresh ? '0 : count_q[column]) + taken[column];
+    end
+    if (rst) begin
+      done_q    <= '0;
+      counted_q <= '0;
+    end
+  end
+
+  assign column_we_o = done_q.valid && done_q.flush ? done_q.columns : '0;
+  assign column_addr_o = done_q.word;
+  assign column_data_o = word_data_q;
+  assign count_we_o = counted_q.valid && counted_q.flush ? counted_q.columns : '0;
+  assign count_addr_o = counted_q.word;
+  assign count_data_o = count_q;
+  assign tile_filled_o = counted_q.valid && counted_q.last_of_tile;
+  assign post_fetch_o = counted_q.valid && counted_q.post_fetch;
+  assign post_write_back_o = counted_q.valid && counted_q.post_write_back;
+
+  logic in_flight;
+  always_comb begin
+    in_flight = done_q.valid || counted_q.valid;
+    for (int stage = 0; stage <= ALIGN; stage++) in_flight = in_flight || op_q[stage][$bits(op_t)-1];
+  end
+  assign idle_o = state_q == IDLE && !in_flight;
+
+  // Fields of the instruction that belong to issue.
+  logic unused_fields;
+  assign unused_fields = ^{cfg_q, counted_q};
+endmodule

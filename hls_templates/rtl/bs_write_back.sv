@@ -1,0 +1,478 @@
+/// The write-back stage: takes what the array produces (conv_out) or reads a byte map itself (pool), rounds it in the
+/// lanes and stores bytes (skip codes, pool sources), bit planes, or logits. Nothing in it stalls once a row tile has
+/// started: an instruction is armed, and its credit given to issue, only when its tokens are there.
+module bs_write_back #(
+    parameter int D_M         = 8,     // array rows, a multiple of LANE_ROWS
+    parameter int D_N         = 16,    // array columns, 2..32, a power of two
+    parameter int LANE_ROWS   = 2,     // rows per read-out beat, 1..8, a power of two
+    parameter int ROWS_G      = 2,     // row tiles per channel group (G / D_M), 1..8
+    parameter int ACC_BITS    = 28,    // accumulator width in bits, 12..32
+    parameter int PLANE_DEPTH = 512,   // rows of the plane buffer, a power of two
+    parameter int BYTE_DEPTH  = 512,   // rows of the byte buffer, a power of two
+    parameter int PARAM_DEPTH = 1024   // channels of the parameter buffer, a power of two
+) (
+    input  logic                                        clk,
+    input  logic                                        rst,
+    // instructions
+    input  logic                                        instr_valid_i,
+    output logic                                        instr_ready_o,
+    input  logic [bs_pkg::INSTRUCTION_BITS-1:0]         instr_i,
+    // tokens and credits
+    output logic [7:0]                                  need_fill_o,
+    input  logic                                        enough_fill_i,
+    output logic                                        take_o,
+    output logic                                        post_fill_o,
+    output logic                                        armed_o,       // pulse: one more conv_out is ready
+    // array
+    input  logic                                        start_i,       // 2 cycles before the first beat of a row tile
+    input  logic [LANE_ROWS-1:0][D_N-1:0][ACC_BITS-1:0] acc_i,
+    input  logic [D_N-1:0][ACC_BITS-1:0]                column_acc_i,
+    // parameters from fetch
+    input  logic                                        param_we_i,
+    input  logic [15:0]                                 param_channel_i,
+    input  logic                                        param_word_i,  // 0: bias, 1: multiplier
+    input  logic [63:0]                                 param_data_i,
+    // bit planes
+    output logic [ROWS_G-1:0]                           plane_we_o,
+    output logic [$clog2(PLANE_DEPTH)-1:0]              plane_row_o,
+    output logic [D_N-1:0][D_M-1:0]                     plane_data_o,
+    // logits of position 0
+    input  logic                                        logits_idle_i,
+    output logic                                        logits_valid_o,
+    output logic                                        logits_last_o,
+    output logic [LANE_ROWS-1:0][31:0]                  logits_o,
+    // byte map writes, for monitors
+    output logic                                        byte_we_o,
+    output logic [$clog2(BYTE_DEPTH)-1:0]               byte_row_o,
+    output logic [D_N-1:0][LANE_ROWS*8-1:0]             byte_data_o,
+    // status
+    output logic                                        active_o,
+    output logic                                        idle_o,
+    output logic [7:0]                                  layer_o
+);
+  localparam int BEATS = D_M / LANE_ROWS;
+  localparam int BEAT_BITS = $clog2(BEATS + 1);
+  localparam int PLANE_ROW_BITS = $clog2(PLANE_DEPTH);
+  localparam int BYTE_ROW_BITS = $clog2(BYTE_DEPTH);
+  localparam int CHUNK_BITS = $clog2(ROWS_G + 1);
+  localparam int PARAM_ROWS = PARAM_DEPTH / LANE_ROWS;
+  localparam int PARAM_BITS = $clog2(PARAM_ROWS);
+  localparam int LANE_ROW_BITS = LANE_ROWS > 1 ? $clog2(LANE_ROWS) : 1;
+
+  // ------------------------------------------------------------------ what a beat carries through the lanes
+  typedef struct packed {
+    logic                      valid;
+    logic                      row_tile_last;
+    logic                      instr_last;
+    logic                      bipolar;
+    logic                      logits;
+    logic                      skip;
+    logic                      skip_signed;
+    logic [23:0]               skip_mul;
+    logic [4:0]                shift;
+    logic signed [8:0]         lo;
+    logic signed [8:0]         hi;
+    logic                      store_bytes;
+    logic [BYTE_ROW_BITS-1:0]  byte_row;
+    logic                      store_planes;
+    logic [PLANE_ROW_BITS-1:0] plane_row;
+    logic [PLANE_ROW_BITS-1:0] plane_pitch;
+    logic [3:0]                plane_bits;
+    logic                      plane_flip;
+    logic [CHUNK_BITS-1:0]     chunk;
+    logic                      post;
+    logic                      requant;
+    logic signed [17:0]        rq_mul;
+    logic signed [31:0]        rq_bias;
+    logic [4:0]                rq_shift;
+    logic signed [8:0]         rq_lo;
+    logic signed [8:0]         rq_hi;
+  } beat_t;
+
+  // Fields that conv_out and pool share, wherever they lie.
+  typedef struct packed {
+    logic        is_pool;
+    logic [7:0]  layer;
+    logic [15:0] tiles;
+    logic [9:0]  row_tiles;
+    logic [15:0] param_base;
+    logic [15:0] skip_base;
+    logic [15:0] skip_pitch;
+    logic [15:0] start_tile;
+    logic [15:0] byte_base;
+    logic [15:0] byte_pitch;
+    logic [15:0] plane_base;
+    beat_t       beat;
+  } work_t;
+
+  bs_pkg::conv_out_t conv_out;
+  bs_pkg::pool_t pool;
+  bs_pkg::head_t head;
+  work_t decoded, next_q, work_q;
+
+  assign conv_out = instr_i;
+  assign pool = instr_i;
+  assign head = instr_i[15:0];
+
+  always_comb begin
+    decoded = '0;
+    decoded.is_pool = head.opcode == bs_pkg::OP_POOL;
+    decoded.layer = head.layer;
+    if (decoded.is_pool) begin
+      decoded.tiles = pool.tiles;
+      decoded.row_tiles = pool.row_tiles;
+      decoded.start_tile = pool.start_tile;
+      decoded.byte_base = pool.byte_base;
+      decoded.byte_pitch = pool.byte_pitch;
+      decoded.plane_base = pool.plane_base;
+      decoded.beat.store_bytes = pool.store_bytes;
+      decoded.beat.store_planes = pool.store_planes;
+      decoded.beat.plane_pitch = PLANE_ROW_BITS'(pool.plane_pitch);
+      decoded.beat.plane_bits = pool.plane_bits;
+      decoded.beat.plane_flip = pool.plane_flip;
+      decoded.beat.post = pool.post_fill;
+      decoded.beat.requant = pool.requant;
+      decoded.beat.rq_mul = pool.rq_mul;
+      decoded.beat.rq_bias = pool.rq_bias;
+      decoded.beat.rq_shift = pool.rq_shift;
+      decoded.beat.rq_lo = pool.rq_lo;
+      decoded.beat.rq_hi = pool.rq_hi;
+    end else begin
+      decoded.tiles = conv_out.tiles;
+      decoded.row_tiles = conv_out.row_tiles;
+      decoded.param_base = conv_out.param_base;
+      decoded.skip_base = conv_out.skip_base;
+      decoded.skip_pitch = conv_out.skip_pitch;
+      decoded.start_tile = conv_out.start_tile;
+      decoded.byte_base = conv_out.byte_base;
+      decoded.byte_pitch = conv_out.byte_pitch;
+      decoded.plane_base = conv_out.plane_base;
+      decoded.beat.bipolar = conv_out.bipolar;
+      decoded.beat.logits = conv_out.logits;
+      decoded.beat.skip = conv_out.skip;
+      decoded.beat.skip_signed = conv_out.skip_signed;
+      decoded.beat.skip_mul = conv_out.skip_mul;
+      decoded.beat.shift = conv_out.shift;
+      decoded.beat.lo = conv_out.lo;
+      decoded.beat.hi = conv_out.hi;
+      decoded.beat.store_bytes = conv_out.store_bytes;
+      decoded.beat.store_planes = conv_out.store_planes;
+      decoded.beat.plane_pitch = PLANE_ROW_BITS'(conv_out.plane_pitch);
+      decoded.beat.plane_bits = conv_out.plane_bits;
+      decoded.beat.plane_flip = conv_out.plane_flip;
+      decoded.beat.post = conv_out.post_fill;
+      decoded.beat.requant = conv_out.requant;
+      decoded.beat.rq_mul = conv_out.rq_mul;
+      decoded.beat.rq_bias = conv_out.rq_bias;
+      decoded.beat.rq_shift = conv_out.rq_shift;
+      decoded.beat.rq_lo = conv_out.rq_lo;
+      decoded.beat.rq_hi = conv_out.rq_hi;
+    end
+  end
+
+  // ------------------------------------------------------------------ arming
+  logic next_valid_q, work_valid_q, quiet, fence, take, load, work_done;
+  logic pool_start, pool_busy, packer_busy, in_flight;
+  bs_pkg::pool_t pool_q;
+
+  assign quiet = !next_valid_q && !work_valid_q && !in_flight && !packer_busy && !pool_busy;
+  assign fence = decoded.is_pool || conv_out.fence;
+  assign instr_ready_o = !next_valid_q && enough_fill_i && (fence ? quiet : !(work_valid_q && work_q.is_pool)) &&
+                         (logits_idle_i || !decoded.beat.logits);
+  assign need_fill_o = decoded.is_pool ? pool.wait_fill : conv_out.wait_fill;
+  assign take = instr_valid_i && instr_ready_o;
+  assign take_o = take;
+  assign armed_o = take && !decoded.is_pool;
+  assign load = next_valid_q && (!work_valid_q || work_done);
+  assign pool_start = load && next_q.is_pool;
+  assign layer_o = work_q.layer;
+  assign idle_o = quiet;
+
+  always_ff @(posedge clk) begin
+    if (take) begin
+      next_q       <= decoded;
+      pool_q       <= pool;
+      next_valid_q <= 1'b1;
+    end else if (load) begin
+      next_valid_q <= 1'b0;
+    end
+    if (load) begin
+      work_q       <= next_q;
+      work_valid_q <= 1'b1;
+    end else if (work_done) begin
+      work_valid_q <= 1'b0;
+    end
+    if (rst) begin
+      next_valid_q <= 1'b0;
+      work_valid_q <= 1'b0;
+    end
+  end
+
+  // ------------------------------------------------------------------ beats
+  logic [BEAT_BITS-1:0] beats_left_q, beat_q;
+  logic [9:0] row_q;
+  logic [15:0] tile_q;
+  logic [CHUNK_BITS-1:0] chunk_q;
+  logic [PARAM_BITS-1:0] param_q;
+  logic [BYTE_ROW_BITS-1:0] skip_row_q, byte_row_q, tile_skip_q, tile_byte_q;
+  logic [PLANE_ROW_BITS-1:0] plane_row_q, tile_plane_q, group_pitch_q;
+  logic conv_fire, pool_fire, fire, row_tile_last, tile_last, inject;
+  beat_t beat, injected;
+
+  assign conv_fire = beats_left_q != '0;
+  assign fire = conv_fire || pool_fire;
+  assign row_tile_last = beat_q == BEAT_BITS'(BEATS - 1);
+  assign tile_last = row_tile_last && row_q == work_q.row_tiles - 10'd1;
+  assign work_done = fire && tile_last && tile_q == work_q.tiles - 16'd1;
+  assign active_o = fire;
+
+  always_comb begin
+    beat = work_q.beat;
+    beat.valid = 1'b1;
+    beat.row_tile_last = row_tile_last;
+    beat.instr_last = work_done;
+    beat.byte_row = byte_row_q;
+    beat.plane_row = plane_row_q;
+    beat.chunk = chunk_q;
+    beat.post = work_q.beat.post && work_done;
+  end
+
+  always_ff @(posedge clk) begin
+    if (start_i) beats_left_q <= BEAT_BITS'(BEATS);
+    else if (conv_fire) beats_left_q <= beats_left_q - 1'b1;
+
+    if (load) begin
+      beat_q        <= '0;
+      row_q         <= '0;
+      tile_q        <= '0;
+      chunk_q       <= '0;
+      param_q       <= PARAM_BITS'(next_q.param_base / 16'(LANE_ROWS));
+      skip_row_q    <= BYTE_ROW_BITS'(next_q.skip_base + next_q.start_tile);
+      tile_skip_q   <= BYTE_ROW_BITS'(next_q.skip_base + next_q.start_tile);
+      byte_row_q    <= BYTE_ROW_BITS'(next_q.byte_base + next_q.start_tile);
+      tile_byte_q   <= BYTE_ROW_BITS'(next_q.byte_base + next_q.start_tile);
+      plane_row_q   <= PLANE_ROW_BITS'(next_q.plane_base + next_q.start_tile);
+      tile_plane_q  <= PLANE_ROW_BITS'(next_q.plane_base + next_q.start_tile);
+      group_pitch_q <= next_q.beat.plane_pitch * PLANE_ROW_BITS'(next_q.beat.plane_bits);
+    end else if (fire) begin
+      beat_q     <= beat_q + 1'b1;
+      param_q    <= param_q + 1'b1;
+      skip_row_q <= skip_row_q + BYTE_ROW_BITS'(work_q.skip_pitch);
+      byte_row_q <= byte_row_q + BYTE_ROW_BITS'(work_q.byte_pitch);
+      if (row_tile_last) begin
+        beat_q <= '0;
+        row_q  <= row_q + 10'd1;
+        if (32'(chunk_q) == ROWS_G - 1) begin
+          chunk_q     <= '0;
+          plane_row_q <= plane_row_q + group_pitch_q;
+        end else begin
+          chunk_q <= chunk_q + 1'b1;
+        end
+        if (tile_last) begin
+          row_q        <= '0;
+          tile_q       <= tile_q + 16'd1;
+          chunk_q      <= '0;
+          param_q      <= PARAM_BITS'(work_q.param_base / 16'(LANE_ROWS));
+          skip_row_q   <= tile_skip_q + 1'b1;
+          tile_skip_q  <= tile_skip_q + 1'b1;
+          byte_row_q   <= tile_byte_q + 1'b1;
+          tile_byte_q  <= tile_byte_q + 1'b1;
+          plane_row_q  <= tile_plane_q + 1'b1;
+          tile_plane_q <= tile_plane_q + 1'b1;
+        end
+      end
+    end
+    if (rst) beats_left_q <= '0;
+  end
+
+  // Beat k cycles after its accumulators are at acc_i: beat_q0 .. beat_q10; two cycles before that the memories read.
+  beat_t conv_1_q, beat_0_q, beat_1_q, beat_2_q, beat_3_q, beat_4_q, beat_5_q, beat_6_q, beat_7_q, beat_8_q, beat_9_q;
+  beat_t beat_10_q;
+
+  always_ff @(posedge clk) begin
+    conv_1_q  <= conv_fire ? beat : '0;
+    beat_0_q  <= conv_1_q;
+    beat_1_q  <= beat_0_q;
+    beat_2_q  <= beat_1_q;
+    beat_3_q  <= beat_2_q;
+    beat_4_q  <= beat_3_q;
+    beat_5_q  <= beat_4_q;
+    beat_6_q  <= inject ? injected : beat_5_q;
+    beat_7_q  <= beat_6_q;
+    beat_8_q  <= beat_7_q;
+    beat_9_q  <= beat_8_q;
+    beat_10_q <= beat_9_q;
+    if (rst) begin
+      conv_1_q  <= '0;
+      beat_0_q  <= '0;
+      beat_1_q  <= '0;
+      beat_2_q  <= '0;
+      beat_3_q  <= '0;
+      beat_4_q  <= '0;
+      beat_5_q  <= '0;
+      beat_6_q  <= '0;
+      beat_7_q  <= '0;
+      beat_8_q  <= '0;
+      beat_9_q  <= '0;
+      beat_10_q <= '0;
+    end
+  end
+
+  assign in_flight = beats_left_q != '0 || conv_1_q.valid || beat_0_q.valid || beat_1_q.valid || beat_2_q.valid ||
+                     beat_3_q.valid || beat_4_q.valid || beat_5_q.valid || beat_6_q.valid || beat_7_q.valid ||
+                     beat_8_q.valid || beat_9_q.valid || beat_10_q.valid;
+
+  // ------------------------------------------------------------------ parameters
+  logic [LANE_ROWS-1:0][17:0] mul;
+  logic [LANE_ROWS-1:0][47:0] bias;
+  logic [LANE_ROW_BITS-1:0] param_row;
+
+  assign param_row = LANE_ROWS > 1 ? LANE_ROW_BITS'(param_channel_i % 16'(LANE_ROWS)) : '0;
+
+  for (genvar row = 0; row < LANE_ROWS; row++) begin : gen_param
+    bs_ram #(
+        .WIDTH(48),
+        .DEPTH(PARAM_ROWS)
+    ) u_bias (
+        .clk,
+        .we_i(param_we_i && !param_word_i && 32'(param_row) == row),
+        .waddr_i(PARAM_BITS'(param_channel_i / 16'(LANE_ROWS))),
+        .wdata_i(param_data_i[47:0]),
+        .raddr_i(param_q),
+        .rdata_o(bias[row])
+    );
+    bs_ram #(
+        .WIDTH(18),
+        .DEPTH(PARAM_ROWS)
+    ) u_mul (
+        .clk,
+        .we_i(param_we_i && param_word_i && 32'(param_row) == row),
+        .waddr_i(PARAM_BITS'(param_channel_i / 16'(LANE_ROWS))),
+        .wdata_i(param_data_i[17:0]),
+        .raddr_i(param_q),
+        .rdata_o(mul[row])
+    );
+  end
+
+  // ------------------------------------------------------------------ byte buffer
+  logic [D_N-1:0][BYTE_ROW_BITS-1:0] pool_addr;
+  logic [D_N-1:0][LANE_ROWS*8-1:0] byte_read;
+
+  for (genvar bank = 0; bank < D_N; bank++) begin : gen_bytes
+    bs_ram #(
+        .WIDTH(LANE_ROWS * 8),
+        .DEPTH(BYTE_DEPTH)
+    ) u_bank (
+        .clk,
+        .we_i(byte_we_o),
+        .waddr_i(byte_row_o),
+        .wdata_i(byte_data_o[bank]),
+        .raddr_i(work_q.is_pool ? pool_addr[bank] : skip_row_q),
+        .rdata_o(byte_read[bank])
+    );
+  end
+
+  // ------------------------------------------------------------------ pool
+  logic pool_valid;
+  logic [LANE_ROWS-1:0][D_N-1:0][8:0] pool_code;
+
+  bs_pool #(
+      .D_M(D_M),
+      .D_N(D_N),
+      .LANE_ROWS(LANE_ROWS),
+      .BYTE_DEPTH(BYTE_DEPTH)
+  ) u_pool (
+      .clk,
+      .rst,
+      .start_i(pool_start),
+      .instr_i(pool_q),
+      .busy_o(pool_busy),
+      .bank_addr_o(pool_addr),
+      .bank_data_i(byte_read),
+      .valid_o(pool_valid),
+      .code_o(pool_code)
+  );
+
+  assign pool_fire = pool_valid;
+  assign inject = pool_valid;
+  assign injected = beat;
+
+  // ------------------------------------------------------------------ lanes
+  logic [LANE_ROWS-1:0][D_N-1:0][7:0] stored;
+
+  for (genvar row = 0; row < LANE_ROWS; row++) begin : gen_lane_row
+    for (genvar column = 0; column < D_N; column++) begin : gen_lane
+      logic signed [47:0] sum;
+      logic signed [8:0] code;
+      bs_lane #(
+          .ACC_BITS(ACC_BITS)
+      ) u_lane (
+          .clk,
+          .acc_0_i(acc_i[row][column]),
+          .column_acc_0_i(column_acc_i[column]),
+          .bipolar_0_i(beat_0_q.bipolar),
+          .mul_0_i(mul[row]),
+          .bias_0_i(bias[row]),
+          .skip_0_i(byte_read[column][row*8+:8]),
+          .skip_signed_0_i(beat_0_q.skip_signed),
+          .skip_enable_0_i(beat_0_q.skip),
+          .skip_mul_1_i(beat_1_q.skip_mul),
+          .sum_o(sum),
+          .shift_4_i(beat_4_q.shift),
+          .lo_5_i(beat_5_q.lo),
+          .hi_5_i(beat_5_q.hi),
+          .inject_5_i(inject),
+          .inject_code_5_i(pool_code[row][column]),
+          .code_o(code),
+          .rq_mul_6_i(beat_6_q.rq_mul),
+          .rq_bias_7_i(beat_7_q.rq_bias),
+          .rq_shift_8_i(beat_8_q.rq_shift),
+          .rq_lo_9_i(beat_9_q.rq_lo),
+          .rq_hi_9_i(beat_9_q.rq_hi),
+          .requant_9_i(beat_9_q.requant),
+          .stored_o(stored[row][column])
+      );
+      assign byte_data_o[column][row*8+:8] = code[7:0];
+      if (column == 0) begin : gen_logits
+        assign logits_o[row] = sum[31:0];
+      end
+      logic unused_high;
+      assign unused_high = ^{sum[47:32], code[8], column == 0 ? 1'b0 : ^sum[31:0]};
+    end
+  end
+
+  assign logits_valid_o = beat_4_q.valid && beat_4_q.logits;
+  assign logits_last_o = beat_4_q.instr_last;
+  assign byte_we_o = beat_6_q.valid && beat_6_q.store_bytes;
+  assign byte_row_o = beat_6_q.byte_row;
+
+  // ------------------------------------------------------------------ planes
+  bs_packer #(
+      .D_M(D_M),
+      .D_N(D_N),
+      .LANE_ROWS(LANE_ROWS),
+      .ROWS_G(ROWS_G),
+      .ROW_BITS(PLANE_ROW_BITS)
+  ) u_packer (
+      .clk,
+      .rst,
+      .valid_i(beat_10_q.valid),
+      .last_i(beat_10_q.row_tile_last),
+      .store_i(beat_10_q.store_planes),
+      .flip_i(beat_10_q.plane_flip),
+      .bits_i(beat_10_q.plane_bits),
+      .row_i(beat_10_q.plane_row),
+      .pitch_i(beat_10_q.plane_pitch),
+      .chunk_i(beat_10_q.chunk),
+      .done_i(beat_10_q.post),
+      .code_i(stored),
+      .we_o(plane_we_o),
+      .row_o(plane_row_o),
+      .data_o(plane_data_o),
+      .done_o(post_fill_o),
+      .busy_o(packer_busy)
+  );
+
+  logic unused_fields;
+  assign unused_fields = ^{conv_out, pool, work_q, param_data_i[63:48], beat_10_q};
+endmodule
