@@ -108,6 +108,13 @@ HEAD = (
     Field("layer", 8, "index of the layer, for counters and monitors"),
 )
 
+
+
+def _wait(name: str, meaning: str) -> tuple[Field, Field]:
+    """A token count; the first image, which finds every buffer free, has one of its own."""
+    return Field(name, 8, meaning), Field(f"{name}_first", 8, f"{name} for the first image")
+
+
 _GEOMETRY = (
     Field("in_base", 16, "first row of the source map in its buffer"),
     Field("in_pitch", 16, "rows from one channel group (and plane) of the source map to the next"),
@@ -130,6 +137,7 @@ _STORE = (
     Field("store_bytes", 1, "write the codes to the byte buffer"),
     Field("byte_base", 16, "first row of the produced map in the byte buffer"),
     Field("byte_pitch", 16, "rows from one channel group of the produced byte map to the next"),
+    Field("byte_requant", 1, "bytes hold the code after the second rounding, else before"),
     Field("store_planes", 1, "write bit planes to the plane buffer"),
     Field("plane_base", 16, "first row of the produced map in the plane buffer"),
     Field("plane_pitch", 16, "rows from one plane of the produced map to the next"),
@@ -150,7 +158,7 @@ OPCODES: tuple[Opcode, ...] = (
         Stage.FETCH,
         "copy weight rows (D_M*D_K bits each) from memory to the weight buffer",
         (
-            Field("wait_issue", 8, "tokens to take from issue (weights consumed) before the start"),
+            *_wait("wait_issue", "tokens to take from issue (weights consumed) before the start"),
             Field("post_issue", 1, "give issue a token at the end"),
             Field("offset", 32, "bytes from the program's start to the first row; a multiple of 8"),
             Field("rows", 16, "weight rows to copy, at least 1"),
@@ -163,7 +171,7 @@ OPCODES: tuple[Opcode, ...] = (
         Stage.FETCH,
         "copy per-channel multipliers and biases from memory to the parameter buffer",
         (
-            Field("wait_issue", 8, "tokens to take from issue before the start"),
+            *_wait("wait_issue", "tokens to take from issue before the start"),
             Field("post_issue", 1, "give issue a token at the end"),
             Field("offset", 32, "bytes from the program's start to the first channel; a multiple of 8"),
             Field("channels", 16, "channels to copy, two words each: bias, then multiplier"),
@@ -176,13 +184,12 @@ OPCODES: tuple[Opcode, ...] = (
         Stage.FETCH,
         "copy the next image from memory, cut it into bit planes, write them to the plane buffer",
         (
-            Field("wait_fill", 8, "tokens to take from fill (image consumed) before the start"),
+            *_wait("wait_fill", "tokens to take from fill (image consumed) before the start"),
             Field("post_fill", 1, "give fill a token at the end"),
             Field("pixels", 20, "pixels of the image"),
             Field("channels", 12, "channels of the image"),
             Field("bits", 4, "planes to cut, 1 to 8"),
-            Field("base", 16, "first row in the plane buffer for even images"),
-            Field("base_odd", 16, "first row in the plane buffer for odd images"),
+            Field("base", 16, "first row in the plane buffer"),
             Field("pitch", 16, "rows from one plane to the next"),
         ),
     ),
@@ -192,15 +199,13 @@ OPCODES: tuple[Opcode, ...] = (
         Stage.EXECUTE,
         "convolve a band of output positions: fill the column buffer tile by tile, run the array over it",
         (
-            Field("wait_fetch", 8, "tokens fill takes from fetch (image ready) before the start"),
-            Field("wait_write_back", 8, "tokens fill takes from write-back (map rows ready) before the start"),
-            Field("wait_weights", 8, "tokens issue takes from fetch (weights ready) before the start"),
+            *_wait("wait_fetch", "tokens fill takes from fetch (image ready) before the start"),
+            *_wait("wait_write_back", "tokens fill takes from write-back (map rows ready) before the start"),
+            *_wait("wait_weights", "tokens issue takes from fetch (weights ready) before the start"),
             Field("post_fetch", 1, "fill gives fetch a token once the source is read"),
             Field("post_write_back", 1, "fill gives write-back a token once the source is read"),
             Field("post_weights", 1, "issue gives fetch a token once the weights are read"),
             *_GEOMETRY,
-            Field("in_image", 1, "the source is the image: odd images lie at in_base_odd"),
-            Field("in_base_odd", 16, "first row of the source for odd images"),
             Field("in_groups", 10, "channel groups of the source, G channels each"),
             Field("in_bits", 4, "planes of the source, 1 to 8"),
             Field("last_channels", 6, "channels in the last group, 1 to G"),
@@ -224,7 +229,7 @@ OPCODES: tuple[Opcode, ...] = (
         Stage.WRITE_BACK,
         "requantise what the array produces for one conv instruction and store it",
         (
-            Field("wait_fill", 8, "tokens to take from fill (destination free) before the start"),
+            *_wait("wait_fill", "tokens to take from fill (destination free) before the start"),
             Field("post_fill", 1, "give fill a token once everything is stored"),
             Field("fence", 1, "start only when everything before is stored"),
             Field("tiles", 16, "position tiles of the band"),
@@ -249,7 +254,7 @@ OPCODES: tuple[Opcode, ...] = (
         Stage.WRITE_BACK,
         "maximum over windows of a byte map; with a 1x1 window a subsampled or requantised copy",
         (
-            Field("wait_fill", 8, "tokens to take from fill (destination free) before the start"),
+            *_wait("wait_fill", "tokens to take from fill (destination free) before the start"),
             Field("post_fill", 1, "give fill a token once everything is stored"),
             *_GEOMETRY,
             Field("in_signed", 1, "codes are signed bytes"),

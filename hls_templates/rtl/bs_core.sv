@@ -20,11 +20,12 @@ module bs_core #(
     input  logic                                execute_valid_i,
     output logic                                execute_ready_o,
     input  logic [bs_pkg::INSTRUCTION_BITS-1:0] execute_instr_i,
-    input  logic                                execute_odd_i,      // the instruction works on an odd image
+    input  logic                                execute_first_i,    // the instruction works on the first image
     // write-back instructions
     input  logic                                write_back_valid_i,
     output logic                                write_back_ready_o,
     input  logic [bs_pkg::INSTRUCTION_BITS-1:0] write_back_instr_i,
+    input  logic                                write_back_first_i,
     // tokens from and to fetch
     input  logic                                fetch_to_fill_i,    // image ready
     input  logic                                fetch_to_issue_i,   // weights ready
@@ -184,7 +185,7 @@ module bs_core #(
       .instr_valid_i(execute_valid_i),
       .instr_ready_o(execute_ready_o),
       .instr_i(execute_instr_i),
-      .image_odd_i(execute_odd_i),
+      .first_image_i(execute_first_i),
       .need_fetch_o(need_fetch),
       .need_write_back_o(need_write_back),
       .enough_fetch_i(enough_fetch),
@@ -253,6 +254,7 @@ module bs_core #(
       .instr_valid_i(fill_take),
       .instr_ready_o(issue_ready),
       .instr_i(execute_instr_i),
+      .first_image_i(execute_first_i),
       .need_weights_o(need_weights),
       .enough_weights_i(enough_weights),
       .write_back_armed_i(armed),
@@ -333,6 +335,7 @@ module bs_core #(
       .instr_valid_i(write_back_valid_i),
       .instr_ready_o(write_back_ready_o),
       .instr_i(write_back_instr_i),
+      .first_image_i(write_back_first_i),
       .need_fill_o(need_fill),
       .enough_fill_i(enough_fill),
       .take_o(write_back_take),

@@ -17,7 +17,7 @@ module bs_fill #(
     input  logic                                    instr_valid_i,
     output logic                                    instr_ready_o,
     input  bs_pkg::conv_t                           instr_i,
-    input  logic                                    image_odd_i,
+    input  logic                                    first_image_i,
     // tokens
     output logic [7:0]                              need_fetch_o,
     output logic [7:0]                              need_write_back_o,
@@ -79,8 +79,8 @@ module bs_fill #(
   logic half_free, run_last, tile_last, walk_last;
 
   assign half_free = halves_q != 2'd2;
-  assign need_fetch_o = instr_i.wait_fetch;
-  assign need_write_back_o = instr_i.wait_write_back;
+  assign need_fetch_o = first_image_i ? instr_i.wait_fetch_first : instr_i.wait_fetch;
+  assign need_write_back_o = first_image_i ? instr_i.wait_write_back_first : instr_i.wait_write_back;
   assign instr_ready_o = state_q == IDLE && enough_fetch_i && enough_write_back_i && issue_ready_i;
   assign take_o = instr_valid_i && instr_ready_o;
   assign active_o = state_q == RUN;
@@ -91,7 +91,7 @@ module bs_fill #(
       IDLE:
       if (take_o) begin
         cfg_q        <= instr_i;
-        base_q       <= ROW_BITS'(instr_i.in_image && image_odd_i ? instr_i.in_base_odd : instr_i.in_base);
+        base_q       <= ROW_BITS'(instr_i.in_base);
         tiles_left_q <= instr_i.tiles;
         state_q      <= SETUP;
       end

@@ -15,6 +15,7 @@ module bs_issue #(
     input  logic                            instr_valid_i,
     output logic                            instr_ready_o,
     input  bs_pkg::conv_t                   instr_i,
+    input  logic                            first_image_i,
     // tokens and credits
     output logic [7:0]                      need_weights_o,
     input  logic                            enough_weights_i,
@@ -41,10 +42,10 @@ module bs_issue #(
 
   // ------------------------------------------------------------------ instruction queue, two deep
   bs_pkg::conv_t queue_q, cfg_q;
-  logic queue_valid_q, cfg_valid_q, started_q, done, start;
+  logic queue_valid_q, queue_first_q, cfg_valid_q, cfg_first_q, started_q, done, start;
 
   assign instr_ready_o = !queue_valid_q;
-  assign need_weights_o = cfg_q.wait_weights;
+  assign need_weights_o = cfg_first_q ? cfg_q.wait_weights_first : cfg_q.wait_weights;
   assign start = cfg_valid_q && !started_q && enough_weights_i && write_back_armed_i;
   assign take_o = start;
   assign layer_o = cfg_q.layer;
@@ -52,12 +53,14 @@ module bs_issue #(
   always_ff @(posedge clk) begin
     if (instr_valid_i && instr_ready_o) begin
       queue_q       <= instr_i;
+      queue_first_q <= first_image_i;
       queue_valid_q <= 1'b1;
     end else if (!cfg_valid_q || done) begin
       queue_valid_q <= 1'b0;
     end
     if (!cfg_valid_q || done) begin
       cfg_q       <= queue_q;
+      cfg_first_q <= queue_first_q;
       cfg_valid_q <= queue_valid_q;
       started_q   <= 1'b0;
     end else if (start) begin

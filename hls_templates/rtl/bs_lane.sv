@@ -30,7 +30,8 @@ module bs_lane #(
     input  logic signed [8:0]   rq_lo_9_i,
     input  logic signed [8:0]   rq_hi_9_i,
     input  logic                requant_9_i,
-    output logic [7:0]          stored_o
+    output logic [7:0]          stored_o,
+    output logic [7:0]          code_10_o        // code_o, as late as stored_o
 );
   localparam int VALUE_BITS = ACC_BITS + 1;
   localparam int PRODUCT_BITS = VALUE_BITS + 18;
@@ -84,6 +85,7 @@ module bs_lane #(
     code_8_q         <= code_7_q;
     rq_shifted_9_q   <= rq_sum_8_q >>> rq_shift_8_i;
     code_9_q         <= code_8_q;
+    code_10_o        <= code_9_q[7:0];
     stored_o         <= requant_9_i ? rq_code[7:0] : code_9_q[7:0];
   end
 

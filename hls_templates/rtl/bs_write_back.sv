@@ -17,6 +17,7 @@ module bs_write_back #(
     input  logic                                        instr_valid_i,
     output logic                                        instr_ready_o,
     input  logic [bs_pkg::INSTRUCTION_BITS-1:0]         instr_i,
+    input  logic                                        first_image_i,
     // tokens and credits
     output logic [7:0]                                  need_fill_o,
     input  logic                                        enough_fill_i,
@@ -73,6 +74,7 @@ module bs_write_back #(
     logic signed [8:0]         lo;
     logic signed [8:0]         hi;
     logic                      store_bytes;
+    logic                      byte_requant;
     logic [BYTE_ROW_BITS-1:0]  byte_row;
     logic                      store_planes;
     logic [PLANE_ROW_BITS-1:0] plane_row;
@@ -126,6 +128,7 @@ module bs_write_back #(
       decoded.byte_pitch = pool.byte_pitch;
       decoded.plane_base = pool.plane_base;
       decoded.beat.store_bytes = pool.store_bytes;
+      decoded.beat.byte_requant = pool.byte_requant;
       decoded.beat.store_planes = pool.store_planes;
       decoded.beat.plane_pitch = PLANE_ROW_BITS'(pool.plane_pitch);
       decoded.beat.plane_bits = pool.plane_bits;
@@ -156,6 +159,7 @@ module bs_write_back #(
       decoded.beat.lo = conv_out.lo;
       decoded.beat.hi = conv_out.hi;
       decoded.beat.store_bytes = conv_out.store_bytes;
+      decoded.beat.byte_requant = conv_out.byte_requant;
       decoded.beat.store_planes = conv_out.store_planes;
       decoded.beat.plane_pitch = PLANE_ROW_BITS'(conv_out.plane_pitch);
       decoded.beat.plane_bits = conv_out.plane_bits;
@@ -179,7 +183,10 @@ module bs_write_back #(
   assign fence = decoded.is_pool || conv_out.fence;
   assign instr_ready_o = !next_valid_q && enough_fill_i && (fence ? quiet : !(work_valid_q && work_q.is_pool)) &&
                          (logits_idle_i || !decoded.beat.logits);
-  assign need_fill_o = decoded.is_pool ? pool.wait_fill : conv_out.wait_fill;
+  always_comb begin
+    if (decoded.is_pool) need_fill_o = first_image_i ? pool.wait_fill_first : pool.wait_fill;
+    else need_fill_o = first_image_i ? conv_out.wait_fill_first : conv_out.wait_fill;
+  end
   assign take = instr_valid_i && instr_ready_o;
   assign take_o = take;
   assign armed_o = take && !decoded.is_pool;
@@ -404,6 +411,7 @@ module bs_write_back #(
     for (genvar column = 0; column < D_N; column++) begin : gen_lane
       logic signed [47:0] sum;
       logic signed [8:0] code;
+      logic [7:0] code_10;
       bs_lane #(
           .ACC_BITS(ACC_BITS)
       ) u_lane (
@@ -430,21 +438,22 @@ module bs_write_back #(
           .rq_lo_9_i(beat_9_q.rq_lo),
           .rq_hi_9_i(beat_9_q.rq_hi),
           .requant_9_i(beat_9_q.requant),
-          .stored_o(stored[row][column])
+          .stored_o(stored[row][column]),
+          .code_10_o(code_10)
       );
-      assign byte_data_o[column][row*8+:8] = code[7:0];
+      assign byte_data_o[column][row*8+:8] = beat_10_q.byte_requant ? stored[row][column] : code_10;
       if (column == 0) begin : gen_logits
         assign logits_o[row] = sum[31:0];
       end
       logic unused_high;
-      assign unused_high = ^{sum[47:32], code[8], column == 0 ? 1'b0 : ^sum[31:0]};
+      assign unused_high = ^{sum[47:32], code, column == 0 ? 1'b0 : ^sum[31:0]};
     end
   end
 
   assign logits_valid_o = beat_4_q.valid && beat_4_q.logits;
   assign logits_last_o = beat_4_q.instr_last;
-  assign byte_we_o = beat_6_q.valid && beat_6_q.store_bytes;
-  assign byte_row_o = beat_6_q.byte_row;
+  assign byte_we_o = beat_10_q.valid && beat_10_q.store_bytes;
+  assign byte_row_o = beat_10_q.byte_row;
 
   // ------------------------------------------------------------------ planes
   bs_packer #(

@@ -1,0 +1,50 @@
+/// First-in first-out buffer in block RAM with a registered output.
+/// push_i while full_o is high loses the word: the user reserves room before it asks for data. A word appears at the
+/// output two cycles after it was pushed. flush_i empties the buffer.
+module bs_fifo #(
+    parameter int WIDTH = 64,  // bits per word, >= 1
+    parameter int DEPTH = 512  // words, a power of two, >= 4
+) (
+    input  logic             clk,
+    input  logic             rst,
+    input  logic             flush_i,
+    input  logic             push_i,
+    input  logic [WIDTH-1:0] data_i,
+    output logic             full_o,
+    output logic             valid_o,
+    input  logic             ready_i,
+    output logic [WIDTH-1:0] data_o,
+    output logic             empty_o   // nothing in the memory, nothing at the output
+);
+  localparam int ADDR = $clog2(DEPTH);
+
+  if (DEPTH < 4 || (1 << ADDR) != DEPTH) begin : gen_bad
+    $error("bs_fifo: DEPTH must be a power of two, at least 4 (instance %m)");
+  end
+
+  (* ram_style = "block" *) logic [WIDTH-1:0] mem [DEPTH];
+  logic [ADDR:0] write_q, read_q;
+  logic valid_q, fetch;
+
+  assign full_o  = write_q == {~read_q[ADDR], read_q[ADDR-1:0]};
+  assign fetch   = write_q != read_q && (!valid_q || ready_i);
+  assign valid_o = valid_q;
+  assign empty_o = write_q == read_q && !valid_q;
+
+  always_ff @(posedge clk) begin
+    if (push_i) mem[write_q[ADDR-1:0]] <= data_i;
+    if (fetch) data_o <= mem[read_q[ADDR-1:0]];
+  end
+
+  always_ff @(posedge clk) begin
+    if (push_i && !full_o) write_q <= write_q + 1'b1;
+    if (fetch) read_q <= read_q + 1'b1;
+    if (fetch) valid_q <= 1'b1;
+    else if (ready_i) valid_q <= 1'b0;
+    if (rst || flush_i) begin
+      write_q <= '0;
+      read_q  <= '0;
+      valid_q <= 1'b0;
+    end
+  end
+endmodule

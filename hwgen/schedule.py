@@ -1,0 +1,297 @@
+"""The scheduler: passes become bands, bands become instructions, dependencies become tokens.
+
+Each stage runs its instructions in order, so a dependency on an instruction of another stage is a count: wait until
+that stage has finished so many of its instructions. The counts are absolute; a wait field is the difference to what the
+stage has taken before. The first image depends on no image before it and has wait fields of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hwgen.engine import EngineConfig
+from hwgen.errors import InputError
+from hwgen.lower import ArrayPass, Pass, PoolPass, lower, pad_fields, source_channels_last_group
+from hwgen.network import Network
+from hwgen.plan import MemoryPlan, plan_memory
+from hwgen.program import Instruction, Program, code_bytes
+from hwgen.words import weight_image, weight_pitch
+
+MAX_BANDS = 6
+_MAX_WAIT = 255
+
+
+@dataclass(frozen=True)
+class Band:
+    """Position tiles [first, first + tiles) of a pass."""
+
+    item: Pass
+    layer: int
+    first: int
+    tiles: int
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A network on an engine, ready to be assembled.
+
+    bands: in write-back order; each is one write-back instruction, and one execute instruction where its pass is an
+    array pass. Tokens needed before the n-th instruction of a stage are in the instructions themselves.
+    """
+
+    network: Network
+    engine: EngineConfig
+    passes: tuple[Pass, ...]
+    memory: MemoryPlan
+    bands: tuple[Band, ...]
+    program: Program
+
+    @property
+    def logits_rows(self) -> int:
+        """int32 values per image in memory: the classes, rounded up to whole row tiles."""
+        return self.memory.words[self.passes[-1].name].row_tiles * self.engine.rows
+
+    @property
+    def image_bytes(self) -> int:
+        height, width, channels = self.network.tensors[self.network.input].shape
+        return height * width * channels
+
+
+def _waits(needs: Sequence[int], per_image: int) -> list[tuple[int, int]]:
+    """(steady, first) wait counts from absolute needs.
+
+    needs[j]: how many tokens of this image's giver instructions must have been given before instruction j starts;
+    0 or negative counts reach back into the image before (-n: all but the last n of it).
+    """
+    first, taken = [], 0
+    for need in needs:
+        first.append(max(need - taken, 0))
+        taken = max(taken, need)
+    # From the second image on, what was left over is taken as well; the end state is the same for every image.
+    end = taken
+    steady, taken = [], end - per_image
+    for need in needs:
+        steady.append(max(need - taken, 0))
+        taken = max(taken, need)
+    if taken < end:
+        steady[-1] += end - taken
+    return list(zip(steady, first, strict=True))
+
+
+def _bands(passes: Sequence[Pass], engine: EngineConfig) -> tuple[Band, ...]:
+    limit = engine.program_depth // 8
+    for most in range(MAX_BANDS, 0, -1):
+        bands = []
+        for layer, item in enumerate(passes):
+            tiles = -(-item.window.positions // engine.columns)
+            size = -(-tiles // most)
+            bands += [Band(item, layer, first, min(size, tiles - first)) for first in range(0, tiles, size)]
+        if len(bands) <= limit:
+            return tuple(bands)
+    raise InputError(
+        f"The network has {len(passes)} passes, the engine's program memory holds {limit} instructions per stage;"
+        f" use an engine with a larger program_depth.", f"engine {engine.name}"
+    )
+
+
+class _Scheduler:
+    def __init__(self, network: Network, engine: EngineConfig) -> None:
+        self.network = network
+        self.engine = engine
+        self.passes = lower(network, engine)
+        self.memory = plan_memory(self.passes, network.input, engine)
+        self.bands = _bands(self.passes, engine)
+        self.array_bands = [band for band in self.bands if isinstance(band.item, ArrayPass)]
+
+    # ---------------------------------------------------------------- dependencies
+    def _producer(self, name: str, tile: int) -> int:
+        """Index of the write-back instruction that stores tile ``tile`` of a tensor."""
+        return next(
+            at for at, band in enumerate(self.bands)
+            if any(made.name == name for made in band.item.tensors) and band.first <= tile < band.first + band.tiles
+        )
+
+    def _last_tile_read(self, band: Band) -> int:
+        window = band.item.window
+        position = min((band.first + band.tiles) * self.engine.columns, window.positions) - 1
+        return window.last_pixel(position) // self.engine.columns
+
+    def _fill_needs(self) -> list[int]:
+        """Write-back instructions of this image to be finished before each execute instruction."""
+        return [
+            0 if band.item.source.name == self.network.input
+            else self._producer(band.item.source.name, self._last_tile_read(band)) + 1
+            for band in self.array_bands
+        ]
+
+    def _write_back_needs(self) -> list[int]:
+        """Fills to be finished before each write-back instruction may overwrite its plane rows."""
+        total = len(self.array_bands)
+        needs = []
+        for band in self.bands:
+            need = -total
+            if band.item.planes is not None:
+                mine = self.memory.planes[band.item.planes.name]
+                for at, reader in enumerate(self.array_bands):
+                    if self.memory.planes[reader.item.source.name].overlaps(mine):
+                        need = max(need, at + 1 if reader.layer < band.layer else at + 1 - total)
+            needs.append(need)
+        return needs
+
+    def _fence(self, at: int) -> bool:
+        """Whether the skip codes of a band may still be in the lanes when it is armed."""
+        band = self.bands[at]
+        if not isinstance(band.item, ArrayPass) or band.item.skip is None:
+            return False
+        tile = band.first + band.tiles - 1
+        return self._producer(band.item.skip.name, tile) >= at - 2
+
+    # ---------------------------------------------------------------- instructions
+    def _geometry(self, band: Band, base: int, pitch: int, row_tiles: int) -> dict[str, int]:
+        window = band.item.window
+        start = band.first * self.engine.columns
+        return {
+            "layer": band.layer, "in_base": base, "in_pitch": pitch, "in_width": window.in_width,
+            "in_height": window.in_height, "kernel_h": window.kernel_h, "kernel_w": window.kernel_w,
+            "stride": window.stride, "pad": window.pad, "out_width": window.out_width,
+            "out_height": window.out_height, "start_x": start % window.out_width, "start_y": start // window.out_width,
+            "tiles": band.tiles, "row_tiles": row_tiles,
+        }
+
+    def _store(self, band: Band) -> dict[str, int]:
+        item = band.item
+        values = {"start_tile": band.first}
+        if item.bytes is not None:
+            region = self.memory.bytes[item.bytes.name]
+            values |= {"store_bytes": 1, "byte_requant": int(item.bytes_rounded), "byte_base": region.base,
+                       "byte_pitch": region.pitch}
+        if item.planes is not None:
+            region = self.memory.planes[item.planes.name]
+            values |= {"store_planes": 1, "plane_base": region.base, "plane_pitch": region.pitch,
+                       "plane_bits": item.planes.bits, "plane_flip": int(item.planes.signed)}
+        if item.rounding is not None:
+            rounding = item.rounding
+            values |= {"requant": 1, "rq_mul": rounding.mul, "rq_bias": rounding.bias, "rq_shift": rounding.shift,
+                       "rq_lo": rounding.lo, "rq_hi": rounding.hi}
+        return values
+
+    def _conv(self, band: Band, values: dict[str, int]) -> Instruction:
+        item = band.item
+        assert isinstance(item, ArrayPass)
+        words = self.memory.words[item.name]
+        region = self.memory.planes[item.source.name]
+        full, planes = pad_fields(item, self.engine)
+        return Instruction.make(
+            "conv", **values, **self._geometry(band, region.base, region.pitch, words.row_tiles),
+            in_groups=words.groups, in_bits=item.source.bits,
+            last_channels=source_channels_last_group(item.source.shape[2], self.engine.slot_channels),
+            pad_full=full, pad_planes=planes, weight_base=self.memory.weight_base[item.name],
+            weight_bits=item.weight_planes, weight_pitch=weight_pitch(words, item.weight_planes),
+            plane_words=words.plane_words, column_pitch=words.column_pitch,
+            plane_slots=words.pair_slots, packed_words=int(words.packed), depthwise=int(item.depthwise),
+            negative_top=int(item.negative_top),
+            tile_cycles=tile_cycles(item, self.engine),
+        )
+
+    def _conv_out(self, band: Band, values: dict[str, int]) -> Instruction:
+        item = band.item
+        assert isinstance(item, ArrayPass)
+        if item.skip is not None:
+            region = self.memory.bytes[item.skip.name]
+            values |= {"skip": 1, "skip_signed": int(item.skip.signed), "skip_mul": item.skip_mul,
+                       "skip_base": region.base, "skip_pitch": region.pitch}
+        return Instruction.make(
+            "conv_out", layer=band.layer, tiles=band.tiles, row_tiles=self.memory.words[item.name].row_tiles,
+            bipolar=int(item.bipolar), logits=int(item.logits), param_base=self.memory.param_base[item.name],
+            shift=item.shift, lo=0 if item.logits else item.code.lo, hi=0 if item.logits else item.code.hi,
+            **self._store(band), **values,
+        )
+
+    def _pool(self, band: Band, values: dict[str, int]) -> Instruction:
+        item = band.item
+        assert isinstance(item, PoolPass)
+        region = self.memory.bytes[item.source.name]
+        lane_rows = self.engine.lane_rows
+        return Instruction.make(
+            "pool", **self._geometry(band, region.base, region.pitch, -(-item.code.shape[2] // self.engine.rows)),
+            in_signed=int(item.source.signed), in_groups=-(-item.source.shape[2] // lane_rows),
+            zero_groups=item.zero_channels // lane_rows, **self._store(band), **values,
+        )
+
+    def _data(self) -> tuple[bytes, int, int]:
+        """Weights then parameters; and their sizes in rows and channels."""
+        weights, params = [], []
+        for item in self.passes:
+            if not isinstance(item, ArrayPass):
+                continue
+            words = self.memory.words[item.name]
+            weights.append(weight_image(item, words, self.engine).tobytes())
+            table = np.zeros((words.row_tiles * self.engine.rows, 2), "<i8")
+            # Only 48 bits of a bias count: the lanes wrap, and the sum itself is proven to fit.
+            table[: item.channels_out, 0] = item.bias
+            table[: item.channels_out, 1] = item.mul
+            params.append(table.tobytes())
+        blob = b"".join(weights)
+        return blob + b"".join(params), len(blob), sum(len(part) for part in params) // 16
+
+    def run(self) -> Schedule:
+        fill_needs = self._fill_needs()
+        fill_waits = _waits(fill_needs, len(self.bands))
+        write_back_waits = _waits(self._write_back_needs(), len(self.array_bands))
+        image_readers = [at for at, band in enumerate(self.array_bands) if band.item.source.name == self.network.input]
+        execute, write_back = [], []
+        for at, band in enumerate(self.array_bands):
+            steady, first = fill_waits[at]
+            image = int(bool(image_readers) and at == image_readers[0])
+            execute.append(self._conv(band, {
+                "wait_write_back": steady, "wait_write_back_first": first, "wait_fetch": image, "wait_fetch_first": image,
+                "wait_weights_first": int(at == 0), "post_write_back": 1,
+                "post_fetch": int(bool(image_readers) and at == image_readers[-1]),
+            }))
+        for at, band in enumerate(self.bands):
+            steady, first = write_back_waits[at]
+            values = {"wait_fill": steady, "wait_fill_first": first, "post_fill": 1}
+            if isinstance(band.item, ArrayPass):
+                write_back.append(self._conv_out(band, values | {"fence": int(self._fence(at))}))
+            else:
+                write_back.append(self._pool(band, values))
+        fetch = self._fetch_instructions(len(execute) + len(write_back))
+        data, _, _ = self._data()
+        program = Program(self.engine.hash, tuple(fetch), tuple(execute), tuple(write_back), len(fetch) - 1, data)
+        return Schedule(self.network, self.engine, self.passes, self.memory, self.bands, program)
+
+    def _fetch_instructions(self, others: int) -> list[Instruction]:
+        _, weight_bytes, channels = self._data()
+        start = code_bytes(others + 3)
+        source = next(item.source for item in self.passes if item.source.name == self.network.input)
+        region = self.memory.planes[source.name]
+        height, width, depth = source.shape
+        return [
+            Instruction.make("load_params", layer=0, offset=start + weight_bytes, channels=channels),
+            Instruction.make("load_weights", layer=0, offset=start, rows=self.memory.weight_rows, post_issue=1),
+            Instruction.make(
+                "load_image", layer=0, wait_fill=1, post_fill=1, pixels=height * width, channels=depth,
+                bits=source.bits, base=region.base, pitch=region.pitch,
+            ),
+        ]
+
+
+def tile_cycles(item: ArrayPass, engine: EngineConfig) -> int:
+    """Least cycles between two row tiles: read-out beats, or planes to write if that is more."""
+    return max(engine.beats, item.planes.bits if item.planes is not None else 1)
+
+
+def schedule(network: Network, engine: EngineConfig) -> Schedule:
+    """Lower, plan and schedule a network for an engine.
+
+    Raises:
+        InputError: what the engine cannot run or hold.
+    """
+    made = _Scheduler(network, engine).run()
+    for stream in made.program.streams:
+        for item in stream:
+            assert all(value <= _MAX_WAIT for name, value in item.values.items() if name.startswith("wait_"))
+    return made
