@@ -299,8 +299,8 @@ class AxiPort:
                 reads.popleft()
                 self.counters.read_bursts += 1
             self._rvalid_now = 0
-        shown = self._rvalid_now
-        if not shown:
+            self._rvalid(0)
+        if not self._rvalid_now:
             if reads and cycle >= reads[0].ready_cycle and not self._paused() and self.memory.may_move():
                 burst = reads[0]
                 word = 0
@@ -313,8 +313,6 @@ class AxiPort:
                 self._rid(burst.ident)
                 self._rvalid(1)
                 self._rvalid_now = 1
-            else:
-                self._rvalid(0)
         self._accept(self._ar, reads, cycle)
         if len(reads) > self.counters.most_reads:
             self.counters.most_reads = len(reads)
