@@ -1,0 +1,307 @@
+"""The cycle model: the program's timing by the recurrences of the RTL's own control.
+
+Every constant here is a pipeline depth that can be read off the RTL (named beside it). The model walks the program once
+per image, tile by tile; what the memory side adds (loading an image) is taken to hide behind the computation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwgen.engine import EngineConfig
+from hwgen.lower import ArrayPass, Pass, PoolPass, Window
+from hwgen.network import AvgPool, Network, Weighted
+from hwgen.plan import choose_words
+from hwgen.schedule import Band, Schedule, tile_cycles
+from hwgen.words import WordPlan, tile_bound
+
+_FILL_START = 3  # bs_fill: instruction taken (IDLE), SETUP, TILE, then the first operation
+_FILLED = 11  # bs_fill: last operation of a tile to issue's count of filled tiles
+_READ_OUT = 4  # issue of the last word to the cycle before write-back's first beat
+_STORED = 15  # last beat to the token, without planes; each plane adds one
+_POOL_BEAT = 9  # bs_pool: last operation of a beat to its entry into the lanes
+_POOL_STORED = 17  # the same to the token, without planes
+_QUEUE = 9  # bs_stage_queue: cycles from one instruction to the next at least
+
+
+@dataclass(frozen=True)
+class LayerCycles:
+    """One array pass in steady state. cycles: first issue of it to first issue of the next array pass."""
+
+    name: str
+    cycles: int
+    tile_bound: int
+
+    @property
+    def utilisation(self) -> float:
+        """Share of the cycles that the bound says are needed."""
+        return self.tile_bound / self.cycles if self.cycles else 0.0
+
+
+@dataclass(frozen=True)
+class Timing:
+    """cycles_per_image: steady state. first_image: start of the first instruction to the last beat of the logits."""
+
+    cycles_per_image: int
+    first_image: int
+    layers: tuple[LayerCycles, ...]
+
+
+@lru_cache(maxsize=4096)
+def _plane_operations(groups: int, kernel_h: int, kernel_w: int, slots: int, depthwise: bool, pairs: int) -> int:
+    """Operations of bs_fill for ``pairs`` consecutive planes that share words; one for plain words."""
+    operations = slot = 0
+    for _ in range(pairs):
+        for _ in range(groups):
+            for _ in range(kernel_h):
+                kx = 0
+                while kx < kernel_w:
+                    taps = min(3 - slot % 3, kernel_w - kx)
+                    kx += taps
+                    slot = (slot + taps) % slots
+                    operations += 1
+            if depthwise:
+                slot = 0
+    return operations
+
+
+def run_operations(words: WordPlan, window: Window, weight_planes: int, planes: int, slots: int, depthwise: bool) -> int:
+    """Operations of bs_fill for one run of columns."""
+    shape = (words.groups, window.kernel_h, window.kernel_w, slots, depthwise)
+    if not words.packed:
+        return planes * _plane_operations(*shape, 1)
+    counts = [min(weight_planes - 1, s) - max(0, s - planes + 1) + 1 for s in range(weight_planes + planes - 1)]
+    return sum(_plane_operations(*shape, count) for count in counts)
+
+
+def tile_runs(window: Window, columns: int, tiles: int) -> list[int]:
+    """Runs of bs_walker in each position tile of a map."""
+    room = {1: columns, 2: columns // 2}.get(window.stride, 1)
+    counts = []
+    x = y = 0
+    for _ in range(tiles):
+        column = runs = 0
+        while column < columns and y < window.out_height:
+            step = min(room - column % room, window.out_width - x)
+            column += step
+            x += step
+            runs += 1
+            if x == window.out_width:
+                x, y = 0, y + 1
+        counts.append(runs)
+    return counts
+
+
+@dataclass
+class _Fill:
+    free: int = 0  # first cycle in IDLE
+    given: list[int] = field(default_factory=list)  # when each instruction's token is there
+
+
+class _Model:
+    """One walk through the program."""
+
+    def __init__(self, plan: Schedule) -> None:
+        self.plan = plan
+        self.engine = plan.engine
+        self.first_issue: list[dict[int, int]] = []
+        self.image_end: list[int] = []
+        self.fill_free = self.fill_taken = 0
+        self.fill_tokens: list[int] = []
+        self.store_tokens: list[int] = []
+        self.fill_used = self.store_used = 0
+        self.released = [0, 0]
+        self.issue_done = -1
+        self.issue_done_before = -1
+        self.issue_loaded = -1
+        self.last_row_tile = -(1 << 30)
+        self.work_taken = -10
+        self.work_loaded = -10
+        self.work_done = -10
+        self.quiet = 0
+        self.image_ready = 0
+        words = {item.name: plan.memory.words.get(item.name) for item in plan.passes}
+        self.runs = {
+            item.name: tile_runs(item.window, self.engine.columns, -(-item.window.positions // self.engine.columns))
+            for item in plan.passes
+        }
+        self.operations: dict[str, int] = {}
+        for item in plan.passes:
+            plan_words = words[item.name]
+            if isinstance(item, ArrayPass) and plan_words is not None:
+                self.operations[item.name] = run_operations(
+                    plan_words, item.window, item.weight_planes, item.source.bits, self.engine.slots, item.depthwise
+                )
+
+    def run(self, images: int) -> None:
+        program = self.plan.program
+        readers = [at for at, item in enumerate(program.execute) if item["post_fetch"]]
+        for image in range(images):
+            self.first_issue.append({})
+            execute = 0
+            for at, band in enumerate(self.plan.bands):
+                instruction = program.write_back[at]
+                wait = instruction["wait_fill_first" if image == 0 else "wait_fill"]
+                if isinstance(band.item, ArrayPass):
+                    self._array(band, execute, at, wait, image)
+                    if execute in readers:
+                        self.image_ready = self.fill_tokens[-1] + self._image_cycles()
+                    execute += 1
+                else:
+                    self._pool(band, wait)
+            self.image_end.append(self.work_done)
+
+    def _image_cycles(self) -> int:
+        load = self.plan.program.fetch[-1]
+        rows = load["pitch"] * -(-load["channels"] // self.engine.slot_channels)
+        return load["pixels"] * load["channels"] + rows * load["bits"]
+
+    def _arm(self, tokens_at: int, fence: bool) -> int:
+        """When the next write-back instruction is taken."""
+        taken = max(self.work_loaded + 1, self.work_taken + _QUEUE, tokens_at)
+        return max(taken, self.quiet) if fence else taken
+
+    def _array(self, band: Band, execute: int, at: int, wait_fill: int, image: int) -> None:
+        item = band.item
+        assert isinstance(item, ArrayPass)
+        engine, program = self.engine, self.plan.program
+        conv = program.execute[execute]
+        words = self.plan.memory.words[item.name]
+        # Fill takes the instruction.
+        wait = conv["wait_write_back_first" if image == 0 else "wait_write_back"]
+        self.store_used += wait
+        taken = max(self.fill_free, self.fill_taken + _QUEUE)
+        if wait:
+            taken = max(taken, self.store_tokens[self.store_used - 1])
+        if conv["wait_fetch"]:
+            taken = max(taken, self.image_ready)
+        taken = max(taken, self.issue_loaded + 1)
+        self.fill_taken = taken
+        self.issue_loaded = max(taken + 1, self.issue_done)
+        # Write-back arms the matching instruction.
+        self.fill_used += wait_fill
+        tokens_at = self.fill_tokens[self.fill_used - 1] if wait_fill else 0
+        armed = self._arm(tokens_at, bool(program.write_back[at]["fence"]))
+        self.work_taken = armed
+        self.work_loaded = max(armed + 1, self.work_done)
+        start = max(self.issue_loaded + 1, self.issue_done + 1, armed + 1)
+        go = start + 1
+        self.first_issue[image].setdefault(band.layer, -1)
+        state = taken + _FILL_START - 1
+        spacing = tile_cycles(item, engine)
+        for tile in range(band.first, band.first + band.tiles):
+            half_free = self.released.pop(0)
+            state = max(state, half_free)
+            last_operation = state + self.runs[item.name][tile] * self.operations[item.name]
+            state = last_operation + 1
+            go = max(go, last_operation + _FILLED)
+            if self.first_issue[image][band.layer] < 0:
+                self.first_issue[image][band.layer] = go
+            for _ in range(words.row_tiles):
+                end = max(go + words.row_words - 1, self.last_row_tile + spacing)
+                self.last_row_tile = end
+                go = end + 1
+            self.released.append(end + 1)
+        self.fill_free = state
+        self.fill_tokens.append(last_operation + _FILLED)
+        self.issue_done = end
+        last_beat = end + _READ_OUT + engine.beats
+        self.work_done = last_beat
+        self.quiet = last_beat + _STORED + (item.planes.bits if item.planes is not None else 0)
+        self.store_tokens.append(self.quiet)
+
+    def _pool(self, band: Band, wait_fill: int) -> None:
+        item = band.item
+        assert isinstance(item, PoolPass)
+        self.fill_used += wait_fill
+        tokens_at = self.fill_tokens[self.fill_used - 1] if wait_fill else 0
+        taken = self._arm(tokens_at, True)
+        self.work_taken = taken
+        self.work_loaded = taken + 1
+        cycle = self.work_loaded
+        bits = item.planes.bits if item.planes is not None else 0
+        engine = self.engine
+        window = item.window
+        groups = -(-item.code.shape[2] // engine.rows) * engine.beats
+        first = item.zero_channels // engine.lane_rows
+        copied = range(first, first + -(-item.source.shape[2] // engine.lane_rows))
+        row_tile_end = -(1 << 30)
+        for tile in range(band.first, band.first + band.tiles):
+            runs = self.runs[item.name][tile]
+            for group in range(groups):
+                cycle += runs * (window.kernel_h * window.kernel_w if group in copied else 1)
+                if group % engine.beats == engine.beats - 1:
+                    cycle = max(cycle, row_tile_end + bits + 1)
+                    row_tile_end = cycle
+        self.work_done = cycle + _POOL_BEAT
+        self.quiet = cycle + _POOL_STORED + bits
+        self.store_tokens.append(self.quiet)
+        # Nothing is armed behind a pool before it has left.
+        self.work_loaded = self.work_done
+
+
+def layer_bound(item: Pass, engine: EngineConfig) -> int:
+    """Packed tile bound of an array pass in cycles, by the network's own bits."""
+    assert isinstance(item, ArrayPass)
+    return tile_bound(
+        item.source.shape[2], item.channels_out, item.window.kernel_h * item.window.kernel_w, item.window.positions,
+        item.weight_bits, item.source.bits, engine, depthwise=item.depthwise,
+    )
+
+
+def time_program(plan: Schedule, images: int = 4) -> Timing:
+    """Model a program over ``images`` images (at least 3) and report the last whole one."""
+    model = _Model(plan)
+    model.run(images)
+    array = [index for index, item in enumerate(plan.passes) if isinstance(item, ArrayPass)]
+    starts = [model.first_issue[images - 2][index] for index in array]
+    starts.append(model.first_issue[images - 1][array[0]])
+    layers = tuple(
+        LayerCycles(plan.passes[index].name, after - before, layer_bound(plan.passes[index], plan.engine))
+        for index, before, after in zip(array, starts, starts[1:], strict=False)
+    )
+    return Timing(starts[-1] - starts[0], model.image_end[0], layers)
+
+
+def isolated_cycles(item: ArrayPass, engine: EngineConfig, weight_bits: int, activation_bits: int) -> int:
+    """Cycles of one array pass on its own at other bits: fill and array overlap tile by tile.
+
+    What the search optimises: the differences between bits count, not the bubbles between layers, which the final
+    program's own timing reports.
+    """
+    from dataclasses import replace
+
+    extra = item.weight_planes - item.weight_bits
+    changed = replace(
+        item, weight_planes=weight_bits + extra, weight_bits=weight_bits,
+        source=replace(item.source, bits=activation_bits),
+    )
+    words = choose_words(changed, engine)
+    tiles = -(-item.window.positions // engine.columns)
+    operations = run_operations(words, item.window, changed.weight_planes, activation_bits, engine.slots, item.depthwise)
+    array = words.row_tiles * max(words.row_words, tile_cycles(item, engine))
+    fills = [runs * operations + 1 for runs in tile_runs(item.window, engine.columns, tiles)]
+    return fills[0] + sum(max(array, fill) for fill in fills[1:]) + array
+
+
+def cost_table(network: Network, engine: EngineConfig) -> dict[str, NDArray[np.int64]]:
+    """Cycles by node name, weight bits and activation bits: int64 (8, 8), indexed [M - 1][K - 1].
+
+    Array nodes only (convolutions, linear layers, logits); the bits that the network itself has do not matter.
+    """
+    from hwgen.lower import lower
+
+    table = {}
+    for item in lower(network, engine):
+        if not isinstance(item, ArrayPass) or isinstance(item.node, AvgPool):
+            continue
+        node = item.node
+        assert isinstance(node, Weighted)
+        table[item.name] = np.array(
+            [[isolated_cycles(item, engine, m, k) for k in range(1, 9)] for m in range(1, 9)], np.int64
+        )
+    return table
