@@ -15,6 +15,7 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from hwgen import isa
+from hwgen.engine import EngineConfig
 
 
 @dataclass(frozen=True)
@@ -86,3 +87,13 @@ def render_package() -> str:
         head=[_member(field) for field in reversed(isa.HEAD)],
         opcodes=[_view(op) for op in isa.OPCODES],
     )
+
+
+def render_sources(engine: EngineConfig, board: str, version: str) -> dict[str, str]:
+    """Every RTL source of an engine by file name, in compile order: package, modules, top."""
+    folder = template_folder().joinpath("rtl")
+    modules = sorted(item.name for item in folder.iterdir() if item.name.endswith(".sv"))
+    sources = {"bs_pkg.sv": render_package()}
+    sources |= {name: folder.joinpath(name).read_text(encoding="utf-8") for name in modules}
+    sources["bs_top.sv"] = render("rtl/bs_top.sv.j2", engine=engine, board=board, version=version)
+    return sources

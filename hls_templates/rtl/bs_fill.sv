@@ -233,7 +233,7 @@ module bs_fill #(
   } op_t;
 
   op_t op, op_end;
-  logic [$bits(op_t)-1:0] op_q [ALIGN+1];
+  logic [$bits(op)-1:0] op_q [ALIGN+1];
   logic last_of_instr;
 
   always_comb begin
@@ -245,15 +245,15 @@ module bs_fill #(
     op.post_fetch = last_of_instr && cfg_q.post_fetch;
     op.post_write_back = last_of_instr && cfg_q.post_write_back;
     op.stride_2 = cfg_q.stride == 4'd2;
-    for (int tap = 0; tap < TAPS; tap++) op.taps[tap] = tap >= int'(phase_q) && tap < int'(phase_q) + int'(taps);
+    for (int tap = 0; tap < TAPS; tap++) op.taps[tap] = tap >= 32'(phase_q) && tap < 32'(phase_q) + 32'(taps);
     op.triple = triple_q;
     op.word = {half_q, word_q};
     op.columns = walk_columns;
     op.mask = '1;
     op.pad = {G{cfg_q.pad_full[plane_q[2:0]]}};
     if (group_last) begin
-      for (int channel = 0; channel < G; channel++) op.mask[channel] = channel < int'(cfg_q.last_channels);
-      op.pad = G'(cfg_q.pad_planes[int'(plane_q[2:0])*bs_pkg::PAD_PLANE_BITS+:bs_pkg::PAD_PLANE_BITS]);
+      for (int channel = 0; channel < G; channel++) op.mask[channel] = channel < 32'(cfg_q.last_channels);
+      op.pad = G'(cfg_q.pad_planes[32'(plane_q[2:0])*bs_pkg::PAD_PLANE_BITS+:bs_pkg::PAD_PLANE_BITS]);
     end
   end
 
@@ -375,7 +375,7 @@ module bs_fill #(
   logic in_flight;
   always_comb begin
     in_flight = done_q.valid || counted_q.valid;
-    for (int stage = 0; stage <= ALIGN; stage++) in_flight = in_flight || op_q[stage][$bits(op_t)-1];
+    for (int stage = 0; stage <= ALIGN; stage++) in_flight = in_flight || op_q[stage][$bits(op)-1];
   end
   assign idle_o = state_q == IDLE && !in_flight;
 

@@ -123,17 +123,17 @@ module bs_pool #(
   } op_t;
 
   op_t op, op_end, done_q;
-  logic [$bits(op_t)-1:0] op_q [ALIGN+1];
+  logic [$bits(op)-1:0] op_q [ALIGN+1];
 
-  assign op = '{
-          valid: go,
-          first: first_op_q,
-          last: beat_last,
-          zero: zero,
-          is_signed: cfg_q.in_signed,
-          stride_2: cfg_q.stride == 4'd2,
-          columns: walk_columns
-      };
+  always_comb begin
+    op.valid = go;
+    op.first = first_op_q;
+    op.last = beat_last;
+    op.zero = zero;
+    op.is_signed = cfg_q.in_signed;
+    op.stride_2 = cfg_q.stride == 4'd2;
+    op.columns = walk_columns;
+  end
   assign op_end = op_q[ALIGN];
 
   logic signed [11:0] y_scaled_q, x_scaled_q, y_step_q, x_step_q, y_q, x_q;

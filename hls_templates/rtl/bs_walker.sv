@@ -41,7 +41,7 @@ module bs_walker #(
     map_done = next_y >= out_height_i;
     last_o = column_end[COLUMN_BITS] || map_done;
     for (int column = 0; column < D_N; column++) begin
-      columns_o[column] = column >= int'(column_o) && column < int'(column_end);
+      columns_o[column] = column >= 32'(column_o) && column < 32'(column_end);
     end
   end
 

@@ -57,8 +57,8 @@ module bs_window #(
   // Stage 3: one address per bank; banks previous that of lane 0 hold pixels of the next row.
   always_ff @(posedge clk) begin
     for (int bank = 0; bank < D_N; bank++) begin
-      bank_addr_o[bank] <= row_2_q + ADDR_BITS'(bank < int'(bank_2_q) ? 1 : 0);
-      halo_addr_o[bank] <= row_2_q + ADDR_BITS'(bank < int'(bank_2_q) ? 2 : 1);
+      bank_addr_o[bank] <= row_2_q + ADDR_BITS'(bank < 32'(bank_2_q) ? 1 : 0);
+      halo_addr_o[bank] <= row_2_q + ADDR_BITS'(bank < 32'(bank_2_q) ? 2 : 1);
     end
     bank_3_q  <= bank_2_q;
     valid_3_q <= valid_2_q;

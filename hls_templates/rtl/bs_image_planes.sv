@@ -1,0 +1,244 @@
+/// Reads one image of bytes and cuts it into bit planes for the plane buffer.
+/// Pixel p, channel c, plane k goes to row base + ((c / G) * bits + k) * pitch + p / D_N, bit (p % D_N) * G + c % G; bits
+/// beyond the channels and pixels are 0. One byte per cycle. An image has at most G channels, or one pixel.
+module bs_image_planes #(
+    parameter int D_N         = 16,   // pixels per row, 2..32, a power of two
+    parameter int G           = 16,   // channels per group, 8 or 16
+    parameter int PLANE_DEPTH = 512   // rows of the plane buffer, 2..65536
+) (
+    input  logic             clk,
+    input  logic             rst,
+    // one image
+    input  logic             start_i,      // pulse while busy_o is low; samples the inputs below
+    input  logic [31:0]      addr_i,       // byte address, a multiple of 8
+    input  logic [19:0]      pixels_i,     // at least 1
+    input  logic [11:0]      channels_i,   // at least 1
+    input  logic [3:0]       bits_i,       // 1..8
+    input  logic [15:0]      base_i,
+    input  logic [15:0]      pitch_i,
+    input  logic             planar_i,     // bytes lie as (C, H, W), else (H, W, C)
+    output logic             busy_o,
+    output logic             done_o,       // pulse: the last row is written
+    output logic             error_o,      // a row lies beyond the buffer, or the shape is not allowed; until reset
+    // read DMA
+    output logic             cmd_valid_o,
+    input  logic             cmd_ready_i,
+    output logic [31:0]      cmd_addr_o,
+    output logic [23:0]      cmd_words_o,
+    input  logic             data_valid_i,
+    output logic             data_ready_o,
+    input  logic [63:0]      data_i,
+    // plane buffer
+    output logic             plane_valid_o,
+    input  logic             plane_ready_i,
+    output logic [15:0]      plane_row_o,
+    output logic [D_N*G-1:0] plane_data_o
+);
+  localparam int LANE_BITS = $clog2(D_N);
+  localparam int SLOT_BITS = $clog2(G);
+
+  if (D_N < 2 || D_N > 32 || (1 << LANE_BITS) != D_N || (G != 8 && G != 16) || PLANE_DEPTH > 65536) begin : gen_bad
+    $error("bs_image_planes: D_N must be a power of two in 2..32, G 8 or 16, PLANE_DEPTH at most 65536 (instance %m)");
+  end
+
+  typedef enum logic [2:0] {
+    IDLE,
+    PREPARE,  // the image's size in bytes
+    COLLECT,  // bytes into the staging registers
+    FLUSH,    // one plane per cycle out of them
+    FAILED    // until reset
+  } state_e;
+
+  state_e state_q;
+  logic [19:0] pixels_q;
+  logic [11:0] channels_q;
+  logic [3:0] bits_q;
+  logic [15:0] pitch_q;
+  logic planar_q, wide_q, done_q;
+
+  // ------------------------------------------------------------------ commands
+  // (H, W, C) is one run of bytes. (C, H, W) is one command per block of D_N pixels and channel.
+  logic asking_q;
+  logic [31:0] ask_addr_q, block_addr_q, size_q;
+  logic [11:0] ask_channel_q;
+  logic [19:0] ask_left_q;
+  logic [5:0] ask_bytes;
+
+  assign ask_bytes   = ask_left_q >= 20'(D_N) ? 6'(D_N) : ask_left_q[5:0];
+  assign cmd_valid_o = asking_q;
+  assign cmd_addr_o  = {ask_addr_q[31:3], 3'b000};
+  assign cmd_words_o = planar_q ? 24'((7'(ask_addr_q[2:0]) + 7'(ask_bytes) + 7'd7) >> 3)
+                                : 24'((33'(size_q) + 33'd7) >> 3);
+
+  always_ff @(posedge clk) begin
+    if (state_q == PREPARE) asking_q <= 1'b1;
+    if (asking_q && cmd_ready_i) begin
+      if (!planar_q) asking_q <= 1'b0;
+      ask_channel_q <= ask_channel_q + 12'd1;
+      ask_addr_q    <= ask_addr_q + 32'(pixels_q);
+      if (ask_channel_q == channels_q - 12'd1) begin
+        ask_channel_q <= '0;
+        ask_addr_q    <= block_addr_q + 32'(D_N);
+        block_addr_q  <= block_addr_q + 32'(D_N);
+        ask_left_q    <= ask_left_q - 20'(D_N);
+        if (ask_left_q <= 20'(D_N)) asking_q <= 1'b0;
+      end
+    end
+    if (state_q == IDLE) begin
+      ask_addr_q    <= addr_i;
+      block_addr_q  <= addr_i;
+      ask_channel_q <= '0;
+      ask_left_q    <= pixels_i;
+    end
+    size_q <= 32'(pixels_q) * 32'(channels_q);
+    if (rst) asking_q <= 1'b0;
+  end
+
+  // ------------------------------------------------------------------ bytes
+  logic [2:0] byte_q;              // byte of the word at hand
+  logic [2:0] chunk_q, block_q;    // (C, H, W): first byte of this channel's chunk and of channel 0's, within a word
+  logic [LANE_BITS-1:0] lane_q;
+  logic [SLOT_BITS-1:0] slot_q;
+  logic [11:0] channel_q;
+  logic [19:0] left_q;             // pixels not collected yet, this one included
+  logic [D_N-1:0][G-1:0][7:0] stage_q;
+  logic last_channel, last_pixel, last_lane, chunk_end, run_end, flush, take;
+  logic [2:0] chunk_next, block_next;
+
+  assign last_channel = channel_q == channels_q - 12'd1;
+  assign last_pixel   = left_q == 20'd1;
+  assign last_lane    = &lane_q || last_pixel;
+  // The end of the bytes that lie next to each other.
+  assign chunk_end    = last_lane;
+  assign run_end      = planar_q ? chunk_end : last_channel && last_pixel;
+  assign flush        = wide_q ? last_channel || (&slot_q) : last_channel && last_lane;
+  assign take         = state_q == COLLECT && data_valid_i;
+  assign data_ready_o = state_q == COLLECT && (&byte_q || run_end);
+  assign chunk_next   = chunk_q + pixels_q[2:0];
+  assign block_next   = block_q + 3'(D_N % 8);
+
+  always_ff @(posedge clk) begin
+    if (take) begin
+      stage_q[lane_q][slot_q] <= data_i[{byte_q, 3'b000}+:8];
+      byte_q                  <= byte_q + 3'd1;
+      if (planar_q) begin
+        lane_q <= lane_q + 1'b1;
+        left_q <= left_q - 20'd1;
+        if (chunk_end) begin
+          lane_q    <= '0;
+          channel_q <= channel_q + 12'd1;
+          slot_q    <= slot_q + 1'b1;
+          byte_q    <= chunk_next;
+          chunk_q   <= chunk_next;
+          // Back to the block's first pixel for the next channel.
+          left_q    <= left_q + 20'(lane_q);
+          if (last_channel) begin
+            channel_q <= '0;
+            slot_q    <= '0;
+            byte_q    <= block_next;
+            chunk_q   <= block_next;
+            block_q   <= block_next;
+            left_q    <= left_q - 20'd1;
+          end
+        end
+      end else begin
+        channel_q <= channel_q + 12'd1;
+        slot_q    <= slot_q + 1'b1;
+        if (last_channel) begin
+          channel_q <= '0;
+          slot_q    <= '0;
+          lane_q    <= lane_q + 1'b1;
+          left_q    <= left_q - 20'd1;
+        end
+      end
+    end
+    if (state_q == FLUSH && next_collect) begin
+      stage_q <= '0;
+      if (!wide_q) lane_q <= '0;
+    end
+    if (state_q == IDLE) begin
+      stage_q   <= '0;
+      byte_q    <= '0;
+      chunk_q   <= '0;
+      block_q   <= '0;
+      lane_q    <= '0;
+      slot_q    <= '0;
+      channel_q <= '0;
+      left_q    <= pixels_i;
+    end
+  end
+
+  // ------------------------------------------------------------------ planes
+  logic [3:0] plane_q;
+  logic [16:0] row_q, block_row_q;
+  logic final_q, beyond, next_collect;
+
+  assign beyond        = row_q >= 17'(PLANE_DEPTH);
+  assign plane_valid_o = state_q == FLUSH && !beyond;
+  assign plane_row_o   = row_q[15:0];
+  assign next_collect  = plane_ready_i && plane_q == bits_q - 4'd1;
+  assign busy_o        = state_q != IDLE;
+  assign done_o        = done_q;
+  assign error_o       = state_q == FAILED;
+
+  always_comb begin
+    for (int lane = 0; lane < D_N; lane++) begin
+      for (int slot = 0; slot < G; slot++) plane_data_o[lane*G+slot] = stage_q[lane][slot][plane_q[2:0]];
+    end
+  end
+
+  always_ff @(posedge clk) begin
+    done_q <= 1'b0;
+    case (state_q)
+      IDLE: begin
+        pixels_q    <= pixels_i;
+        channels_q  <= channels_i;
+        bits_q      <= bits_i;
+        pitch_q     <= pitch_i;
+        // One pixel lies in the same order either way.
+        planar_q    <= planar_i && pixels_i != 20'd1;
+        wide_q      <= channels_i > 12'(G);
+        row_q       <= {1'b0, base_i};
+        block_row_q <= {1'b0, base_i};
+        if (start_i) begin
+          state_q <= PREPARE;
+          if (pixels_i == '0 || channels_i == '0 || bits_i == '0 || bits_i > 4'd8 ||
+              (channels_i > 12'(G) && pixels_i != 20'd1)) begin
+            state_q <= FAILED;
+          end
+        end
+      end
+      PREPARE: state_q <= COLLECT;
+      COLLECT: begin
+        plane_q <= '0;
+        if (take && flush) begin
+          state_q <= FLUSH;
+          final_q <= last_channel && last_pixel;
+        end
+      end
+      FLUSH: begin
+        if (plane_ready_i) begin
+          plane_q <= plane_q + 4'd1;
+          row_q   <= row_q + 17'(pitch_q);
+          if (next_collect) begin
+            state_q <= final_q ? IDLE : COLLECT;
+            done_q  <= final_q;
+            if (!wide_q) begin
+              row_q       <= block_row_q + 17'd1;
+              block_row_q <= block_row_q + 17'd1;
+            end
+          end
+        end
+        if (beyond) begin
+          state_q <= FAILED;
+          done_q  <= 1'b0;
+        end
+      end
+      default: ;
+    endcase
+    if (rst) begin
+      state_q <= IDLE;
+      done_q  <= 1'b0;
+    end
+  end
+endmodule

@@ -1,0 +1,169 @@
+/// Reads a program from memory, checks it and fills the instruction memories of the three stages.
+/// Header: word 0 magic and version, word 1 engine hash and words in all, words 2 to 4 count and loop start of fetch,
+/// execute and write-back; then the instructions of the stages in that order; then the end word. The first thing that is
+/// wrong ends the loading with error_o, which stays until reset.
+module bs_loader #(
+    parameter int          PROGRAM_DEPTH = 512,    // words of instruction memory per stage, a power of two
+    parameter logic [31:0] ENGINE_HASH   = 32'h0   // the engine shape that a program must be made for
+) (
+    input  logic                             clk,
+    input  logic                             rst,
+    input  logic                             start_i,       // pulse
+    input  logic [31:0]                      program_addr_i,
+    // read DMA
+    output logic                             cmd_valid_o,
+    input  logic                             cmd_ready_i,
+    output logic [31:0]                      cmd_addr_o,
+    output logic [23:0]                      cmd_words_o,
+    input  logic                             data_valid_i,
+    output logic                             data_ready_o,
+    input  logic [63:0]                      data_i,
+    // instruction memories: fetch, execute, write-back
+    output logic [2:0]                       we_o,
+    output logic [$clog2(PROGRAM_DEPTH)-1:0] addr_o,
+    output logic [63:0]                      data_o,
+    output logic [2:0][15:0]                 count_o,
+    output logic [2:0][15:0]                 loop_start_o,
+    // result
+    output logic                             done_o,        // pulse: loaded, everything is right
+    output logic                             error_o,
+    output logic [7:0]                       error_code_o,
+    output logic [31:0]                      error_info_o
+);
+  localparam int ADDR = $clog2(PROGRAM_DEPTH);
+  localparam logic [15:0] MOST = 16'(PROGRAM_DEPTH / bs_pkg::INSTRUCTION_WORDS);
+  localparam logic [23:0] HEADER = 24'(bs_pkg::HEADER_WORDS);
+
+  if (PROGRAM_DEPTH < 16 || PROGRAM_DEPTH > 65536 || (1 << ADDR) != PROGRAM_DEPTH) begin : gen_bad
+    $error("bs_loader: PROGRAM_DEPTH must be a power of two in 16..65536 (instance %m)");
+  end
+
+  typedef enum logic [2:0] {
+    IDLE,
+    ASK_HEADER,
+    READ_HEADER,
+    CHECK,     // the counts against each other and against the memories
+    ASK_BODY,
+    READ_BODY,
+    FINISHED,
+    FAILED     // until reset
+  } state_e;
+
+  state_e state_q;
+  logic [2:0] word_q;          // of the header, or of an instruction
+  logic [1:0] stage_q;         // 3: the end word is next
+  logic [15:0] left_q;         // instructions of the stage still to come
+  logic [31:0] total_q;
+  logic [ADDR-1:0] addr_q;
+  logic [17:0] instructions;
+  logic too_many, take, known;
+  bs_pkg::head_t head;
+
+  assign head = data_i[15:0];
+
+  always_comb begin
+    case (stage_q)
+      2'd0: known = head.opcode == bs_pkg::OP_LOAD_WEIGHTS || head.opcode == bs_pkg::OP_LOAD_PARAMS ||
+                    head.opcode == bs_pkg::OP_LOAD_IMAGE;
+      2'd1: known = head.opcode == bs_pkg::OP_CONV;
+      default: known = head.opcode == bs_pkg::OP_CONV_OUT || head.opcode == bs_pkg::OP_POOL;
+    endcase
+  end
+
+  always_comb begin
+    too_many = 1'b0;
+    for (int stage = 0; stage < 3; stage++) begin
+      if (count_o[stage] > MOST || loop_start_o[stage] > count_o[stage]) too_many = 1'b1;
+    end
+  end
+
+  assign instructions = 18'(count_o[0]) + 18'(count_o[1]) + 18'(count_o[2]);
+
+  assign cmd_valid_o = state_q == ASK_HEADER || state_q == ASK_BODY;
+  assign cmd_addr_o = state_q == ASK_HEADER ? program_addr_i : program_addr_i + 32'(8 * bs_pkg::HEADER_WORDS);
+  assign cmd_words_o = state_q == ASK_HEADER ? HEADER : total_q[23:0] - HEADER;
+  assign data_ready_o = state_q == READ_HEADER || (state_q == READ_BODY && (left_q != '0 || stage_q == 2'd3));
+  assign take = data_valid_i && data_ready_o;
+
+  assign done_o = state_q == FINISHED;
+  assign error_o = state_q == FAILED;
+
+  always_ff @(posedge clk) begin
+    we_o <= '0;
+    case (state_q)
+      IDLE: if (start_i) state_q <= ASK_HEADER;
+      ASK_HEADER: begin
+        word_q <= '0;
+        if (cmd_ready_i) state_q <= READ_HEADER;
+      end
+      READ_HEADER: begin
+        if (take) begin
+          word_q <= word_q + 3'd1;
+          if (word_q == 3'd1) total_q <= data_i[63:32];
+          for (int stage = 0; stage < 3; stage++) begin
+            if (word_q == 3'(stage + 2)) begin
+              count_o[stage]      <= data_i[15:0];
+              loop_start_o[stage] <= data_i[31:16];
+            end
+          end
+          if (word_q == 3'd7) state_q <= CHECK;
+          if (word_q == 3'd0 && data_i[47:0] != {bs_pkg::PROGRAM_VERSION, bs_pkg::PROGRAM_MAGIC}) begin
+            state_q      <= FAILED;
+            error_code_o <= bs_pkg::ERR_PROGRAM_MAGIC;
+          end
+          if (word_q == 3'd1 && data_i[31:0] != ENGINE_HASH) begin
+            state_q      <= FAILED;
+            error_code_o <= bs_pkg::ERR_PROGRAM_ENGINE;
+          end
+        end
+      end
+      CHECK: begin
+        state_q <= ASK_BODY;
+        stage_q <= '0;
+        left_q  <= count_o[0];
+        addr_q  <= '0;
+        word_q  <= '0;
+        if (too_many || total_q != 32'({instructions, 3'b000}) + 32'(bs_pkg::HEADER_WORDS + 1)) begin
+          state_q      <= FAILED;
+          error_code_o <= bs_pkg::ERR_PROGRAM_LENGTH;
+        end
+      end
+      ASK_BODY: if (cmd_ready_i) state_q <= READ_BODY;
+      READ_BODY: begin
+        if (stage_q == 2'd3) begin
+          if (take) begin
+            state_q <= FINISHED;
+            if (data_i != bs_pkg::PROGRAM_END) begin
+              state_q      <= FAILED;
+              error_code_o <= bs_pkg::ERR_PROGRAM_END;
+            end
+          end
+        end else if (left_q == '0) begin
+          stage_q <= stage_q + 2'd1;
+          left_q  <= stage_q == 2'd0 ? count_o[1] : count_o[2];
+          addr_q  <= '0;
+        end else if (take) begin
+          we_o[stage_q] <= 1'b1;
+          addr_q        <= addr_q + 1'b1;
+          word_q        <= word_q + 3'd1;
+          if (word_q == 3'd7) left_q <= left_q - 16'd1;
+          if (word_q == 3'd0 && !known) begin
+            state_q      <= FAILED;
+            error_code_o <= bs_pkg::ERR_ILLEGAL_OPCODE;
+            error_info_o <= {6'd0, stage_q, head.layer, 8'd0, head.opcode};
+          end
+        end
+      end
+      FINISHED: state_q <= IDLE;
+      default: ;
+    endcase
+    addr_o <= addr_q;
+    data_o <= data_i;
+    if (rst) begin
+      state_q      <= IDLE;
+      we_o         <= '0;
+      error_code_o <= bs_pkg::ERR_NONE;
+      error_info_o <= '0;
+    end
+  end
+endmodule

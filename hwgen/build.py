@@ -1,0 +1,141 @@
+"""Build folders: everything that one network on one engine for one board needs, written once, deterministically."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as package_version
+from pathlib import Path
+
+from hwgen.board import Board, load_board
+from hwgen.engine import EngineConfig, read_engine, write_engine
+from hwgen.errors import InputError
+from hwgen.network import Network
+from hwgen.network_file import read_network, write_network
+from hwgen.program import assemble, disassemble
+from hwgen.render import render_sources
+from hwgen.schedule import Schedule, schedule
+
+FORMAT = "bitsmith-build"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Build:
+    """A build folder that has been read and checked."""
+
+    path: Path
+    board: Board
+    engine: EngineConfig
+    network: Network
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """The program's schedule, made again from network and engine."""
+        return schedule(self.network, self.engine)
+
+    @property
+    def rtl(self) -> list[Path]:
+        """The RTL sources, package first."""
+        return [self.path / "rtl" / name for name in (self.path / "rtl" / "files.f").read_text().split()]
+
+    @property
+    def program(self) -> Path:
+        return self.path / "program.bin"
+
+
+def tool_version() -> str:
+    """The installed version of bitsmith."""
+    try:
+        return package_version("bitsmith")
+    except PackageNotFoundError:
+        return "0"
+
+
+def write_rtl(engine: EngineConfig, board: Board, folder: Path) -> list[Path]:
+    """Render the RTL of an engine into ``folder``; the sources in compile order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sources = render_sources(engine, board.name, tool_version())
+    for name, text in sources.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    (folder / "files.f").write_text("\n".join(sources) + "\n", encoding="utf-8")
+    return [folder / name for name in sources]
+
+
+def generate(network: Network, engine: EngineConfig, board: Board, out: Path, *, force: bool = False) -> Build:
+    """Plan, schedule, assemble and render into ``out``; nothing is left behind where that fails.
+
+    Raises:
+        InputError: ``out`` exists and ``force`` is not set, or the engine cannot run or hold the network.
+    """
+    if out.exists() and not force:
+        raise InputError("It exists already; choose another folder or add --force to replace it.", str(out))
+    plan = schedule(network, engine)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        write_network(network, scratch / "network")
+        write_engine(engine, scratch / "engine.json")
+        write_rtl(engine, board, scratch / "rtl")
+        image = assemble(plan.program)
+        (scratch / "program.bin").write_bytes(image)
+        from hwgen.inspect import describe_memory, describe_program
+
+        (scratch / "program.txt").write_text(describe_program(plan.program) + "\n", encoding="utf-8")
+        (scratch / "memory.txt").write_text(describe_memory(plan) + "\n", encoding="utf-8")
+        facts = {
+            "format": FORMAT, "version": FORMAT_VERSION, "board": board.name, "network": network.name,
+            "engine": engine.name, "engine_hash": f"{engine.hash:08x}",
+            "program_sha256": hashlib.sha256(image).hexdigest(),
+        }
+        (scratch / "build.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        scratch.chmod(0o755)
+        if out.exists():
+            shutil.rmtree(out)
+        os.replace(scratch, out)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    return Build(out, board, engine, network)
+
+
+def read_build(path: Path) -> Build:
+    """Read a build folder.
+
+    Raises:
+        InputError: not a build, another format version, or files that do not belong together.
+    """
+    try:
+        facts = json.loads((path / "build.json").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+        raise InputError("It is not a build folder: no readable build.json; 'bitsmith generate' makes one.", str(path)) from None
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        raise InputError(f"Its build.json does not say \"format\": \"{FORMAT}\".", str(path))
+    if facts.get("version") != FORMAT_VERSION:
+        raise InputError(f"Its format version is {facts.get('version')!r}; this bitsmith reads {FORMAT_VERSION}.", str(path))
+    engine = read_engine(path / "engine.json")
+    network = read_network(path / "network")
+    board = load_board(str(facts.get("board")))
+    problems = []
+    try:
+        image = (path / "program.bin").read_bytes()
+        program = disassemble(image)
+        if program.engine_hash != engine.hash:
+            problems.append(f"program.bin is for engine {program.engine_hash:08x}, engine.json is {engine.hash:08x}.")
+        if hashlib.sha256(image).hexdigest() != facts.get("program_sha256"):
+            problems.append("program.bin was changed after it was generated; generate the build again.")
+    except OSError:
+        problems.append("program.bin is missing; generate the build again.")
+    except InputError as error:
+        problems += [f"program.bin: {problem}" for problem in error.problems]
+    if not (path / "rtl" / "files.f").is_file():
+        problems.append("rtl/files.f is missing; generate the build again.")
+    if problems:
+        raise InputError(problems, str(path))
+    return Build(path, board, engine, network)
