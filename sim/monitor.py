@@ -6,13 +6,13 @@ surplus write are found as well as a wrong bit. It is passive: it sees the ports
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwgen.lower import ArrayPass
 from hwgen.network import Tensor
 from hwgen.schedule import Band, Schedule
 
@@ -52,11 +52,17 @@ class _ByteWrite:
 
 @dataclass
 class Tally:
-    """What has been compared so far. ``tensors``: maps compared whole, over all images."""
+    """What has been compared so far.
+
+    tensors: maps compared whole, over all images. wrong: wrong values and writes. mismatches: the first of them.
+    compared, wrong_by_tensor: the same by tensor name ("-" where a write belongs to none).
+    """
 
     tensors: int = 0
-    mismatches: list[Mismatch] = field(default_factory=list)
     wrong: int = 0
+    mismatches: list[Mismatch] = field(default_factory=list)
+    compared: Counter[str] = field(default_factory=Counter)
+    wrong_by_tensor: Counter[str] = field(default_factory=Counter)
 
 
 class TensorMonitor:
@@ -196,8 +202,10 @@ class TensorMonitor:
     def _compare(self, image: int, band: Band, made: Tensor, found: NDArray[np.int64]) -> None:
         expected = np.asarray(self.golden[made.name][image], np.int64).reshape(found.shape)
         self.tally.tensors += 1
+        self.tally.compared[made.name] += 1
         wrong = np.argwhere(expected != found)
         self.tally.wrong += len(wrong)
+        self.tally.wrong_by_tensor[made.name] += len(wrong)
         for position, channel in wrong[: max(self.most - len(self.tally.mismatches), 0)]:
             y, x = divmod(int(position), made.shape[1])
             self.tally.mismatches.append(Mismatch(
@@ -207,12 +215,6 @@ class TensorMonitor:
 
     def _wrong_write(self, image: int, node: str, tensor: str, where: str, expected: int, found: int) -> None:
         self.tally.wrong += 1
+        self.tally.wrong_by_tensor[tensor] += 1
         if len(self.tally.mismatches) < self.most:
             self.tally.mismatches.append(Mismatch(image, node, tensor, where, expected, found))
-
-
-def skip_tensors(schedule: Schedule) -> set[str]:
-    """Tensors that are never stored on their own: codes that only a second rounding reads."""
-    stored = {made.name for band in schedule.bands for made in (band.item.planes, band.item.bytes) if made is not None}
-    logits = {band.item.code.name for band in schedule.bands if isinstance(band.item, ArrayPass) and band.item.logits}
-    return {band.item.code.name for band in schedule.bands} - stored - logits
