@@ -62,13 +62,15 @@ module bs_image_planes #(
   logic [31:0] ask_addr_q, block_addr_q, size_q;
   logic [11:0] ask_channel_q;
   logic [19:0] ask_left_q;
-  logic [5:0] ask_bytes;
+  logic [5:0] ask_bytes, ask_padded;
+  logic [31:0] size_padded;
 
   assign ask_bytes   = ask_left_q >= 20'(D_N) ? 6'(D_N) : ask_left_q[5:0];
   assign cmd_valid_o = asking_q;
   assign cmd_addr_o  = {ask_addr_q[31:3], 3'b000};
-  assign cmd_words_o = planar_q ? 24'((7'(ask_addr_q[2:0]) + 7'(ask_bytes) + 7'd7) >> 3)
-                                : 24'((33'(size_q) + 33'd7) >> 3);
+  assign ask_padded  = 6'(ask_addr_q[2:0]) + ask_bytes + 6'd7;
+  assign size_padded = size_q + 32'd7;
+  assign cmd_words_o = planar_q ? 24'(ask_padded[5:3]) : size_padded[26:3];
 
   always_ff @(posedge clk) begin
     if (state_q == PREPARE) asking_q <= 1'b1;
@@ -93,6 +95,9 @@ module bs_image_planes #(
     size_q <= 32'(pixels_q) * 32'(channels_q);
     if (rst) asking_q <= 1'b0;
   end
+
+  logic unused_bits;
+  assign unused_bits = ^{size_padded[31:27], size_padded[2:0], ask_padded[2:0]};
 
   // ------------------------------------------------------------------ bytes
   logic [2:0] byte_q;              // byte of the word at hand

@@ -1,0 +1,206 @@
+/// Starts, watches and stops a run: reset of the stages, program loading, the stages, the end.
+/// An error of any source, a second start, the watchdog and a stop end the run in the same way: the memory masters finish
+/// what they have begun, the stages are reset, busy falls. A memory that never answers therefore keeps busy high.
+module bs_control (
+    input  logic             clk,
+    input  logic             rst,
+    // registers
+    input  logic             start_i,
+    input  logic             stop_i,
+    input  logic             irq_enable_i,
+    input  logic [31:0]      watchdog_i,         // cycles without progress, 0: never
+    input  logic [31:0]      image_count_i,
+    output logic             busy_o,
+    output logic             done_o,
+    output logic             error_o,
+    output logic [7:0]       error_code_o,
+    output logic [31:0]      error_info_o,
+    output logic             irq_o,              // level: done or error, while enabled
+    output logic [31:0]      images_done_o,
+    output logic [31:0]      cycles_o,
+    output logic [3:0][31:0] active_cycles_o,    // of the stages, fetch lowest
+    output logic [31:0]      read_beats_o,
+    output logic [31:0]      write_beats_o,
+    // events
+    input  logic [3:0]       active_i,           // fetch, fill, issue, write-back work in this cycle, fetch lowest
+    input  logic [3:0][7:0]  layer_i,            // on this layer
+    input  logic [1:0]       read_beats_i,       // a word from each read master
+    input  logic             write_beat_i,
+    input  logic             progress_i,         // anything moved
+    // run
+    output logic             core_rst_o,         // reset of everything but registers and control
+    output logic             load_o,             // the loader owns read master 0
+    output logic             load_start_o,       // pulse
+    input  logic             load_done_i,
+    output logic             queues_start_o,     // pulse
+    input  logic [2:0]       queues_finished_i,  // fetch lowest
+    input  logic             stages_idle_i,      // fetch, core and logits writer
+    input  logic [31:0]      images_done_i,
+    output logic             abort_o,
+    input  logic             masters_idle_i,
+    // errors
+    input  logic             load_error_i,
+    input  logic [7:0]       load_error_code_i,
+    input  logic [31:0]      load_error_info_i,
+    input  logic             fetch_error_i,
+    input  logic [31:0]      fetch_error_info_i,
+    input  logic             read_error_i,
+    input  logic             write_error_i
+);
+  typedef enum logic [2:0] {
+    IDLE,
+    CLEAR,   // reset of the stages before the run
+    LOAD,    // the program
+    LAUNCH,  // the queues
+    RUN,
+    STOP,    // wait until the masters are idle
+    CLEAN    // reset of the stages after a stop
+  } state_e;
+
+  state_e state_q;
+  logic [1:0] wait_q;
+  logic [31:0] quiet_q;
+  logic running, bark, fault;
+  logic [7:0] code;
+  logic [31:0] info;
+
+  assign running = state_q == LOAD || state_q == LAUNCH || state_q == RUN;
+  assign bark = watchdog_i != '0 && quiet_q >= watchdog_i;
+
+  always_comb begin
+    fault = 1'b1;
+    code  = bs_pkg::ERR_NONE;
+    info  = '0;
+    if (read_error_i) begin
+      code = bs_pkg::ERR_AXI_READ;
+      info = {bs_pkg::STAGE_FETCH, layer_i[0], 16'd0};
+    end else if (write_error_i) begin
+      code = bs_pkg::ERR_AXI_WRITE;
+      info = {bs_pkg::STAGE_WRITE_BACK, layer_i[3], 16'd0};
+    end else if (load_error_i) begin
+      code = load_error_code_i;
+      info = load_error_info_i;
+    end else if (fetch_error_i) begin
+      code = bs_pkg::ERR_ADDRESS;
+      info = fetch_error_info_i;
+    end else if (start_i) begin
+      code = bs_pkg::ERR_BUSY;
+    end else if (bark) begin
+      // The first stage that has not been given everything is the one that waits.
+      code = bs_pkg::ERR_WATCHDOG;
+      if (!queues_finished_i[0] || state_q == LOAD) info = {bs_pkg::STAGE_FETCH, layer_i[0], 16'd0};
+      else if (!queues_finished_i[1]) info = {bs_pkg::STAGE_EXECUTE, layer_i[2], 16'd0};
+      else info = {bs_pkg::STAGE_WRITE_BACK, layer_i[3], 16'd0};
+    end else begin
+      fault = 1'b0;
+    end
+  end
+
+  assign busy_o  = state_q != IDLE;
+  assign load_o  = state_q == LOAD;
+  assign abort_o = state_q == STOP || state_q == CLEAN;
+  assign irq_o   = irq_enable_i && (done_o || error_o);
+
+  always_ff @(posedge clk) begin
+    load_start_o   <= 1'b0;
+    queues_start_o <= 1'b0;
+    wait_q         <= wait_q + 2'd1;
+    case (state_q)
+      IDLE: begin
+        wait_q <= '0;
+        if (start_i) begin
+          state_q      <= CLEAR;
+          done_o       <= 1'b0;
+          error_o      <= 1'b0;
+          error_code_o <= bs_pkg::ERR_NONE;
+          error_info_o <= '0;
+        end
+      end
+      CLEAR: begin
+        if (wait_q == 2'd3) begin
+          state_q      <= LOAD;
+          load_start_o <= 1'b1;
+        end
+      end
+      LOAD: begin
+        wait_q <= '0;
+        if (load_done_i) begin
+          state_q        <= LAUNCH;
+          queues_start_o <= 1'b1;
+        end
+      end
+      LAUNCH: if (wait_q == 2'd3) state_q <= RUN;
+      RUN: begin
+        if ((&queues_finished_i) && stages_idle_i && masters_idle_i && images_done_i == image_count_i) begin
+          state_q <= IDLE;
+          done_o  <= 1'b1;
+        end
+      end
+      STOP: begin
+        wait_q <= '0;
+        if (masters_idle_i) state_q <= CLEAN;
+      end
+      CLEAN: if (wait_q == 2'd3) state_q <= IDLE;
+      default: state_q <= IDLE;
+    endcase
+    if (running && fault) begin
+      state_q        <= STOP;
+      load_start_o   <= 1'b0;
+      queues_start_o <= 1'b0;
+      done_o         <= 1'b0;
+      error_o        <= 1'b1;
+      error_code_o   <= code;
+      error_info_o   <= info;
+    end
+    if (stop_i && (running || state_q == IDLE || state_q == CLEAR)) begin
+      state_q        <= STOP;
+      load_start_o   <= 1'b0;
+      queues_start_o <= 1'b0;
+      done_o         <= 1'b0;
+      error_o        <= 1'b0;
+      error_code_o   <= bs_pkg::ERR_NONE;
+      error_info_o   <= '0;
+    end
+    if (rst) begin
+      state_q        <= IDLE;
+      load_start_o   <= 1'b0;
+      queues_start_o <= 1'b0;
+      done_o         <= 1'b0;
+      error_o        <= 1'b0;
+      error_code_o   <= bs_pkg::ERR_NONE;
+      error_info_o   <= '0;
+    end
+  end
+
+  always_ff @(posedge clk) begin
+    core_rst_o <= rst || ((state_q == CLEAR || state_q == CLEAN) && wait_q != 2'd3);
+  end
+
+  // ------------------------------------------------------------------ counters, kept after the run
+  logic forget;
+
+  assign forget = rst || state_q == CLEAR;
+
+  always_ff @(posedge clk) begin
+    if (running) begin
+      cycles_o      <= cycles_o + 32'd1;
+      read_beats_o  <= read_beats_o + 32'(read_beats_i[0]) + 32'(read_beats_i[1]);
+      write_beats_o <= write_beats_o + 32'(write_beat_i);
+      for (int stage = 0; stage < 4; stage++) begin
+        active_cycles_o[stage] <= active_cycles_o[stage] + 32'(active_i[stage]);
+      end
+      images_done_o <= images_done_i;
+    end
+    quiet_q <= progress_i || !running ? '0 : quiet_q + 32'd1;
+    if (forget) begin
+      cycles_o        <= '0;
+      read_beats_o    <= '0;
+      write_beats_o   <= '0;
+      active_cycles_o <= '0;
+      images_done_o   <= '0;
+    end
+  end
+
+  logic unused_bits;
+  assign unused_bits = ^layer_i[1];
+endmodule

@@ -1,0 +1,263 @@
+/// The fetch stage: starts its instructions in order, each once its tokens are there, on one of two units that work at the
+/// same time: images (read DMA 0, bit planes) and loads (read DMA 1, weights and parameters). The load unit asks for the
+/// data of a second instruction while the first one's arrives. Tokens are given after the last write.
+module bs_fetch #(
+    parameter int D_M          = 8,     // array rows, >= 1
+    parameter int D_N          = 16,    // array columns, 2..32, a power of two
+    parameter int D_K          = 144,   // bits per word, 1..1024
+    parameter int G            = 16,    // channels per group, 8 or 16
+    parameter int WEIGHT_DEPTH = 512,   // rows of the weight buffer, up to 65536
+    parameter int PARAM_DEPTH  = 1024,  // channels of the parameter buffer, up to 65536
+    parameter int PLANE_DEPTH  = 512    // rows of the plane buffer, up to 65536
+) (
+    input  logic                                clk,
+    input  logic                                rst,
+    // set before reset is released, constant while running
+    input  logic [31:0]                         program_addr_i,
+    input  logic [31:0]                         image_addr_i,
+    input  logic [31:0]                         image_stride_i,
+    input  logic                                image_planar_i,
+    // instructions
+    input  logic                                instr_valid_i,
+    output logic                                instr_ready_o,
+    input  logic [bs_pkg::INSTRUCTION_BITS-1:0] instr_i,
+    input  logic [31:0]                         image_i,
+    input  logic                                first_image_i,
+    // tokens
+    output logic [7:0]                          need_issue_o,
+    input  logic                                enough_issue_i,
+    output logic                                take_issue_o,
+    output logic                                post_issue_o,
+    output logic [7:0]                          need_fill_o,
+    input  logic                                enough_fill_i,
+    output logic                                take_fill_o,
+    output logic                                post_fill_o,
+    // read DMA 0: images
+    output logic                                image_cmd_valid_o,
+    input  logic                                image_cmd_ready_i,
+    output logic [31:0]                         image_cmd_addr_o,
+    output logic [23:0]                         image_cmd_words_o,
+    input  logic                                image_data_valid_i,
+    output logic                                image_data_ready_o,
+    input  logic [63:0]                         image_data_i,
+    // read DMA 1: weights and parameters
+    output logic                                load_cmd_valid_o,
+    input  logic                                load_cmd_ready_i,
+    output logic [31:0]                         load_cmd_addr_o,
+    output logic [23:0]                         load_cmd_words_o,
+    input  logic                                load_data_valid_i,
+    output logic                                load_data_ready_o,
+    input  logic [63:0]                         load_data_i,
+    input  logic                                load_data_last_i,
+    // buffers
+    output logic                                weight_we_o,
+    output logic [15:0]                         weight_row_o,
+    output logic [7:0]                          weight_chunk_o,   // 64-bit chunk of the row
+    output logic [63:0]                         weight_data_o,
+    output logic                                param_we_o,
+    output logic [15:0]                         param_channel_o,
+    output logic                                param_word_o,     // 0: bias, 1: multiplier
+    output logic [63:0]                         param_data_o,
+    output logic                                plane_valid_o,
+    input  logic                                plane_ready_i,
+    output logic [15:0]                         plane_row_o,
+    output logic [D_N*G-1:0]                    plane_data_o,
+    // status
+    output logic                                active_o,
+    output logic                                idle_o,
+    output logic [7:0]                          layer_o,
+    output logic                                error_o,          // an address beyond its buffer; until reset
+    output logic [31:0]                         error_info_o
+);
+  localparam int CHUNKS = (D_M * D_K + 63) / 64;
+  localparam int CHUNK_BITS = 8;
+
+  if (CHUNKS > 256 || WEIGHT_DEPTH > 65536 || PARAM_DEPTH > 65536) begin : gen_bad
+    $error("bs_fetch: a weight row has at most 256 chunks, a buffer at most 65536 rows (instance %m)");
+  end
+
+  // ------------------------------------------------------------------ decoding and start
+  bs_pkg::head_t head;
+  bs_pkg::load_weights_t weights;
+  bs_pkg::load_params_t params;
+  bs_pkg::load_image_t image;
+  logic is_weights, is_params, is_image, start_load, start_image, image_busy, next_free, failed_q, address_known;
+  logic beyond;
+  logic [31:0] image_q, image_addr_q;
+  logic [7:0] layer_q, image_layer_q;
+
+  assign head       = instr_i[15:0];
+  assign weights    = instr_i;
+  assign params     = instr_i;
+  assign image      = instr_i;
+  assign is_weights = head.opcode == bs_pkg::OP_LOAD_WEIGHTS;
+  assign is_params  = head.opcode == bs_pkg::OP_LOAD_PARAMS;
+  assign is_image   = head.opcode == bs_pkg::OP_LOAD_IMAGE;
+
+  always_comb begin
+    need_issue_o = '0;
+    need_fill_o  = '0;
+    if (is_weights) need_issue_o = first_image_i ? weights.wait_issue_first : weights.wait_issue;
+    if (is_params) need_issue_o = first_image_i ? params.wait_issue_first : params.wait_issue;
+    if (is_image) need_fill_o = first_image_i ? image.wait_fill_first : image.wait_fill;
+  end
+
+  assign address_known = image_q == image_i;
+  assign start_load    = instr_valid_i && !failed_q && (is_weights || is_params) && next_free && enough_issue_i;
+  assign start_image   = instr_valid_i && !failed_q && is_image && !image_busy && enough_fill_i && address_known;
+  assign take_issue_o  = start_load;
+  assign take_fill_o   = start_image;
+  assign instr_ready_o = start_load || start_image;
+
+  always_comb begin
+    beyond = 1'b0;
+    if (is_weights) beyond = 17'(weights.base) + 17'(weights.rows) > 17'(WEIGHT_DEPTH);
+    if (is_params) beyond = 17'(params.base) + 17'(params.channels) > 17'(PARAM_DEPTH);
+  end
+
+  // The address of an image is found by adding: images come in order.
+  always_ff @(posedge clk) begin
+    if (instr_valid_i && !address_known) begin
+      image_q      <= image_q + 32'd1;
+      image_addr_q <= image_addr_q + image_stride_i;
+    end
+    if (instr_ready_o) layer_q <= head.layer;
+    if (start_image) image_layer_q <= head.layer;
+    if (rst) begin
+      image_q      <= '0;
+      image_addr_q <= image_addr_i;
+      layer_q      <= '0;
+    end
+  end
+
+  // ------------------------------------------------------------------ loads
+  typedef struct packed {
+    logic        params;
+    logic        post;
+    logic [15:0] row;
+    logic        empty;  // nothing to copy
+  } load_t;
+
+  load_t next_q, load_q;
+  logic next_valid_q, next_asked_q, load_valid_q, load_end, moves;
+  logic [CHUNK_BITS-1:0] chunk_q;
+  logic asked;
+
+  assign next_free = !next_valid_q;
+  assign load_cmd_valid_o = next_valid_q && !next_asked_q;
+  assign asked = next_asked_q || load_cmd_ready_i;
+  // The last word of a command, or the one cycle of a load without words.
+  assign load_end = load_valid_q && (load_q.empty || (load_data_valid_i && load_data_last_i));
+  assign moves = next_valid_q && asked && (!load_valid_q || load_end);
+  assign load_data_ready_o = load_valid_q && !load_q.empty;
+
+  always_ff @(posedge clk) begin
+    weight_we_o  <= 1'b0;
+    param_we_o   <= 1'b0;
+    post_issue_o <= load_end && load_q.post;
+    if (load_cmd_valid_o && load_cmd_ready_i) next_asked_q <= 1'b1;
+    if (load_end) load_valid_q <= 1'b0;
+    if (moves) begin
+      load_valid_q <= 1'b1;
+      load_q       <= next_q;
+      chunk_q      <= '0;
+      next_valid_q <= 1'b0;
+    end
+    if (load_data_valid_i && load_data_ready_o) begin
+      weight_we_o     <= !load_q.params;
+      weight_row_o    <= load_q.row;
+      weight_chunk_o  <= chunk_q;
+      weight_data_o   <= load_data_i;
+      param_we_o      <= load_q.params;
+      param_channel_o <= load_q.row;
+      param_word_o    <= chunk_q[0];
+      param_data_o    <= load_data_i;
+      if (!moves) begin
+        chunk_q <= chunk_q + 1'b1;
+        if (chunk_q == (load_q.params ? CHUNK_BITS'(1) : CHUNK_BITS'(CHUNKS - 1))) begin
+          chunk_q    <= '0;
+          load_q.row <= load_q.row + 16'd1;
+        end
+      end
+    end
+    if (start_load) begin
+      next_valid_q     <= !beyond;
+      next_q.params    <= is_params;
+      next_q.post      <= is_params ? params.post_issue : weights.post_issue;
+      next_q.row       <= is_params ? params.base : weights.base;
+      next_q.empty     <= is_params ? params.channels == '0 : weights.rows == '0;
+      // A load without words asks for none.
+      next_asked_q     <= is_params ? params.channels == '0 : weights.rows == '0;
+      load_cmd_addr_o  <= program_addr_i + (is_params ? params.offset : weights.offset);
+      load_cmd_words_o <= is_params ? {7'd0, params.channels, 1'b0} : 24'(weights.rows) * 24'(CHUNKS);
+    end
+    if (rst) begin
+      next_valid_q <= 1'b0;
+      load_valid_q <= 1'b0;
+      weight_we_o  <= 1'b0;
+      param_we_o   <= 1'b0;
+      post_issue_o <= 1'b0;
+    end
+  end
+
+  // ------------------------------------------------------------------ images
+  logic image_done, image_failed, image_post_q;
+
+  bs_image_planes #(
+      .D_N(D_N),
+      .G(G),
+      .PLANE_DEPTH(PLANE_DEPTH)
+  ) u_image (
+      .clk,
+      .rst,
+      .start_i(start_image),
+      .addr_i(image_addr_q),
+      .pixels_i(image.pixels),
+      .channels_i(image.channels),
+      .bits_i(image.bits),
+      .base_i(image.base),
+      .pitch_i(image.pitch),
+      .planar_i(image_planar_i),
+      .busy_o(image_busy),
+      .done_o(image_done),
+      .error_o(image_failed),
+      .cmd_valid_o(image_cmd_valid_o),
+      .cmd_ready_i(image_cmd_ready_i),
+      .cmd_addr_o(image_cmd_addr_o),
+      .cmd_words_o(image_cmd_words_o),
+      .data_valid_i(image_data_valid_i),
+      .data_ready_o(image_data_ready_o),
+      .data_i(image_data_i),
+      .plane_valid_o,
+      .plane_ready_i,
+      .plane_row_o,
+      .plane_data_o
+  );
+
+  // ------------------------------------------------------------------ status
+  assign post_fill_o = image_done && image_post_q;
+  assign active_o = next_valid_q || load_valid_q || image_busy;
+  assign idle_o = !active_o && !weight_we_o && !param_we_o && !image_done;
+  assign layer_o = layer_q;
+  assign error_o = failed_q;
+
+  always_ff @(posedge clk) begin
+    if (start_image) image_post_q <= image.post_fill;
+    if (!failed_q) begin
+      if (image_failed) begin
+        failed_q     <= 1'b1;
+        error_info_o <= {bs_pkg::STAGE_FETCH, image_layer_q, 8'd0, bs_pkg::OP_LOAD_IMAGE};
+      end else if (start_load && beyond) begin
+        failed_q     <= 1'b1;
+        error_info_o <= {bs_pkg::STAGE_FETCH, head.layer, 8'd0, head.opcode};
+      end
+    end
+    if (rst) begin
+      failed_q     <= 1'b0;
+      error_info_o <= '0;
+    end
+  end
+
+  logic unused_bits;
+  assign unused_bits = ^{weights, params, image};
+endmodule
