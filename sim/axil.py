@@ -22,7 +22,7 @@ class AxilMaster:
     """
 
     def __init__(
-        self, dut: Any, clk: Any, prefix: str = "s_axil", *, stall: float = 0.0, seed: int = 1
+        self, dut: Any, prefix: str, clk: Any, *, stall: float = 0.0, seed: int = 1
     ) -> None:
         self._edge = RisingEdge(clk)
         self._stall = stall

@@ -124,8 +124,13 @@ module bs_image_planes #(
 
   always_ff @(posedge clk) begin
     if (take) begin
-      stage_q[lane_q][slot_q] <= data_i[{byte_q, 3'b000}+:8];
-      byte_q                  <= byte_q + 3'd1;
+      // Written as one enable per byte: synthesis does not find it behind a variable index.
+      for (int lane = 0; lane < D_N; lane++) begin
+        for (int slot = 0; slot < G; slot++) begin
+          if (32'(lane_q) == lane && 32'(slot_q) == slot) stage_q[lane][slot] <= data_i[{byte_q, 3'b000}+:8];
+        end
+      end
+      byte_q <= byte_q + 3'd1;
       if (planar_q) begin
         lane_q <= lane_q + 1'b1;
         left_q <= left_q - 20'd1;
