@@ -149,7 +149,7 @@ def verify(
     tensors = golden.run(build.network, images)
     progress("golden model", 1, 1)
     progress("compiling the RTL", 0, 1)
-    model = verilator.build(build.rtl, "bs_top", build.engine.rtl_parameters(), public=PUBLIC, trace=waves is not None)
+    model = verilator.build(build.rtl, "bs_top", public=PUBLIC, trace=waves is not None)
     progress("compiling the RTL", 1, 1)
     with tempfile.TemporaryDirectory(prefix="bitsmith-verify-") as scratch:
         folder = Path(scratch)
