@@ -1,0 +1,51 @@
+# bitsmith: `make help` lists what there is to do.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# Which torch: any pip requirement. The README says how to choose a CPU build and what each costs.
+TORCH ?= torch==2.13.0
+# Which Python makes the environment: the first of these that is on PATH and new enough.
+PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3.14 python3,$(shell command -v $(name) >/dev/null 2>&1 && $(name) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' >/dev/null 2>&1 && echo $(name))))
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+BUILD := build
+DEMO := $(BUILD)/demo
+
+.PHONY: help setup tools demo test lint check clean
+.PHONY: sim tests model hwgen docs
+
+help: ## this list
+	@echo "bitsmith: from a PyTorch network to a verified FPGA accelerator"
+	@echo
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+setup: $(READY) ## create .venv and install everything into it
+	@echo "The environment is ready: source $(BIN)/activate"
+
+tools: # says what the machine lacks, one sentence each
+	@if [ -z "$(PYTHON)" ]; then echo "bitsmith needs Python 3.11 to 3.14; none is on PATH: install the package python3 (Debian 12, Ubuntu 24.04 or later), or say make PYTHON=/path/to/python." >&2; exit 2; fi
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) has no venv module: install the package $(notdir $(PYTHON))-venv (apt install $(notdir $(PYTHON))-venv)." >&2; exit 2; }
+	@bad=0; for tool in g++ perl; do command -v $$tool >/dev/null || { echo "bitsmith needs $$tool, which is not on PATH: install the package $$tool (apt install $$tool)." >&2; bad=2; }; done; exit $$bad
+
+$(READY): pyproject.toml constraints.txt
+	@$(MAKE) --no-print-directory tools
+	@echo "Creating $(VENV) with $$($(PYTHON) --version) and installing the packages of constraints.txt and $(TORCH)."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt "$(TORCH)" --editable '.[dev]'
+	@touch $@
+
+demo: $(READY) tools ## search, generate, simulate and estimate a network for real digits (about 5 minutes)
+	@$(BIN)/python -m bitsmith demo --out $(DEMO) --force
+
+test: lint check ## lint, types and the test suite
+
+lint: $(READY) ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+check: $(READY) tools ## the test suite alone
+	@$(BIN)/python -m pytest -n 2 --dist loadscope --durations 10
+
+clean: ## remove what builds and runs have left (not .venv)
+	rm -rf $(BUILD) .mypy_cache .ruff_cache .pytest_cache
