@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,15 +44,16 @@ def parameters() -> dict[str, int]:
     return values
 
 
-async def reset(dut: Any, quiet: Sequence[str] = ()) -> None:
-    """Start the clock, drive the inputs named in ``quiet`` to 0 and hold ``rst`` for four cycles."""
+async def reset(dut: Any, quiet: Sequence[str] = (), *, clock: bool = True) -> None:
+    """Start the clock (once per test), drive the inputs named in ``quiet`` to 0 and hold ``rst`` for four cycles."""
     from cocotb.clock import Clock
     from cocotb.triggers import ClockCycles
 
     for name in quiet:
         getattr(dut, name).value = 0
     dut.rst.value = 1
-    Clock(dut.clk, 10, unit="ns").start()
+    if clock:
+        Clock(dut.clk, 10, unit="ns").start()
     await ClockCycles(dut.clk, 4)
     dut.rst.value = 0
     await ClockCycles(dut.clk, 1)
@@ -85,3 +87,56 @@ async def wait_until(dut: Any, name: str, value: int = 1, limit: int = 100_000) 
 def random_words(rng: random.Random, count: int) -> bytes:
     """``count`` random 64-bit words as bytes."""
     return rng.randbytes(8 * count)
+
+
+class ReadMaster:
+    """Plays a read DMA for a module that gives commands on ``{prefix}cmd_*`` and takes words on ``{prefix}data_*``.
+
+    Args:
+        content: the memory, from address 0.
+        stall: probability, per cycle, that commands or data pause.
+    """
+
+    def __init__(self, dut: Any, prefix: str, content: bytes, rng: random.Random, stall: float) -> None:
+        self.dut, self.content, self.rng, self.stall = dut, content, rng, stall
+        self.commands: list[tuple[int, int]] = []
+        self._words: deque[tuple[int, int]] = deque()
+        self._pins = {
+            name: getattr(dut, f"{prefix}{name}")
+            for name in ("cmd_valid_o", "cmd_ready_i", "cmd_addr_o", "cmd_words_o", "data_valid_i", "data_ready_o", "data_i")
+        }
+        self._last = getattr(dut, f"{prefix}data_last_i", None)
+        self._pins["cmd_ready_i"].value = 0
+        self._pins["data_valid_i"].value = 0
+
+    @property
+    def idle(self) -> bool:
+        return not self._words
+
+    async def run(self) -> None:
+        """Serve for ever; start it as a task."""
+        from cocotb.triggers import RisingEdge
+
+        pins = self._pins
+        ready = shown = 0
+        while True:
+            await RisingEdge(self.dut.clk)
+            if ready and int(pins["cmd_valid_o"].value):
+                address, words = int(pins["cmd_addr_o"].value), int(pins["cmd_words_o"].value)
+                self.commands.append((address, words))
+                assert words > 0 and address % 8 == 0, f"command of {words} words at {address:#x}"
+                for index in range(words):
+                    raw = self.content[address + 8 * index : address + 8 * index + 8]
+                    assert len(raw) == 8, f"read beyond the memory at {address + 8 * index:#x}"
+                    self._words.append((int.from_bytes(raw, "little"), int(index + 1 == words)))
+            if shown and int(pins["data_ready_o"].value):
+                self._words.popleft()
+                shown = 0
+            ready = int(self.rng.random() >= self.stall)
+            pins["cmd_ready_i"].value = ready
+            if not shown and self._words and self.rng.random() >= self.stall:
+                pins["data_i"].value = self._words[0][0]
+                if self._last is not None:
+                    self._last.value = self._words[0][1]
+                shown = 1
+            pins["data_valid_i"].value = shown

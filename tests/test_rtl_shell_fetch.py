@@ -1,0 +1,14 @@
+"""The fetch stage and its image unit alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from rtl.shell_bench import simulate
+
+
+@pytest.mark.parametrize(("columns", "group"), [(16, 16), (4, 8)])
+def test_image_planes(tmp_path: Path, columns: int, group: int) -> None:
+    parameters = {"D_N": columns, "G": group, "PLANE_DEPTH": 256}
+    simulate(tmp_path, "bs_image_planes", ["bs_image_planes"], "tb_image_planes", parameters)
