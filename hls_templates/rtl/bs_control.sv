@@ -60,11 +60,11 @@ module bs_control (
   state_e state_q;
   logic [1:0] wait_q;
   logic [31:0] quiet_q;
-  logic running, bark, fault;
+  logic running, bark, fault, failed_q;
   logic [7:0] code;
   logic [31:0] info;
 
-  assign running = state_q == LOAD || state_q == LAUNCH || state_q == RUN;
+  assign running = state_q == CLEAR || state_q == LOAD || state_q == LAUNCH || state_q == RUN;
   assign bark = watchdog_i != '0 && quiet_q >= watchdog_i;
 
   always_comb begin
@@ -112,6 +112,7 @@ module bs_control (
           state_q      <= CLEAR;
           done_o       <= 1'b0;
           error_o      <= 1'b0;
+          failed_q     <= 1'b0;
           error_code_o <= bs_pkg::ERR_NONE;
           error_info_o <= '0;
         end
@@ -140,7 +141,13 @@ module bs_control (
         wait_q <= '0;
         if (masters_idle_i) state_q <= CLEAN;
       end
-      CLEAN: if (wait_q == 2'd3) state_q <= IDLE;
+      CLEAN: begin
+        // Who sees the error may start again at once.
+        if (wait_q == 2'd3) begin
+          state_q <= IDLE;
+          error_o <= failed_q;
+        end
+      end
       default: state_q <= IDLE;
     endcase
     if (running && fault) begin
@@ -148,16 +155,17 @@ module bs_control (
       load_start_o   <= 1'b0;
       queues_start_o <= 1'b0;
       done_o         <= 1'b0;
-      error_o        <= 1'b1;
+      failed_q       <= 1'b1;
       error_code_o   <= code;
       error_info_o   <= info;
     end
-    if (stop_i && (running || state_q == IDLE || state_q == CLEAR)) begin
+    if (stop_i && (running || state_q == IDLE)) begin
       state_q        <= STOP;
       load_start_o   <= 1'b0;
       queues_start_o <= 1'b0;
       done_o         <= 1'b0;
       error_o        <= 1'b0;
+      failed_q       <= 1'b0;
       error_code_o   <= bs_pkg::ERR_NONE;
       error_info_o   <= '0;
     end
@@ -167,6 +175,7 @@ module bs_control (
       queues_start_o <= 1'b0;
       done_o         <= 1'b0;
       error_o        <= 1'b0;
+      failed_q       <= 1'b0;
       error_code_o   <= bs_pkg::ERR_NONE;
       error_info_o   <= '0;
     end
