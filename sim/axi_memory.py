@@ -100,12 +100,13 @@ class AxiMemory:
     """
 
     def __init__(self, size: int, base: int = 0, *, seed: int = 1, beats_per_cycle: float | None = None) -> None:
-        self.data: NDArray[np.uint8] = np.zeros(size, dtype=np.uint8)
+        storage = bytearray(size)
+        self.data: NDArray[np.uint8] = np.frombuffer(storage, np.uint8)
         self.base = base
         self.cycle = 0
         self.ports: list[AxiPort] = []
         self.random = random.Random(seed)
-        self._bytes = memoryview(self.data)
+        self._bytes = memoryview(storage)
         self._beats_per_cycle = beats_per_cycle
         self._allowance = 0.0
         self._bad: list[tuple[int, int, int]] = []
@@ -300,19 +301,24 @@ class AxiPort:
                 self.counters.read_bursts += 1
             self._rvalid_now = 0
             self._rvalid(0)
-        if not self._rvalid_now:
-            if reads and cycle >= reads[0].ready_cycle and not self._paused() and self.memory.may_move():
-                burst = reads[0]
-                word = 0
-                if burst.response == OKAY:
-                    start = burst.address + burst.beat * WORD_BYTES - self.memory.base
-                    word = int.from_bytes(self.memory._bytes[start : start + WORD_BYTES], "little")
-                self._rdata(word)
-                self._rresp(burst.response)
-                self._rlast(int(burst.beat + 1 == burst.beats))
-                self._rid(burst.ident)
-                self._rvalid(1)
-                self._rvalid_now = 1
+        if (
+            not self._rvalid_now
+            and reads
+            and cycle >= reads[0].ready_cycle
+            and not self._paused()
+            and self.memory.may_move()
+        ):
+            burst = reads[0]
+            word = 0
+            if burst.response == OKAY:
+                start = burst.address + burst.beat * WORD_BYTES - self.memory.base
+                word = int.from_bytes(self.memory._bytes[start : start + WORD_BYTES], "little")
+            self._rdata(word)
+            self._rresp(burst.response)
+            self._rlast(int(burst.beat + 1 == burst.beats))
+            self._rid(burst.ident)
+            self._rvalid(1)
+            self._rvalid_now = 1
         self._accept(self._ar, reads, cycle)
         if len(reads) > self.counters.most_reads:
             self.counters.most_reads = len(reads)

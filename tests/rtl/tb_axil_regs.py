@@ -7,8 +7,9 @@ from typing import Any
 
 import cocotb
 from cocotb.triggers import ClockCycles, RisingEdge
-from hwgen import isa
 from shell_bench import parameters, reset
+
+from hwgen import isa
 from sim.axi_memory import OKAY, SLVERR
 from sim.axil import AxilMaster
 

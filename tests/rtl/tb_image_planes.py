@@ -8,10 +8,12 @@ from typing import Any
 import cocotb
 import numpy as np
 from cocotb.triggers import ClockCycles, RisingEdge
+from cocotb.utils import get_sim_time
 from numpy.typing import NDArray
 from shell_bench import ReadMaster, parameters, reset
 
 BASE_ADDR = 1024
+PERIOD_STEPS = 10_000  # 10 ns in steps of 1 ps
 
 
 def plane_rows(image: NDArray[np.uint8], bits: int, base: int, pitch: int, columns: int, group: int) -> dict[int, int]:
@@ -62,8 +64,9 @@ class TB:
         dut.pixels_i.value = dut.channels_i.value = dut.bits_i.value = 1
         rows: dict[int, int] = {}
         ready = 0
-        failed, cycle = False, 0
-        for cycle in range(20 * pixels * channels + 2000):
+        failed = False
+        begin = get_sim_time("step")
+        for _ in range(20 * pixels * channels + 2000):
             await RisingEdge(dut.clk)
             if ready and int(dut.plane_valid_o.value):
                 row = int(dut.plane_row_o.value)
@@ -76,14 +79,16 @@ class TB:
             dut.plane_ready_i.value = ready
         else:
             raise AssertionError(f"no end: {pixels} pixels, {channels} channels, {bits} bits, planar {planar}")
+        cycles = int(get_sim_time("step") - begin) // PERIOD_STEPS
         dut.plane_ready_i.value = 0
         await ClockCycles(dut.clk, 2)
         task.cancel()
         if not failed:
-            assert rows == plane_rows(image, bits, base, pitch, self.columns, self.group), (pixels, channels, bits, planar)
+            expected = plane_rows(image, bits, base, pitch, self.columns, self.group)
+            assert rows == expected, (pixels, channels, bits, planar)
             assert master.idle, "words of the image were left over"
             assert not int(dut.busy_o.value)
-        return not failed, cycle
+        return not failed, cycles
 
 
 @cocotb.test()
@@ -131,7 +136,8 @@ async def beyond_the_buffer(dut: Any) -> None:
     rows = -(-40 // tb.columns)
     ok, _ = await tb.run(40, 2, 3, False, tb.depth - 3 * rows, rows)
     assert ok
-    for case in [(40, 2, 3, False, tb.depth - 3 * rows + 1, rows), (2, tb.group + 1, 2, False, 0, 4), (4, 1, 9, False, 0, 1)]:
+    too_far, too_wide = (40, 2, 3, False, tb.depth - 3 * rows + 1, rows), (2, tb.group + 1, 2, False, 0, 4)
+    for case in [too_far, too_wide, (4, 1, 9, False, 0, 1)]:
         await tb.start()
         ok, _ = await tb.run(*case)
         assert not ok, case

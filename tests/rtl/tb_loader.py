@@ -7,8 +7,9 @@ from typing import Any
 
 import cocotb
 from cocotb.triggers import ClockCycles, RisingEdge
-from hwgen import isa
 from shell_bench import ReadMaster, parameters, reset
+
+from hwgen import isa
 
 BASE = 4096
 STAGES = {stage: [op for op in isa.OPCODES if op.stage is stage] for stage in isa.Stage}
@@ -139,7 +140,7 @@ async def rejects_end(dut: Any) -> None:
     tb = TB(dut, seed=3)
     good = program_words(tb.hash, tb.streams([1, 1, 1]), [0, 0, 0])
     await tb.fails([*good[:-1], good[-1] ^ 1], isa.Error.PROGRAM_END)
-    await tb.fails(program_words(tb.hash, [[], [], []], [0, 0, 0])[:-1] + [0], isa.Error.PROGRAM_END)
+    await tb.fails([*program_words(tb.hash, [[], [], []], [0, 0, 0])[:-1], 0], isa.Error.PROGRAM_END)
 
 
 @cocotb.test()

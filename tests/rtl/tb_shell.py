@@ -9,12 +9,13 @@ from typing import Any
 import cocotb
 import numpy as np
 from cocotb.triggers import ClockCycles, RisingEdge
+from shell_bench import parameters, reset
+from tb_image_planes import plane_rows
+
 from hwgen import isa
 from hwgen.program import Instruction, Program, assemble, code_bytes
-from shell_bench import parameters, reset
 from sim.axi_memory import AxiMemory, Timing
 from sim.axil import AxilMaster
-from tb_image_planes import plane_rows
 
 REG = {register.name: register.offset for register in isa.REGISTERS}
 BUSY, DONE, ERROR = 1, 2, 4
@@ -118,7 +119,8 @@ class TB:
         self.memory = AxiMemory(SIZE, seed=seed)
         self.ports = [self.memory.attach(dut, f"m_axi_{index}", timing) for index in range(2)]
         self.axil = AxilMaster(dut, "s_axil", dut.clk, stall=0.1)
-        self.core = Core(dut, self.random, [[self.random.getrandbits(32) for _ in range(2 * BEATS)] for _ in range(images)])
+        logits = [[self.random.getrandbits(32) for _ in range(2 * BEATS)] for _ in range(images)]
+        self.core = Core(dut, self.random, logits)
         generator = np.random.default_rng(seed)
         self.pictures = generator.integers(0, 256, (images, PIXELS, CHANNELS), np.uint8)
         self.chunks = (self.values["D_M"] * self.values["SLOTS"] * self.values["G"] + 63) // 64
@@ -184,7 +186,8 @@ class TB:
             for index, word in enumerate(self.weight_words)
         }
         assert core.weights == expected
-        assert core.params == {(PARAM_BASE + index // 2, index % 2): int(word) for index, word in enumerate(self.param_words)}
+        params = {(PARAM_BASE + index // 2, index % 2): int(word) for index, word in enumerate(self.param_words)}
+        assert core.params == params
         assert len(core.seen) == self.images
         for picture, rows in zip(self.pictures, core.seen, strict=True):
             assert rows == plane_rows(picture, BITS, PLANE_BASE, PITCH, self.values["D_N"], self.values["G"])
@@ -275,7 +278,8 @@ async def memory_errors(dut: Any, response: int) -> None:
     read, write = isa.Error.AXI_READ, isa.Error.AXI_WRITE
     data = PROGRAM + code_bytes(5)
     image = IMAGES + 2 * IMAGE_STRIDE
-    for start, error in [(PROGRAM, read), (PROGRAM + 128, read), (data, read), (image, read), (OUTPUT + OUTPUT_STRIDE, write)]:
+    logits = OUTPUT + OUTPUT_STRIDE
+    for start, error in [(PROGRAM, read), (PROGRAM + 128, read), (data, read), (image, read), (logits, write)]:
         tb.memory.fail(start, start + 8, response)
         await tb.launch()
         await tb.check_error(error)

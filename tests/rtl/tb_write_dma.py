@@ -8,6 +8,7 @@ from typing import Any
 import cocotb
 from cocotb.triggers import ClockCycles, RisingEdge
 from shell_bench import reset, send, wait_until
+
 from sim.axi_memory import AxiMemory, Timing, reader
 
 SIZE = 1 << 16

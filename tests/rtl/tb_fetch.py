@@ -1,0 +1,253 @@
+"""cocotb tests of bs_fetch: both units, tokens, bounds."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import cocotb
+import numpy as np
+from cocotb.triggers import ClockCycles, RisingEdge
+from shell_bench import ReadMaster, parameters, reset
+from tb_image_planes import plane_rows
+
+from hwgen import isa
+from hwgen.program import Instruction
+
+PROGRAM, IMAGES, STRIDE = 4096, 16384, 256
+SIZE = 1 << 15
+
+
+class TB:
+    """Fetch with two played read masters and token counters; ``events`` keeps writes and posts in their order."""
+
+    def __init__(self, dut: Any, seed: int, stall: float) -> None:
+        self.dut, self.random = dut, random.Random(seed)
+        values = parameters()
+        self.values = values
+        self.chunks = (values["D_M"] * values["D_K"] + 63) // 64
+        self.content = self.random.randbytes(SIZE)
+        self.masters = [ReadMaster(dut, prefix, self.content, self.random, stall) for prefix in ("image_", "load_")]
+        self.stall = stall
+        self.tokens = {"issue": 0, "fill": 0}
+        self.events: list[tuple[Any, ...]] = []
+        self.taken: list[int] = []
+
+    async def start(self) -> None:
+        dut = self.dut
+        dut.program_addr_i.value, dut.image_addr_i.value = PROGRAM, IMAGES
+        dut.image_stride_i.value, dut.image_planar_i.value = STRIDE, 0
+        await reset(dut, ("instr_valid_i", "enough_issue_i", "enough_fill_i", "plane_ready_i"))
+        for task in (self.masters[0].run(), self.masters[1].run(), self._watch()):
+            cocotb.start_soon(task)
+
+    async def _watch(self) -> None:
+        dut = self.dut
+        ready = 0
+        while True:
+            await RisingEdge(dut.clk)
+            if int(dut.weight_we_o.value):
+                place = int(dut.weight_row_o.value), int(dut.weight_chunk_o.value)
+                self.events.append(("weight", *place, int(dut.weight_data_o.value)))
+            if int(dut.param_we_o.value):
+                place = int(dut.param_channel_o.value), int(dut.param_word_o.value)
+                self.events.append(("param", *place, int(dut.param_data_o.value)))
+            if ready and int(dut.plane_valid_o.value):
+                self.events.append(("plane", int(dut.plane_row_o.value), int(dut.plane_data_o.value)))
+            for name in ("issue", "fill"):
+                if int(getattr(dut, f"post_{name}_o").value):
+                    self.events.append(("post", name))
+            ready = int(self.random.random() >= self.stall)
+            dut.plane_ready_i.value = ready
+
+    async def give(self, instruction: Instruction, image: int, limit: int = 5000) -> bool:
+        """Offer an instruction until it is taken; False after ``limit`` cycles."""
+        dut = self.dut
+        dut.instr_i.value = int.from_bytes(instruction.encode(), "little")
+        dut.image_i.value, dut.first_image_i.value = image, int(image == 0)
+        dut.instr_valid_i.value = 1
+        # The engine's counters answer a new need within the cycle, a testbench in the next one.
+        dut.enough_issue_i.value = dut.enough_fill_i.value = 0
+        for _ in range(limit):
+            await RisingEdge(dut.clk)
+            if int(dut.instr_ready_o.value):
+                for name in ("issue", "fill"):
+                    if int(getattr(dut, f"take_{name}_o").value):
+                        self.tokens[name] -= int(getattr(dut, f"need_{name}_o").value)
+                dut.instr_valid_i.value = 0
+                await self._offer()
+                return True
+            await self._offer()
+        dut.instr_valid_i.value = 0
+        return False
+
+    async def _offer(self) -> None:
+        for name in ("issue", "fill"):
+            need = int(getattr(self.dut, f"need_{name}_o").value)
+            getattr(self.dut, f"enough_{name}_i").value = int(self.tokens[name] >= need)
+
+    async def settle(self) -> None:
+        """Until fetch is idle, then a few cycles more."""
+        for _ in range(20_000):
+            await RisingEdge(self.dut.clk)
+            if int(self.dut.idle_o.value):
+                break
+        else:
+            raise AssertionError("fetch does not become idle")
+        await ClockCycles(self.dut.clk, 4)
+
+    def word(self, address: int) -> int:
+        return int.from_bytes(self.content[address : address + 8], "little")
+
+    def expected(self, instruction: Instruction, image: int) -> list[tuple[Any, ...]]:
+        """The events of one instruction, from its meaning."""
+        events: list[tuple[Any, ...]] = []
+        name = instruction.op.name
+        if name == "load_weights":
+            address = PROGRAM + instruction["offset"]
+            for row in range(instruction["rows"]):
+                for chunk in range(self.chunks):
+                    word = self.word(address + 8 * (row * self.chunks + chunk))
+                    events.append(("weight", instruction["base"] + row, chunk, word))
+        elif name == "load_params":
+            address = PROGRAM + instruction["offset"]
+            for index in range(2 * instruction["channels"]):
+                word = self.word(address + 8 * index)
+                events.append(("param", instruction["base"] + index // 2, index % 2, word))
+        else:
+            pixels, channels = instruction["pixels"], instruction["channels"]
+            raw = self.content[IMAGES + image * STRIDE :][: pixels * channels]
+            picture = np.frombuffer(raw, np.uint8).reshape(pixels, channels)
+            bits, base, pitch = instruction["bits"], instruction["base"], instruction["pitch"]
+            rows = plane_rows(picture, bits, base, pitch, self.values["D_N"], self.values["G"])
+            events += [("plane", row, data) for row, data in sorted(rows.items())]
+        post = "fill" if name == "load_image" else "issue"
+        if instruction[f"post_{post}"]:
+            events.append(("post", post))
+        return events
+
+    def random_instruction(self) -> Instruction:
+        values, rng = self.values, self.random
+        kind = rng.choice(["load_weights", "load_params", "load_image"])
+        if kind == "load_weights":
+            rows = rng.choice([0, 1, 2, rng.randint(1, 30)])
+            return Instruction.make(
+                kind, layer=rng.randrange(256), post_issue=rng.randrange(2), offset=8 * rng.randrange(500), rows=rows,
+                base=rng.randint(0, values["WEIGHT_DEPTH"] - rows),
+            )  # fmt: skip
+        if kind == "load_params":
+            channels = rng.randint(0, 30)
+            return Instruction.make(
+                kind, layer=rng.randrange(256), post_issue=rng.randrange(2), offset=8 * rng.randrange(500),
+                channels=channels, base=rng.randint(0, values["PARAM_DEPTH"] - channels),
+            )  # fmt: skip
+        pixels = rng.randint(2, 25)
+        return Instruction.make(
+            kind, layer=rng.randrange(256), post_fill=rng.randrange(2), pixels=pixels,
+            channels=rng.randint(1, values["G"]), bits=rng.randint(1, 8),
+            base=rng.randrange(values["PLANE_DEPTH"] - 64), pitch=-(-pixels // values["D_N"]),
+        )  # fmt: skip
+
+
+def split(events: list[tuple[Any, ...]]) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+    """Events of the image unit and of the load unit, each in order; planes of one image in the order of their rows."""
+    image: list[tuple[Any, ...]] = []
+    load: list[tuple[Any, ...]] = []
+    for event in events:
+        (image if event[0] == "plane" or event[1] == "fill" else load).append(event)
+    return image, load
+
+
+@cocotb.test()
+@cocotb.parametrize(stall=[0.0, 0.4])
+async def random_program(dut: Any, stall: float) -> None:
+    """Every word lands where it belongs, posts come after the last write, order is kept within each unit."""
+    tb = TB(dut, 1, stall)
+    await tb.start()
+    tb.tokens = {"issue": 1000, "fill": 1000}
+    for image in range(12):
+        program = [tb.random_instruction() for _ in range(tb.random.randint(1, 6))]
+        tb.events.clear()
+        for instruction in program:
+            assert await tb.give(instruction, image)
+            assert int(dut.error_o.value) == 0
+        await tb.settle()
+        want_image: list[tuple[Any, ...]] = []
+        want_load: list[tuple[Any, ...]] = []
+        for instruction in program:
+            part_image, part_load = split(tb.expected(instruction, image))
+            want_image += part_image
+            want_load += part_load
+        got_image, got_load = split(tb.events)
+        assert got_load == want_load
+        assert sorted(map(str, got_image)) == sorted(map(str, want_image))
+        assert not got_image or (got_image[-1][0] == "post") == (want_image[-1][0] == "post")
+        assert int(dut.layer_o.value) == program[-1]["layer"]
+
+
+@cocotb.test()
+async def tokens(dut: Any) -> None:
+    """An instruction waits for its tokens, other counts hold for the first image, and all of them are taken."""
+    tb = TB(dut, 2, 0.0)
+    await tb.start()
+    cases = [
+        ("issue", {"op": "load_weights", "rows": 1}), ("issue", {"op": "load_params", "channels": 1}),
+        ("fill", {"op": "load_image", "pixels": 4, "channels": 1, "bits": 1, "pitch": 1}),
+    ]  # fmt: skip
+    for image in (0, 1):
+        for kind, fields in cases:
+            waits: dict[str, int] = {f"wait_{kind}": 3, f"wait_{kind}_first": 5}
+            instruction = Instruction.make(**fields, **waits)  # type: ignore[arg-type]
+            need = 5 if image == 0 else 3
+            other = "fill" if kind == "issue" else "issue"
+            tb.tokens = {kind: need - 1, other: 100}
+            assert not await tb.give(instruction, image, limit=40), (kind, image)
+            tb.tokens[kind] = need + 1
+            assert await tb.give(instruction, image), (kind, image)
+            assert tb.tokens == {kind: 1, other: 100}
+            await tb.settle()
+
+
+@cocotb.test()
+async def units_overlap(dut: Any) -> None:
+    """A load starts while an image is being cut, and the next load asks for its data before the last has ended."""
+    tb = TB(dut, 3, 0.0)
+    await tb.start()
+    image = Instruction.make("load_image", pixels=200, channels=1, bits=8, pitch=60)
+    load = Instruction.make("load_weights", rows=20, post_issue=1)
+    assert await tb.give(image, 0)
+    assert await tb.give(load, 0)
+    assert await tb.give(load, 0)
+    await ClockCycles(dut.clk, 8)
+    assert len(tb.masters[1].commands) == 2
+    assert ("post", "issue") not in tb.events
+    await tb.settle()
+    kinds = [event[0] for event in tb.events]
+    assert kinds.index("weight") < len(kinds) - 1 - kinds[::-1].index("plane")
+
+
+@cocotb.test()
+@cocotb.parametrize(kind=["load_weights", "load_params", "load_image"])
+async def bounds(dut: Any, kind: str) -> None:
+    """The last row of a buffer may be written, the one beyond it is an error."""
+    depth = {
+        "load_weights": parameters()["WEIGHT_DEPTH"], "load_params": parameters()["PARAM_DEPTH"],
+        "load_image": parameters()["PLANE_DEPTH"],
+    }[kind]  # fmt: skip
+    fields = {
+        "load_weights": {"rows": 3}, "load_params": {"channels": 3},
+        "load_image": {"pixels": 2, "channels": 1, "bits": 3, "pitch": 1},
+    }[kind]  # fmt: skip
+    tb = TB(dut, 4, 0.0)
+    await tb.start()
+    assert await tb.give(Instruction.make(kind, layer=9, base=depth - 3, **fields), 0)
+    await tb.settle()
+    assert not int(dut.error_o.value)
+    tb.events.clear()
+    assert await tb.give(Instruction.make(kind, layer=10, base=depth - 2, **fields), 0)
+    await ClockCycles(dut.clk, 200)
+    assert int(dut.error_o.value)
+    info = isa.Stage.FETCH << 24 | 10 << 16 | isa.BY_NAME[kind].code
+    assert int(dut.error_info_o.value) == info
+    assert all(event[1] < depth for event in tb.events)
+    assert not await tb.give(Instruction.make("load_params", channels=1), 0, limit=50)
