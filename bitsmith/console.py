@@ -1,0 +1,87 @@
+"""How bitsmith talks to people: progress bars, tables, errors as sentences, JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from hwgen.errors import InputError
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+EXIT_FAILED = 1
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+
+class Bars:
+    """Progress bars by stage name; call it as ``bars(stage, done, total)``."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = self._progress.add_task(stage, total=total, note="")
+        self._progress.update(self._tasks[stage], completed=done, total=total, note=note)
+
+
+@contextmanager
+def bars(quiet: bool) -> Iterator[Bars]:
+    """Progress bars on standard error, which disappear from a log that is not a terminal."""
+    columns = (TextColumn("{task.description:<22}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+               TextColumn("{task.fields[note]}"))
+    with Progress(*columns, console=err, disable=quiet) as progress:
+        yield Bars(progress)
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """Turn what users do wrong into sentences and exit codes."""
+    try:
+        yield
+    except InputError as error:
+        err.print(str(error), style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(EXIT_BAD_INPUT) from None
+    except KeyboardInterrupt:
+        err.print("Interrupted; nothing half-written was left.", style="yellow")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def table(title: str, head: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
+    """A table; the first column is text, the others are right-aligned."""
+    made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for at, name in enumerate(head):
+        made.add_column(name, justify="left" if at == 0 else "right", no_wrap=True)
+    for row in rows:
+        made.add_row(*[str(cell) for cell in row])
+    return made
+
+
+def write_json(path: Path | None, data: Any) -> None:
+    """Write ``data`` to the file of ``--json``; "-" is standard output."""
+    if path is None:
+        return
+    text = json.dumps(data, indent=2) + "\n"
+    if str(path) == "-":
+        sys.stdout.write(text)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def next_step(command: str, quiet: bool) -> None:
+    """Print the command to type next."""
+    if not quiet:
+        out.print(f"Next: [bold]{command}[/bold]", soft_wrap=True)

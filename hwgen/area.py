@@ -1,0 +1,80 @@
+"""The fitted area model: size of an engine without synthesis.
+
+LUTs and FFs are linear in a few counts of the shape; the coefficients in ``hwgen/data/area.json`` were fitted to
+synthesised shapes by ``benchmarks/fit_area.py``. Block RAM follows from the memories' widths and depths, DSPs from the
+lanes and address generators.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from hwgen.engine import EngineConfig
+
+_DSP_PER_LANE = 4  # bs_lane: two for acc*mul, one for skip, one for the second rounding
+# Widths that one half block (RAMB18E1) holds at each depth.
+_HALF_WIDTH = {512: 36, 1024: 18, 2048: 9, 4096: 4, 8192: 2, 16384: 1}
+
+
+@dataclass(frozen=True)
+class Area:
+    """Estimated LUTs, FFs, BRAM36 and DSPs."""
+
+    lut: int
+    ff: int
+    bram36: int
+    dsp: int
+
+
+def features(engine: EngineConfig) -> dict[str, float]:
+    """The counts that LUTs and FFs are linear in."""
+    units = engine.rows * engine.columns
+    return {
+        "one": 1.0,
+        "dot_bits": units * engine.word_bits,
+        "units": units,
+        "lanes": engine.lanes,
+        "column_bits": engine.columns * engine.word_bits,
+        "plane_bits": engine.columns * engine.slot_channels,
+        "byte_bits": engine.lanes * 8,
+    }
+
+
+@cache
+def _coefficients() -> dict[str, dict[str, float]]:
+    text = files("hwgen.data").joinpath("area.json").read_text(encoding="utf-8")
+    data: dict[str, dict[str, float]] = json.loads(text)["coefficients"]
+    return data
+
+
+def ram_halves(width: int, depth: int) -> int:
+    """RAMB18E1 of a memory; RAMB36E1 count two."""
+    step = next(limit for limit in sorted(_HALF_WIDTH) if depth <= limit)
+    return -(-width // _HALF_WIDTH[step])
+
+
+def bram36(engine: EngineConfig) -> int:
+    """Block RAMs of an engine: plane (twice), column, count, weight, byte, parameter, program and FIFO memories."""
+    halves = 2 * engine.columns * ram_halves(engine.slot_channels, engine.plane_depth)
+    count_bits = engine.word_bits.bit_length()
+    halves += engine.columns * (ram_halves(engine.word_bits, engine.column_depth) + ram_halves(count_bits, engine.column_depth))
+    halves += engine.row_chunks * ram_halves(64, engine.weight_depth)
+    halves += engine.columns * ram_halves(8 * engine.lane_rows, engine.byte_depth)
+    params = max(512, engine.param_depth // engine.lane_rows)
+    halves += engine.lane_rows * (ram_halves(48, params) + ram_halves(18, params))
+    halves += 3 * ram_halves(64, engine.program_depth)
+    halves += 2 * ram_halves(65, 512)
+    halves += ram_halves(32 * engine.lane_rows + 1, engine.logit_depth)
+    return -(-halves // 2)
+
+
+def estimate_area(engine: EngineConfig) -> Area:
+    """Size of an engine on the 7 series."""
+    counts = features(engine)
+    fitted = {
+        name: round(sum(weights[key] * value for key, value in counts.items())) for name, weights in _coefficients().items()
+    }
+    return Area(fitted["lut"], fitted["ff"], bram36(engine), _DSP_PER_LANE * engine.lanes + 8)

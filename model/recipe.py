@@ -1,0 +1,122 @@
+"""Recipes: typed TOML files with every hyper-parameter of a run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hwgen.errors import InputError
+
+Bits = Annotated[int, Field(ge=1, le=8)]
+Positive = Annotated[float, Field(gt=0)]
+Epochs = Annotated[int, Field(ge=0, le=10_000)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSection(_Section):
+    """[model]: what is searched."""
+
+    name: Annotated[str, Field(description="name of the network in files and reports", pattern=r"^[\w.-]+$")]
+    stem: Annotated[int, Field(ge=1, le=1024, description="channels of the first convolution")]
+    stages: Annotated[list[tuple[int, int, int]], Field(min_length=1, description="[channels, blocks, stride] of each stage")]
+    shortcut: Annotated[Literal["projection", "a"], Field(description="shortcut where shapes change")] = "projection"
+
+
+class SearchSection(_Section):
+    """[search]: the bit search."""
+
+    method: Annotated[Literal["ebs-det", "ebs-sto", "uniform"], Field(description="how bits are chosen")] = "ebs-det"
+    weight_bits: Annotated[list[Bits], Field(min_length=1, description="candidate weight bits")] = [1, 2, 3, 4, 5]
+    activation_bits: Annotated[list[Bits], Field(min_length=1, description="candidate activation bits")] = [1, 2, 3, 4, 5]
+    uniform: Annotated[list[Bits], Field(min_length=2, max_length=2, description="[weight, activation] bits of method uniform")] = [3, 3]
+    pinned: Annotated[Bits | None, Field(description="weight bits of first and last layer; left out: searched")] = None
+    cost: Annotated[Literal["cycles", "bitops"], Field(description="what the budget counts")] = "cycles"
+    budget: Annotated[Positive, Field(description="budget as a share of the cost of uniform W4A4")] = 0.6
+    hold_out: Annotated[float, Field(gt=0, lt=0.9, description="share of the training set that trains the strengths")] = 0.33
+    epochs: Annotated[Epochs, Field(description="epochs of the search")] = 20
+    strength_rate: Annotated[Positive, Field(description="learning rate of the strengths (Adam)")] = 0.05
+    cost_weight: Annotated[float, Field(ge=0, description="weight of the cost term above the budget")] = 2.0
+    temperature: Annotated[list[Positive], Field(min_length=2, max_length=2, description="[first, last] softmax temperature")] = [1.0, 0.2]
+
+
+class TrainSection(_Section):
+    """[train]: float training, retraining and the integer stage."""
+
+    batch: Annotated[int, Field(ge=2, le=65536, description="images per step")] = 64
+    float_epochs: Annotated[Epochs, Field(description="epochs of float training")] = 25
+    epochs: Annotated[Epochs, Field(description="epochs of retraining at the chosen bits")] = 25
+    integer_epochs: Annotated[Epochs, Field(description="last epochs, batch norm frozen, on folded integers")] = 5
+    rate: Annotated[Positive, Field(description="highest learning rate (AdamW, cosine)")] = 0.004
+    quantised_rate: Annotated[Positive, Field(description="highest learning rate of search and retraining")] = 0.002
+    clip_rate: Annotated[Positive, Field(description="learning rate of clips and steps")] = 0.01
+    decay: Annotated[float, Field(ge=0, description="weight decay")] = 0.0005
+    shift: Annotated[int, Field(ge=0, le=4, description="augmentation: pixels an image is moved at most")] = 1
+
+
+class Recipe(_Section):
+    """A whole recipe."""
+
+    data: Annotated[Literal["digits"], Field(description="data set")] = "digits"
+    seed: Annotated[int, Field(ge=0, description="seed of everything random")] = 1
+    model: ModelSection
+    search: SearchSection = SearchSection()
+    train: TrainSection = TrainSection()
+
+    @property
+    def digest(self) -> str:
+        """Identity of the recipe's content."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _set(data: dict[str, Any], assignment: str, problems: list[str]) -> None:
+    key, equals, text = assignment.partition("=")
+    if not equals:
+        problems.append(f"'{assignment}' is not an override; write section.name=value.")
+        return
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    *sections, name = key.strip().split(".")
+    for section in sections:
+        data = data.setdefault(section, {})
+        if not isinstance(data, dict):
+            problems.append(f"'{key}' is not a setting: '{section}' is no section.")
+            return
+    data[name] = value
+
+
+def read_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
+    """Read a recipe; ``overrides`` are "section.name=value".
+
+    Raises:
+        InputError: unreadable, unknown settings, or values out of range; all at once.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"Cannot read it: {error.strerror}.", str(path)) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"It is not TOML: {error}.", str(path)) from None
+    problems: list[str] = []
+    for assignment in overrides or []:
+        _set(data, assignment, problems)
+    try:
+        recipe = Recipe.model_validate(data)
+    except ValidationError as error:
+        for item in error.errors():
+            field = ".".join(str(part) for part in item["loc"])
+            shown = "" if item["type"] in ("missing", "extra_forbidden") else f" (it is {item['input']!r:.60})"
+            what = "is not a setting of a recipe" if item["type"] == "extra_forbidden" else item["msg"][:1].lower() + item["msg"][1:]
+            problems.append(f"'{field}': {what}{shown}.")
+    if problems:
+        raise InputError(problems, str(path))
+    return recipe
