@@ -89,8 +89,9 @@ module bs_read_dma #(
   ) u_fifo (
       .clk,
       .rst,
+      // What arrives during an abort is dropped as well.
       .flush_i(abort_i),
-      .push_i(arrive && !abort_i),
+      .push_i(arrive),
       .data_i({final_q[head_q] && m_axi_rlast, m_axi_rdata}),
       .full_o(unused_full),
       .valid_o(fifo_valid),

@@ -84,6 +84,16 @@ async def wait_until(dut: Any, name: str, value: int = 1, limit: int = 100_000) 
     raise AssertionError(f"{name} did not become {value} within {limit} cycles")
 
 
+def random_address(rng: random.Random, size: int, words: int) -> int:
+    """A multiple of 8 with room for ``words`` in ``size`` bytes, often shortly before a 4 KiB boundary."""
+    most = size // 8 - words
+    if rng.random() < 0.5:
+        near = 512 * rng.randint(1, size // 4096 - 1) - rng.randint(1, 15)
+        if near <= most:
+            return 8 * near
+    return 8 * rng.randrange(most)
+
+
 def random_words(rng: random.Random, count: int) -> bytes:
     """``count`` random 64-bit words as bytes."""
     return rng.randbytes(8 * count)

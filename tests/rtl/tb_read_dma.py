@@ -7,7 +7,7 @@ from typing import Any
 
 import cocotb
 from cocotb.triggers import ClockCycles, RisingEdge
-from shell_bench import random_words, reset, send, wait_until
+from shell_bench import random_address, random_words, reset, send, wait_until
 
 from sim.axi_memory import AxiMemory, Timing, reader
 
@@ -63,7 +63,7 @@ async def random_commands(dut: Any, timing: Timing, pause: float) -> None:
     commands = []
     for _ in range(30):
         words = tb.random.choice([1, 2, 15, 16, 17, tb.random.randint(1, 600)])
-        commands.append((8 * tb.random.randrange((SIZE // 8) - words), words))
+        commands.append((random_address(tb.random, SIZE, words), words))
     for address, words in commands:
         await tb.command(address, words)
         if tb.random.random() < 0.3:
@@ -113,6 +113,8 @@ async def abort_drains(dut: Any, delay: int) -> None:
     await tb.start()
     await tb.command(4096, 700)
     await ClockCycles(dut.clk, delay)
+    # Whoever asked for the data may have stopped taking it.
+    tb.pause = 1.0
     dut.abort_i.value = 1
     await wait_until(dut, "idle_o")
     assert tb.port.idle
@@ -120,6 +122,7 @@ async def abort_drains(dut: Any, delay: int) -> None:
     dut.abort_i.value = 0
     await ClockCycles(dut.clk, 3)
     tb.words.clear()
+    tb.pause = 0.3
     await tb.command(808, 100)
     await wait_until(dut, "idle_o")
     await ClockCycles(dut.clk, 4)

@@ -178,7 +178,8 @@ class TB:
 
     async def check_good_run(self, planar: bool = False) -> None:
         """A whole run: every buffer write, every logit, nothing beside them."""
-        await self.launch(planar=planar)
+        # Longer than any wait, shorter than the run: progress keeps the watchdog quiet.
+        await self.launch(planar=planar, watchdog=300)
         assert await self.finish() == DONE
         core = self.core
         expected = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import cocotb
 from cocotb.triggers import ClockCycles, RisingEdge
-from shell_bench import reset, send, wait_until
+from shell_bench import random_address, reset, send, wait_until
 
 from sim.axi_memory import AxiMemory, Timing, reader
 
@@ -63,7 +63,7 @@ async def random_commands(dut: Any, timing: Timing, idle: float) -> None:
     for index in range(25):
         count = tb.random.choice([1, 2, 16, 17, tb.random.randint(1, 300)])
         words = [tb.random.getrandbits(64) for _ in range(count)]
-        address = 8 * tb.random.randrange(SIZE // 8 - count)
+        address = random_address(tb.random, SIZE, count)
         image[address : address + 8 * count] = b"".join(word.to_bytes(8, "little") for word in words)
         await tb.command(address, words)
         await wait_until(dut, "idle_o")
