@@ -76,7 +76,9 @@ def _unit_name(module: str) -> str:
 
 def _parse(report: Mapping[str, Any]) -> Resources:
     """Figures of a ``stat -tech xilinx -json`` report: the whole design, and each kind of unit."""
-    cells = {name.lstrip("\\"): int(number) for name, number in report["design"]["num_cells_by_type"].items()}
+    units_known = {name.lstrip("\\") for name in report["modules"]}
+    counted = {name.lstrip("\\"): int(number) for name, number in report["design"]["num_cells_by_type"].items()}
+    cells = {name: number for name, number in counted.items() if name not in units_known}
     lut, ff, bram, dsp = count(cells, int(report["design"]["estimated_num_lc"]))
     units: dict[str, int] = {}
     for name, module in report["modules"].items():

@@ -1,0 +1,270 @@
+"""The command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bitsmith import report
+from bitsmith.console import EXIT_FAILED, bars, next_step, out, sentences, table, write_json
+from hwgen.board import load_board
+from hwgen.build import generate as generate_build
+from hwgen.build import read_build
+from hwgen.engine import read_engine
+from hwgen.errors import InputError
+from hwgen.explore import explore
+from hwgen.inspect import describe as describe_path
+from hwgen.network_file import read_network
+
+app = typer.Typer(
+    name="bitsmith", no_args_is_help=True, add_completion=False, rich_markup_mode="rich",
+    help="From a PyTorch network to a verified mixed-precision FPGA accelerator.",
+)
+
+Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file; - is standard output.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+BoardName = Annotated[str, typer.Option("--board", help="Board to build for.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the output folder if it exists.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.NAME=VALUE", help="Override a value of the recipe.")]
+EngineFile = Annotated[Path | None, typer.Option("--engine", help="Engine file; left out: the best for uniform W4A4 on the board.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")]
+BuildFolder = Annotated[Path, typer.Argument(help="Build folder.")]
+
+DEFAULT_BOARD = "pynq-z2"
+
+
+def percent(value: float | None) -> str:
+    """An accuracy for people."""
+    return "-" if value is None else f"{100 * value:.2f} %"
+
+
+@app.command(epilog="Example:  bitsmith search examples/recipes/digits.toml --out runs/digits")
+def search(
+    recipe: Annotated[Path, typer.Argument(help="Recipe (TOML).")],
+    out_folder: Annotated[Path, typer.Option("--out", help="Run folder to make.")],
+    board: BoardName = DEFAULT_BOARD, engine: EngineFile = None, overrides: Overrides = None, resume: Resume = False,
+    force: Force = False, json: Json = None, verbose: Verbose = False, quiet: Quiet = False,
+) -> None:
+    """Search bits for a network against the engine's own cycles, retrain it, export it."""
+    from bitsmith import run
+
+    with sentences():
+        with bars(quiet) as progress:
+            made = run.start(recipe, out_folder, board, engine, overrides, resume=resume, force=force, progress=progress)
+            run.train(made)
+            network = run.export(made)
+            metrics = run.evaluate(made, network)
+        write_json(json, metrics)
+        if not quiet:
+            show_metrics(metrics)
+            out.print(f"Wrote {out_folder}/ (network/, engine.json, metrics.json, curves.csv, checkpoint.pt).")
+        next_step(f"bitsmith generate {out_folder}/network --board {board} --out builds/{out_folder.name}", quiet)
+
+
+@app.command(epilog="Example:  bitsmith train examples/recipes/digits.toml --out runs/digits --until search")
+def train(
+    recipe: Annotated[Path, typer.Argument(help="Recipe (TOML).")],
+    out_folder: Annotated[Path, typer.Option("--out", help="Run folder to make, or to go on with (--resume).")],
+    until: Annotated[str, typer.Option(help="Last stage to train: float, search, retrain or integer.")] = "integer",
+    board: BoardName = DEFAULT_BOARD, engine: EngineFile = None, overrides: Overrides = None, resume: Resume = False,
+    force: Force = False, quiet: Quiet = False, verbose: Verbose = False, json: Json = None,
+) -> None:
+    """Train the stages of a run, or go on with them, without exporting."""
+    from bitsmith import run
+
+    with sentences():
+        with bars(quiet) as progress:
+            made = run.start(recipe, out_folder, board, engine, overrides, resume=resume, force=force, progress=progress)
+            run.train(made, until)
+        write_json(json, {"stage": until, "history": made.trainer.state.history})
+        rest = f"bitsmith export {out_folder}" if until == "integer" else f"bitsmith train {recipe} --out {out_folder} --resume"
+        next_step(rest, quiet)
+
+
+@app.command(epilog="Example:  bitsmith export runs/digits")
+def export(
+    folder: Annotated[Path, typer.Argument(help="Run folder.")], json: Json = None, verbose: Verbose = False, quiet: Quiet = False,
+) -> None:
+    """Write the integer network of a trained run, and check it against the trained one."""
+    from bitsmith import run
+
+    with sentences():
+        made = run.reopen(folder)
+        network = run.export(made)
+        write_json(json, {"network": str(folder / "network"), "nodes": len(network.nodes)})
+        if not quiet:
+            out.print(f"Wrote {folder / 'network'}: {len(network.nodes)} nodes, every code equal to the trained network's.")
+        next_step(f"bitsmith evaluate {folder}", quiet)
+
+
+@app.command(epilog="Example:  bitsmith evaluate runs/digits")
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="Run folder.")], json: Json = None, verbose: Verbose = False, quiet: Quiet = False,
+) -> None:
+    """Accuracy of the float, the quantised and the integer network on the test images."""
+    from bitsmith import run
+
+    with sentences():
+        made = run.reopen(folder)
+        metrics = run.evaluate(made, read_network(folder / "network"))
+        write_json(json, metrics)
+        if not quiet:
+            show_metrics(metrics)
+        next_step(f"bitsmith generate {folder}/network --board {made.board} --out builds/{folder.name}", quiet)
+        if metrics["logit_agreement"] < 1:
+            raise typer.Exit(EXIT_FAILED)
+
+
+@app.command(epilog="Example:  bitsmith generate runs/digits/network --board pynq-z2 --out builds/digits")
+def generate(
+    network: Annotated[Path, typer.Argument(help="Network folder.")],
+    out_folder: Annotated[Path, typer.Option("--out", help="Build folder to make.")],
+    board: BoardName = DEFAULT_BOARD,
+    engine: Annotated[str, typer.Option(help="Engine file; 'run': that of the network's run; 'auto': the best for this network.")] = "run",
+    force: Force = False, json: Json = None, verbose: Verbose = False, quiet: Quiet = False,
+) -> None:
+    """Plan, schedule and assemble a network and render the RTL of its engine."""
+    with sentences():
+        target = load_board(board)
+        what = read_network(network)
+        beside = network.resolve().parent / "engine.json"
+        if engine == "auto" or (engine == "run" and not beside.is_file()):
+            candidates = explore(what, target)
+            shape = candidates[0].engine
+            if not quiet:
+                rows = [[item.engine.name, item.engine.lanes, item.cycles_per_image, item.area.lut, item.area.bram36, item.area.dsp]
+                        for item in candidates[:10]]
+                out.print(table("The ten fastest engines that fit (the first is taken; of equally fast ones the smallest)",
+                                ["engine", "lanes", "cycles", "LUT", "BRAM36", "DSP"], rows))
+        else:
+            shape = read_engine(beside if engine == "run" else Path(engine))
+        build = generate_build(what, shape, target, out_folder, force=force)
+        rows = report.layer_rows(build)
+        write_json(json, {"build": str(out_folder), "engine": shape.name, "layers": rows})
+        if not quiet:
+            out.print(report.layer_table(rows))
+            out.print(f"Wrote {out_folder}/ (rtl/, program.bin, program.txt, memory.txt, network/) for engine {shape.name}.")
+        next_step(f"bitsmith verify {out_folder}", quiet)
+
+
+@app.command(epilog="Example:  bitsmith verify builds/digits --images 100 --junit report.xml")
+def verify(
+    build: BuildFolder,
+    images: Annotated[str | None, typer.Option(help="How many sample images, or an .npy file of uint8 (N, H, W, C).")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of random images, memory latencies and memory garbage.")] = 1,
+    waves: Annotated[Path | None, typer.Option(help="Folder for a waveform (dump.vcd).")] = None,
+    junit: Annotated[Path | None, typer.Option(help="File for a JUnit report, one case per tensor.")] = None,
+    json: Json = None, verbose: Verbose = False, quiet: Quiet = False,
+) -> None:
+    """Simulate the RTL, the whole network through AXI, and compare every tensor with the golden model."""
+    with sentences():
+        figures = run_verify(build, images, seed, waves, junit, quiet)
+        write_json(json, figures)
+        if not quiet:
+            show_verify(figures)
+        if figures["mismatches"] or figures["problem"]:
+            raise typer.Exit(EXIT_FAILED)
+        next_step(f"bitsmith estimate {build}", quiet)
+
+
+@app.command(epilog="Example:  bitsmith estimate builds/digits --json estimate.json")
+def estimate(
+    build: BuildFolder,
+    fast: Annotated[bool, typer.Option(help="Resources by the fitted model, without synthesis.")] = False,
+    json: Json = None, verbose: Verbose = False, quiet: Quiet = False,
+) -> None:
+    """Cycles by the model and resources by Yosys."""
+    with sentences():
+        read = read_build(build)
+        with bars(quiet) as progress:
+            progress("synthesis", 0, 1)
+            figures = report.estimate(read, fast=fast)
+            progress("synthesis", 1, 1)
+        write_json(json, figures)
+        if not quiet:
+            out.print(report.layer_table(report.layer_rows(read)))
+            out.print(report.resource_table(figures))
+            if verbose and figures["cells"]:
+                out.print(table("Cells", ["cell", "count"], sorted(figures["cells"].items())))
+            out.print(f"{figures['cycles_per_image']} cycles per image, {figures['fps']:.0f} images/s at {figures['clock_mhz']} MHz.")
+        next_step(f"bitsmith inspect {build}", quiet)
+
+
+@app.command(epilog="Example:  bitsmith inspect builds/digits")
+def inspect(
+    path: Annotated[Path, typer.Argument(help="Network, run or build folder, engine file or program.")],
+    json: Json = None, verbose: Verbose = False, quiet: Quiet = False,
+) -> None:
+    """What a network file, a build, an engine file or a program is."""
+    with sentences():
+        text = describe_path(path)
+        write_json(json, {"path": str(path), "description": text})
+        if not quiet:
+            out.print(text, markup=False, soft_wrap=True)
+
+
+@app.command(epilog="Example:  bitsmith demo --out build/demo")
+def demo(
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder to make.")] = Path("build/demo"),
+    images: Annotated[int, typer.Option(help="Test images to simulate.")] = 100,
+    force: Force = False, quiet: Quiet = False,
+) -> None:
+    """The whole path on real digits: search, generate, verify, estimate, summary."""
+    from bitsmith.demo import run_demo
+
+    with sentences():
+        if not run_demo(out_folder, images, force=force, quiet=quiet):
+            raise typer.Exit(EXIT_FAILED)
+
+
+def run_verify(
+    build: Path, images: str | None, seed: int, waves: Path | None, junit: Path | None, quiet: bool
+) -> dict[str, Any]:
+    """Parse ``--images`` and verify with a progress bar."""
+    from sim.verify import read_images
+    from sim.verify import verify as simulate
+
+    count: int | None = None
+    array = None
+    if images is not None:
+        if images.isdigit():
+            count = int(images)
+        elif Path(images).exists():
+            array = read_images(Path(images), read_build(build).network)
+        else:
+            raise InputError(f"--images {images}: it is neither a number nor a file.")
+    with bars(quiet) as progress:
+        return simulate(build, images=array, count=count, seed=seed, waves=waves, junit=junit, progress=progress)
+
+
+def show_metrics(metrics: dict[str, Any]) -> None:
+    """The outcome of a search."""
+    rows = [[item["layer"], item["weight"], item["activation"]] for item in metrics["bits"]]
+    out.print(table("Bits", ["layer", "weights", "activations"], rows))
+    out.print(table(f"Accuracy on {metrics['images']} test images", ["network", "accuracy"], [
+        ["float", percent(metrics["float_accuracy"])], ["quantised", percent(metrics["quantised_accuracy"])],
+        ["integer (golden)", percent(metrics["integer_accuracy"])]]))
+    out.print(f"Logits equal between trained and integer network: {percent(metrics['logit_agreement'])}. Cost by the table"
+              f" {metrics['final_table_cost']} of {metrics['budget']} {metrics['cost']}; of the program {metrics['final_cost']}.")
+
+
+def show_verify(figures: dict[str, Any]) -> None:
+    """The outcome of a verification."""
+    if figures["problem"]:
+        out.print(f"[red]{figures['problem']}[/red]")
+    for line in figures["first_mismatches"]:
+        out.print(line, markup=False)
+    colour = "red" if figures["mismatches"] or figures["problem"] else "green"
+    out.print(f"[{colour}]{figures['images']} images, {figures['tensors_compared']} tensors compared,"
+              f" {figures['mismatches']} mismatches.[/{colour}]")
+    known = figures["accuracy"] is not None
+    out.print(f"{figures['cycles_per_image']:.0f} cycles per image"
+              + (f", accuracy in RTL {percent(figures['accuracy'])}." if known else "; no labels, no accuracy."))
+
+
+def main() -> None:
+    """Entry point."""
+    app()

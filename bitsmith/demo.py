@@ -1,0 +1,93 @@
+"""The demo: the whole path on real digits, and one summary of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from bitsmith import report, run
+from bitsmith.cli import percent, show_verify
+from bitsmith.console import bars, next_step, out, table
+from hwgen.board import load_board
+from hwgen.build import generate
+from hwgen.errors import InputError
+from sim.verify import verify
+
+_BOARD = "pynq-z2"
+_CYCLE_TOLERANCE, _CYCLE_SHARE = 8, 0.02
+
+
+def _recipe() -> Path:
+    path = Path(str(files("bitsmith"))).parent / "examples" / "recipes" / "digits.toml"
+    if not path.is_file():
+        raise InputError("The demo needs the repository: examples/recipes/digits.toml is not beside the installed package.")
+    return path
+
+
+def cycles_agree(modelled: list[dict[str, Any]], simulated: dict[str, float]) -> bool:
+    """Whether every layer is within max(2 %, 8 cycles) of the model, and the sum within 2 %."""
+    layers = all(
+        abs(row["cycles"] - simulated[row["name"]]) <= max(_CYCLE_TOLERANCE, _CYCLE_SHARE * simulated[row["name"]])
+        for row in modelled
+    )
+    total = sum(simulated.values())
+    return layers and abs(sum(row["cycles"] for row in modelled) - total) <= _CYCLE_SHARE * total
+
+
+def run_demo(folder: Path, images: int, *, force: bool, quiet: bool) -> bool:
+    """Run everything into ``folder``; whether every check held.
+
+    Raises:
+        InputError: the folder exists and ``force`` is not set.
+    """
+    if folder.exists():
+        if not force:
+            raise InputError("It exists already; choose another folder or add --force to replace it.", str(folder))
+        shutil.rmtree(folder)
+    board = load_board(_BOARD)
+    with bars(quiet) as progress:
+        made = run.start(_recipe(), folder / "run", _BOARD, progress=progress)
+        run.train(made)
+        network = run.export(made)
+        search = run.evaluate(made, network)
+        build = generate(network, made.engine, board, folder / "accelerator")
+        checked = verify(build.path, count=images, progress=progress)
+        progress("synthesis", 0, 1)
+        figures = report.estimate(build)
+        progress("synthesis", 1, 1)
+    (folder / "summary.json").write_text(
+        json.dumps({"search": search, "estimate": figures, "verify": checked}, indent=2) + "\n", encoding="utf-8")
+    rows = report.layer_rows(build)
+    simulated = {layer["name"]: layer["cycles"] for layer in checked["layers"]}
+    report.draw_layers(rows, folder / "layers.png", f"{network.name} on {build.engine.name}, {board.title}")
+    agree = cycles_agree(rows, simulated)
+    good = not checked["mismatches"] and not checked["problem"] and agree and checked["accuracy"] == checked["golden_accuracy"]
+    if not quiet:
+        _show(search, figures, checked, rows, simulated, agree, folder)
+    return bool(good)
+
+
+def _show(
+    search: dict[str, Any], figures: dict[str, Any], checked: dict[str, Any], rows: list[dict[str, Any]],
+    simulated: dict[str, float], agree: bool, folder: Path,
+) -> None:
+    out.print(report.layer_table(rows, simulated))
+    out.print()
+    out.print(table(f"Accuracy on {search['images']} test images (RTL: the first {checked['images']})",
+                    ["network", "all", f"first {checked['images']}"], [
+        ["float", percent(search["float_accuracy"]), "-"],
+        ["quantised", percent(search["quantised_accuracy"]), "-"],
+        ["integer (golden)", percent(search["integer_accuracy"]), percent(checked["golden_accuracy"])],
+        ["RTL, simulated", "-", percent(checked["accuracy"])],
+    ]))
+    out.print()
+    out.print(report.resource_table(figures))
+    out.print()
+    show_verify(checked)
+    out.print(f"Modelled and simulated cycles agree: {'yes' if agree else 'NO'}."
+              f" {figures['fps']:.0f} images/s at the board's {figures['clock_mhz']} MHz (simulated cycles, not a real board).")
+    out.print(f"Wrote {folder}/: summary.json, layers.png, run/ (search), accelerator/ (RTL and program).")
+    next_step(f"bitsmith inspect {folder / 'accelerator'}", False)
