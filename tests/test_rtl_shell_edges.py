@@ -9,7 +9,7 @@ from rtl.shell_bench import simulate
 
 
 def test_axil_regs(tmp_path: Path) -> None:
-    simulate(tmp_path, "bs_axil_regs", ["bs_axil_regs"], "tb_axil_regs", {"ENGINE_HASH": 0x7654321})
+    simulate(tmp_path, "bs_axil_regs", ["bs_axil_regs"], "tb_axil_regs", {"ENGINE_HASH": 0xDEADBEEF})
 
 
 @pytest.mark.parametrize("lane_rows", [1, 2, 8])
