@@ -50,8 +50,11 @@ def main() -> None:
     found = []
     for shape in SHAPES:
         found.append(measure(shape))
-        print(f"{shape.name} lanes {shape.lanes}: {found[-1].lut} LUT, {found[-1].ff} FF, {found[-1].bram36} BRAM36,"
-              f" {found[-1].dsp} DSP", flush=True)
+        print(
+            f"{shape.name} lanes {shape.lanes}: {found[-1].lut} LUT, {found[-1].ff} FF, {found[-1].bram36} BRAM36,"
+            f" {found[-1].dsp} DSP",
+            flush=True,
+        )
     if not check:
         names = list(features(SHAPES[0]))
         matrix = np.array([[features(shape)[name] for name in names] for shape in SHAPES])
@@ -61,12 +64,16 @@ def main() -> None:
             solution, _ = nnls(matrix / target[:, None], np.ones(len(target)))
             coefficients[what] = {name: round(float(value), 4) for name, value in zip(names, solution, strict=True)}
         shapes = [f"{shape.name} with {shape.lanes} lanes" for shape in SHAPES]
-        DATA.write_text(json.dumps({"fitted_to": shapes, "coefficients": coefficients}, indent=2) + "\n", encoding="utf-8")
+        DATA.write_text(
+            json.dumps({"fitted_to": shapes, "coefficients": coefficients}, indent=2) + "\n", encoding="utf-8"
+        )
         estimate_area.__globals__["_coefficients"].cache_clear()
     for shape, item in zip(SHAPES, found, strict=True):
         area = estimate_area(shape)
-        print(f"{shape.name} lanes {shape.lanes}: LUT {100 * (area.lut / item.lut - 1):+.1f} %, FF {100 * (area.ff / item.ff - 1):+.1f} %,"
-              f" BRAM36 {area.bram36 - item.bram36:+d}, DSP {area.dsp - item.dsp:+d}")
+        print(
+            f"{shape.name} lanes {shape.lanes}: LUT {100 * (area.lut / item.lut - 1):+.1f} %, FF {100 * (area.ff / item.ff - 1):+.1f} %,"
+            f" BRAM36 {area.bram36 - item.bram36:+d}, DSP {area.dsp - item.dsp:+d}"
+        )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,10 @@ from hwgen.inspect import describe as describe_path
 from hwgen.network_file import read_network
 
 app = typer.Typer(
-    name="bitsmith", no_args_is_help=True, add_completion=False, rich_markup_mode="rich",
+    name="bitsmith",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
     help="From a PyTorch network to a verified mixed-precision FPGA accelerator.",
 )
 
@@ -28,8 +31,12 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
 BoardName = Annotated[str, typer.Option("--board", help="Board to build for.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the output folder if it exists.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.NAME=VALUE", help="Override a value of the recipe.")]
-EngineFile = Annotated[Path | None, typer.Option("--engine", help="Engine file; left out: the best for uniform W4A4 on the board.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="SECTION.NAME=VALUE", help="Override a value of the recipe.")
+]
+EngineFile = Annotated[
+    Path | None, typer.Option("--engine", help="Engine file; left out: the best for uniform W4A4 on the board.")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")]
 BuildFolder = Annotated[Path, typer.Argument(help="Build folder.")]
 
@@ -45,8 +52,14 @@ def percent(value: float | None) -> str:
 def search(
     recipe: Annotated[Path, typer.Argument(help="Recipe (TOML).")],
     out_folder: Annotated[Path, typer.Option("--out", help="Run folder to make.")],
-    board: BoardName = DEFAULT_BOARD, engine: EngineFile = None, overrides: Overrides = None, resume: Resume = False,
-    force: Force = False, json: Json = None, verbose: Verbose = False, quiet: Quiet = False,
+    board: BoardName = DEFAULT_BOARD,
+    engine: EngineFile = None,
+    overrides: Overrides = None,
+    resume: Resume = False,
+    force: Force = False,
+    json: Json = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Search bits for a network against the engine's own cycles, retrain it, export it."""
     from bitsmith import run
@@ -69,8 +82,14 @@ def train(
     recipe: Annotated[Path, typer.Argument(help="Recipe (TOML).")],
     out_folder: Annotated[Path, typer.Option("--out", help="Run folder to make, or to go on with (--resume).")],
     until: Annotated[str, typer.Option(help="Last stage to train: float, search, retrain or integer.")] = "integer",
-    board: BoardName = DEFAULT_BOARD, engine: EngineFile = None, overrides: Overrides = None, resume: Resume = False,
-    force: Force = False, quiet: Quiet = False, verbose: Verbose = False, json: Json = None,
+    board: BoardName = DEFAULT_BOARD,
+    engine: EngineFile = None,
+    overrides: Overrides = None,
+    resume: Resume = False,
+    force: Force = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    json: Json = None,
 ) -> None:
     """Train the stages of a run, or go on with them, without exporting."""
     from bitsmith import run
@@ -80,13 +99,20 @@ def train(
             made = run.start(recipe, out_folder, board, engine, overrides, resume=resume, force=force, progress=progress)
             run.train(made, until)
         write_json(json, {"stage": until, "history": made.trainer.state.history})
-        rest = f"bitsmith export {out_folder}" if until == "integer" else f"bitsmith train {recipe} --out {out_folder} --resume"
+        rest = (
+            f"bitsmith export {out_folder}"
+            if until == "integer"
+            else f"bitsmith train {recipe} --out {out_folder} --resume"
+        )
         next_step(rest, quiet)
 
 
 @app.command(epilog="Example:  bitsmith export runs/digits")
 def export(
-    folder: Annotated[Path, typer.Argument(help="Run folder.")], json: Json = None, verbose: Verbose = False, quiet: Quiet = False,
+    folder: Annotated[Path, typer.Argument(help="Run folder.")],
+    json: Json = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write the integer network of a trained run, and check it against the trained one."""
     from bitsmith import run
@@ -96,13 +122,18 @@ def export(
         network = run.export(made)
         write_json(json, {"network": str(folder / "network"), "nodes": len(network.nodes)})
         if not quiet:
-            out.print(f"Wrote {folder / 'network'}: {len(network.nodes)} nodes, every code equal to the trained network's.")
+            out.print(
+                f"Wrote {folder / 'network'}: {len(network.nodes)} nodes, every code equal to the trained network's."
+            )
         next_step(f"bitsmith evaluate {folder}", quiet)
 
 
 @app.command(epilog="Example:  bitsmith evaluate runs/digits")
 def evaluate(
-    folder: Annotated[Path, typer.Argument(help="Run folder.")], json: Json = None, verbose: Verbose = False, quiet: Quiet = False,
+    folder: Annotated[Path, typer.Argument(help="Run folder.")],
+    json: Json = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Accuracy of the float, the quantised and the integer network on the test images."""
     from bitsmith import run
@@ -123,8 +154,13 @@ def generate(
     network: Annotated[Path, typer.Argument(help="Network folder.")],
     out_folder: Annotated[Path, typer.Option("--out", help="Build folder to make.")],
     board: BoardName = DEFAULT_BOARD,
-    engine: Annotated[str, typer.Option(help="Engine file; 'run': that of the network's run; 'auto': the best for this network.")] = "run",
-    force: Force = False, json: Json = None, verbose: Verbose = False, quiet: Quiet = False,
+    engine: Annotated[
+        str, typer.Option(help="Engine file; 'run': that of the network's run; 'auto': the best for this network.")
+    ] = "run",
+    force: Force = False,
+    json: Json = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Plan, schedule and assemble a network and render the RTL of its engine."""
     with sentences():
@@ -135,10 +171,24 @@ def generate(
             candidates = explore(what, target)
             shape = candidates[0].engine
             if not quiet:
-                rows = [[item.engine.name, item.engine.lanes, item.cycles_per_image, item.area.lut, item.area.bram36, item.area.dsp]
-                        for item in candidates[:10]]
-                out.print(table("The ten fastest engines that fit (the first is taken; of equally fast ones the smallest)",
-                                ["engine", "lanes", "cycles", "LUT", "BRAM36", "DSP"], rows))
+                best = [
+                    [
+                        item.engine.name,
+                        item.engine.lanes,
+                        item.cycles_per_image,
+                        item.area.lut,
+                        item.area.bram36,
+                        item.area.dsp,
+                    ]
+                    for item in candidates[:10]
+                ]
+                out.print(
+                    table(
+                        "The ten fastest engines that fit (the first is taken; of equally fast ones the smallest)",
+                        ["engine", "lanes", "cycles", "LUT", "BRAM36", "DSP"],
+                        best,
+                    )
+                )
         else:
             shape = read_engine(beside if engine == "run" else Path(engine))
         build = generate_build(what, shape, target, out_folder, force=force)
@@ -146,18 +196,24 @@ def generate(
         write_json(json, {"build": str(out_folder), "engine": shape.name, "layers": rows})
         if not quiet:
             out.print(report.layer_table(rows))
-            out.print(f"Wrote {out_folder}/ (rtl/, program.bin, program.txt, memory.txt, network/) for engine {shape.name}.")
+            out.print(
+                f"Wrote {out_folder}/ (rtl/, program.bin, program.txt, memory.txt, network/) for engine {shape.name}."
+            )
         next_step(f"bitsmith verify {out_folder}", quiet)
 
 
 @app.command(epilog="Example:  bitsmith verify builds/digits --images 100 --junit report.xml")
 def verify(
     build: BuildFolder,
-    images: Annotated[str | None, typer.Option(help="How many sample images, or an .npy file of uint8 (N, H, W, C).")] = None,
+    images: Annotated[
+        str | None, typer.Option(help="How many sample images, or an .npy file of uint8 (N, H, W, C).")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of random images, memory latencies and memory garbage.")] = 1,
     waves: Annotated[Path | None, typer.Option(help="Folder for a waveform (dump.vcd).")] = None,
     junit: Annotated[Path | None, typer.Option(help="File for a JUnit report, one case per tensor.")] = None,
-    json: Json = None, verbose: Verbose = False, quiet: Quiet = False,
+    json: Json = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Simulate the RTL, the whole network through AXI, and compare every tensor with the golden model."""
     with sentences():
@@ -174,7 +230,9 @@ def verify(
 def estimate(
     build: BuildFolder,
     fast: Annotated[bool, typer.Option(help="Resources by the fitted model, without synthesis.")] = False,
-    json: Json = None, verbose: Verbose = False, quiet: Quiet = False,
+    json: Json = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Cycles by the model and resources by Yosys."""
     with sentences():
@@ -189,14 +247,18 @@ def estimate(
             out.print(report.resource_table(figures))
             if verbose and figures["cells"]:
                 out.print(table("Cells", ["cell", "count"], sorted(figures["cells"].items())))
-            out.print(f"{figures['cycles_per_image']} cycles per image, {figures['fps']:.0f} images/s at {figures['clock_mhz']} MHz.")
+            out.print(
+                f"{figures['cycles_per_image']} cycles per image, {figures['fps']:.0f} images/s at {figures['clock_mhz']} MHz."
+            )
         next_step(f"bitsmith inspect {build}", quiet)
 
 
 @app.command(epilog="Example:  bitsmith inspect builds/digits")
 def inspect(
     path: Annotated[Path, typer.Argument(help="Network, run or build folder, engine file or program.")],
-    json: Json = None, verbose: Verbose = False, quiet: Quiet = False,
+    json: Json = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """What a network file, a build, an engine file or a program is."""
     with sentences():
@@ -210,7 +272,8 @@ def inspect(
 def demo(
     out_folder: Annotated[Path, typer.Option("--out", help="Folder to make.")] = Path("build/demo"),
     images: Annotated[int, typer.Option(help="Test images to simulate.")] = 100,
-    force: Force = False, quiet: Quiet = False,
+    force: Force = False,
+    quiet: Quiet = False,
 ) -> None:
     """The whole path on real digits: search, generate, verify, estimate, summary."""
     from bitsmith.demo import run_demo
@@ -244,11 +307,21 @@ def show_metrics(metrics: dict[str, Any]) -> None:
     """The outcome of a search."""
     rows = [[item["layer"], item["weight"], item["activation"]] for item in metrics["bits"]]
     out.print(table("Bits", ["layer", "weights", "activations"], rows))
-    out.print(table(f"Accuracy on {metrics['images']} test images", ["network", "accuracy"], [
-        ["float", percent(metrics["float_accuracy"])], ["quantised", percent(metrics["quantised_accuracy"])],
-        ["integer (golden)", percent(metrics["integer_accuracy"])]]))
-    out.print(f"Logits equal between trained and integer network: {percent(metrics['logit_agreement'])}. Cost by the table"
-              f" {metrics['final_table_cost']} of {metrics['budget']} {metrics['cost']}; of the program {metrics['final_cost']}.")
+    out.print(
+        table(
+            f"Accuracy on {metrics['images']} test images",
+            ["network", "accuracy"],
+            [
+                ["float", percent(metrics["float_accuracy"])],
+                ["quantised", percent(metrics["quantised_accuracy"])],
+                ["integer (golden)", percent(metrics["integer_accuracy"])],
+            ],
+        )
+    )
+    out.print(
+        f"Logits equal between trained and integer network: {percent(metrics['logit_agreement'])}. Cost by the table"
+        f" {metrics['final_table_cost']} of {metrics['budget']} {metrics['cost']}; of the program {metrics['final_cost']}."
+    )
 
 
 def show_verify(figures: dict[str, Any]) -> None:
@@ -258,11 +331,15 @@ def show_verify(figures: dict[str, Any]) -> None:
     for line in figures["first_mismatches"]:
         out.print(line, markup=False)
     colour = "red" if figures["mismatches"] or figures["problem"] else "green"
-    out.print(f"[{colour}]{figures['images']} images, {figures['tensors_compared']} tensors compared,"
-              f" {figures['mismatches']} mismatches.[/{colour}]")
+    out.print(
+        f"[{colour}]{figures['images']} images, {figures['tensors_compared']} tensors compared,"
+        f" {figures['mismatches']} mismatches.[/{colour}]"
+    )
     known = figures["accuracy"] is not None
-    out.print(f"{figures['cycles_per_image']:.0f} cycles per image"
-              + (f", accuracy in RTL {percent(figures['accuracy'])}." if known else "; no labels, no accuracy."))
+    out.print(
+        f"{figures['cycles_per_image']:.0f} cycles per image"
+        + (f", accuracy in RTL {percent(figures['accuracy'])}." if known else "; no labels, no accuracy.")
+    )
 
 
 def main() -> None:

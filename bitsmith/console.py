@@ -40,8 +40,13 @@ class Bars:
 @contextmanager
 def bars(quiet: bool) -> Iterator[Bars]:
     """Progress bars on standard error, which disappear from a log that is not a terminal."""
-    columns = (TextColumn("{task.description:<22}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TextColumn("{task.fields[note]}"))
+    columns = (
+        TextColumn("{task.description:<22}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     with Progress(*columns, console=err, disable=quiet) as progress:
         yield Bars(progress)
 

@@ -23,7 +23,9 @@ _CYCLE_TOLERANCE, _CYCLE_SHARE = 8, 0.02
 def _recipe() -> Path:
     path = Path(str(files("bitsmith"))).parent / "examples" / "recipes" / "digits.toml"
     if not path.is_file():
-        raise InputError("The demo needs the repository: examples/recipes/digits.toml is not beside the installed package.")
+        raise InputError(
+            "The demo needs the repository: examples/recipes/digits.toml is not beside the installed package."
+        )
     return path
 
 
@@ -59,35 +61,53 @@ def run_demo(folder: Path, images: int, *, force: bool, quiet: bool) -> bool:
         figures = report.estimate(build)
         progress("synthesis", 1, 1)
     (folder / "summary.json").write_text(
-        json.dumps({"search": search, "estimate": figures, "verify": checked}, indent=2) + "\n", encoding="utf-8")
+        json.dumps({"search": search, "estimate": figures, "verify": checked}, indent=2) + "\n", encoding="utf-8"
+    )
     rows = report.layer_rows(build)
     simulated = {layer["name"]: layer["cycles"] for layer in checked["layers"]}
     report.draw_layers(rows, folder / "layers.png", f"{network.name} on {build.engine.name}, {board.title}")
     agree = cycles_agree(rows, simulated)
-    good = not checked["mismatches"] and not checked["problem"] and agree and checked["accuracy"] == checked["golden_accuracy"]
+    good = (
+        not checked["mismatches"]
+        and not checked["problem"]
+        and agree
+        and checked["accuracy"] == checked["golden_accuracy"]
+    )
     if not quiet:
         _show(search, figures, checked, rows, simulated, agree, folder)
     return bool(good)
 
 
 def _show(
-    search: dict[str, Any], figures: dict[str, Any], checked: dict[str, Any], rows: list[dict[str, Any]],
-    simulated: dict[str, float], agree: bool, folder: Path,
+    search: dict[str, Any],
+    figures: dict[str, Any],
+    checked: dict[str, Any],
+    rows: list[dict[str, Any]],
+    simulated: dict[str, float],
+    agree: bool,
+    folder: Path,
 ) -> None:
     out.print(report.layer_table(rows, simulated))
     out.print()
-    out.print(table(f"Accuracy on {search['images']} test images (RTL: the first {checked['images']})",
-                    ["network", "all", f"first {checked['images']}"], [
-        ["float", percent(search["float_accuracy"]), "-"],
-        ["quantised", percent(search["quantised_accuracy"]), "-"],
-        ["integer (golden)", percent(search["integer_accuracy"]), percent(checked["golden_accuracy"])],
-        ["RTL, simulated", "-", percent(checked["accuracy"])],
-    ]))
+    out.print(
+        table(
+            f"Accuracy on {search['images']} test images (RTL: the first {checked['images']})",
+            ["network", "all", f"first {checked['images']}"],
+            [
+                ["float", percent(search["float_accuracy"]), "-"],
+                ["quantised", percent(search["quantised_accuracy"]), "-"],
+                ["integer (golden)", percent(search["integer_accuracy"]), percent(checked["golden_accuracy"])],
+                ["RTL, simulated", "-", percent(checked["accuracy"])],
+            ],
+        )
+    )
     out.print()
     out.print(report.resource_table(figures))
     out.print()
     show_verify(checked)
-    out.print(f"Modelled and simulated cycles agree: {'yes' if agree else 'NO'}."
-              f" {figures['fps']:.0f} images/s at the board's {figures['clock_mhz']} MHz (simulated cycles, not a real board).")
+    out.print(
+        f"Modelled and simulated cycles agree: {'yes' if agree else 'NO'}."
+        f" {figures['fps']:.0f} images/s at the board's {figures['clock_mhz']} MHz (simulated cycles, not a real board)."
+    )
     out.print(f"Wrote {folder}/: summary.json, layers.png, run/ (search), accelerator/ (RTL and program).")
     next_step(f"bitsmith inspect {folder / 'accelerator'}", False)

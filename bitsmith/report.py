@@ -24,12 +24,17 @@ def layer_rows(build: Build) -> list[dict[str, Any]]:
     for item, layer in zip(array, timing.layers, strict=True):
         height, width, channels = item.code.shape
         window = item.window
-        rows.append({
-            "name": item.name,
-            "shape": f"{item.source.shape[2]}x{window.kernel_h}x{window.kernel_w} > {channels}x{height}x{width}",
-            "weight": item.weight_bits, "activation": item.source.bits, "cycles": layer.cycles,
-            "tile_bound": layer.tile_bound, "utilisation": round(layer.utilisation, 4),
-        })
+        rows.append(
+            {
+                "name": item.name,
+                "shape": f"{item.source.shape[2]}x{window.kernel_h}x{window.kernel_w} > {channels}x{height}x{width}",
+                "weight": item.weight_bits,
+                "activation": item.source.bits,
+                "cycles": layer.cycles,
+                "tile_bound": layer.tile_bound,
+                "utilisation": round(layer.utilisation, 4),
+            }
+        )
     return rows
 
 
@@ -43,14 +48,25 @@ def estimate(build: Build, *, fast: bool = False, cache: Path | None = None) -> 
         result |= {"lut": area.lut, "ff": area.ff, "bram36": area.bram36, "dsp": area.dsp, "cells": {}, "source": "model"}
     else:
         found = synthesise(build.rtl, "bs_top", cache=cache)
-        result |= {"lut": found.lut, "ff": found.ff, "bram36": found.bram36, "dsp": found.dsp, "cells": found.cells,
-                   "units": found.units, "source": "yosys"}
+        result |= {
+            "lut": found.lut,
+            "ff": found.ff,
+            "bram36": found.bram36,
+            "dsp": found.dsp,
+            "cells": found.cells,
+            "units": found.units,
+            "source": "yosys",
+        }
     clock = build.board.clock_mhz
     result |= {
         "board": {"name": build.board.name, **limits.model_dump()},
-        "cycles_per_image": timing.cycles_per_image, "first_image_cycles": timing.first_image, "clock_mhz": clock,
+        "cycles_per_image": timing.cycles_per_image,
+        "first_image_cycles": timing.first_image,
+        "clock_mhz": clock,
         "fps": clock * 1e6 / timing.cycles_per_image,
-        "layers": [{key: row[key] for key in ("name", "cycles", "tile_bound", "utilisation")} for row in layer_rows(build)],
+        "layers": [
+            {key: row[key] for key in ("name", "cycles", "tile_bound", "utilisation")} for row in layer_rows(build)
+        ],
     }
     return result
 
@@ -72,9 +88,18 @@ def layer_table(rows: Sequence[dict[str, Any]], simulated: dict[str, float] | No
     body = []
     for row in rows:
         measured = "-" if simulated is None or row["name"] not in simulated else f"{simulated[row['name']]:.0f}"
-        body.append([row["name"], row["shape"], row["weight"], row["activation"], row["cycles"], measured, row["tile_bound"]])
-    total = ["total", "", "", "", sum(row["cycles"] for row in rows),
-             "-" if simulated is None else f"{sum(simulated.values()):.0f}", sum(row["tile_bound"] for row in rows)]
+        body.append(
+            [row["name"], row["shape"], row["weight"], row["activation"], row["cycles"], measured, row["tile_bound"]]
+        )
+    total = [
+        "total",
+        "",
+        "",
+        "",
+        sum(row["cycles"] for row in rows),
+        "-" if simulated is None else f"{sum(simulated.values()):.0f}",
+        sum(row["tile_bound"] for row in rows),
+    ]
     return table("Layers", head, [*body, total])
 
 
@@ -87,8 +112,9 @@ def draw_layers(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
 
     names = [row["name"] for row in rows]
     place = range(len(rows))
-    figure, (bits, cycles) = pyplot.subplots(2, 1, sharex=True, figsize=(max(6.0, 0.75 * len(rows) + 2), 5.2),
-                                             layout="constrained")
+    figure, (bits, cycles) = pyplot.subplots(
+        2, 1, sharex=True, figsize=(max(6.0, 0.75 * len(rows) + 2), 5.2), layout="constrained"
+    )
     bits.bar([at - 0.2 for at in place], [row["weight"] for row in rows], 0.4, label="weights", color="#31688e")
     bits.bar([at + 0.2 for at in place], [row["activation"] for row in rows], 0.4, label="activations", color="#fd9a44")
     bits.set_ylabel("bits")

@@ -43,8 +43,15 @@ def _silent(*_: Any) -> None:
 
 
 def start(
-    recipe_path: Path, folder: Path, board: str, engine_file: Path | None = None, overrides: list[str] | None = None, *,
-    resume: bool = False, force: bool = False, progress: Any = _silent,
+    recipe_path: Path,
+    folder: Path,
+    board: str,
+    engine_file: Path | None = None,
+    overrides: list[str] | None = None,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    progress: Any = _silent,
 ) -> RunFolder:
     """Make a run folder, or take up one with a checkpoint.
 
@@ -58,15 +65,18 @@ def start(
         return reopen(folder, recipe, progress)
     if folder.exists():
         if not force:
-            raise InputError("It exists already; choose another folder, add --force to replace it or --resume to go on.", str(folder))
+            raise InputError(
+                "It exists already; choose another folder, add --force to replace it or --resume to go on.", str(folder)
+            )
         shutil.rmtree(folder)
     progress("choosing the engine", 0, 1)
     engine = given or choose_engine(pipeline.describe(recipe), load_board(board)).engine
     progress("choosing the engine", 1, 1)
     folder.mkdir(parents=True)
     write_engine(engine, folder / "engine.json")
-    (folder / "run.json").write_text(json.dumps({"board": board, "recipe": recipe.model_dump(mode="json")}, indent=2) + "\n",
-                                     encoding="utf-8")
+    (folder / "run.json").write_text(
+        json.dumps({"board": board, "recipe": recipe.model_dump(mode="json")}, indent=2) + "\n", encoding="utf-8"
+    )
     return _open(folder, board, engine, recipe, progress)
 
 
@@ -80,7 +90,9 @@ def reopen(folder: Path, recipe: Recipe | None = None, progress: Any = _silent) 
         facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         board, own = str(facts["board"]), Recipe.model_validate(facts["recipe"])
     except (OSError, ValueError, KeyError, TypeError):
-        raise InputError("It is not a run folder: no readable run.json; 'bitsmith search' makes one.", str(folder)) from None
+        raise InputError(
+            "It is not a run folder: no readable run.json; 'bitsmith search' makes one.", str(folder)
+        ) from None
     made = _open(folder, board, read_engine(folder / "engine.json"), recipe or own, progress)
     made.trainer.resume()
     return made

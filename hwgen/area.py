@@ -60,7 +60,9 @@ def bram36(engine: EngineConfig) -> int:
     """Block RAMs of an engine: plane (twice), column, count, weight, byte, parameter, program and FIFO memories."""
     halves = 2 * engine.columns * ram_halves(engine.slot_channels, engine.plane_depth)
     count_bits = engine.word_bits.bit_length()
-    halves += engine.columns * (ram_halves(engine.word_bits, engine.column_depth) + ram_halves(count_bits, engine.column_depth))
+    halves += engine.columns * (
+        ram_halves(engine.word_bits, engine.column_depth) + ram_halves(count_bits, engine.column_depth)
+    )
     halves += engine.row_chunks * ram_halves(64, engine.weight_depth)
     halves += engine.columns * ram_halves(8 * engine.lane_rows, engine.byte_depth)
     params = max(512, engine.param_depth // engine.lane_rows)
@@ -75,6 +77,7 @@ def estimate_area(engine: EngineConfig) -> Area:
     """Size of an engine on the 7 series."""
     counts = features(engine)
     fitted = {
-        name: round(sum(weights[key] * value for key, value in counts.items())) for name, weights in _coefficients().items()
+        name: round(sum(weights[key] * value for key, value in counts.items()))
+        for name, weights in _coefficients().items()
     }
     return Area(fitted["lut"], fitted["ff"], bram36(engine), _DSP_PER_LANE * engine.lanes + 8)

@@ -46,7 +46,8 @@ class Board(BaseModel):
 def board_names() -> list[str]:
     """Every known board."""
     return sorted(
-        item.name.removesuffix(".toml") for item in files("hwgen").joinpath("boards").iterdir()
+        item.name.removesuffix(".toml")
+        for item in files("hwgen").joinpath("boards").iterdir()
         if item.name.endswith(".toml")
     )
 

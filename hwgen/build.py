@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -90,15 +89,19 @@ def generate(network: Network, engine: EngineConfig, board: Board, out: Path, *,
         (scratch / "program.txt").write_text(describe_program(plan.program) + "\n", encoding="utf-8")
         (scratch / "memory.txt").write_text(describe_memory(plan) + "\n", encoding="utf-8")
         facts = {
-            "format": FORMAT, "version": FORMAT_VERSION, "board": board.name, "network": network.name,
-            "engine": engine.name, "engine_hash": f"{engine.hash:08x}",
+            "format": FORMAT,
+            "version": FORMAT_VERSION,
+            "board": board.name,
+            "network": network.name,
+            "engine": engine.name,
+            "engine_hash": f"{engine.hash:08x}",
             "program_sha256": hashlib.sha256(image).hexdigest(),
         }
         (scratch / "build.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         scratch.chmod(0o755)
         if out.exists():
             shutil.rmtree(out)
-        os.replace(scratch, out)
+        scratch.replace(out)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
@@ -114,11 +117,15 @@ def read_build(path: Path) -> Build:
     try:
         facts = json.loads((path / "build.json").read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError):
-        raise InputError("It is not a build folder: no readable build.json; 'bitsmith generate' makes one.", str(path)) from None
+        raise InputError(
+            "It is not a build folder: no readable build.json; 'bitsmith generate' makes one.", str(path)
+        ) from None
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-        raise InputError(f"Its build.json does not say \"format\": \"{FORMAT}\".", str(path))
+        raise InputError(f'Its build.json does not say "format": "{FORMAT}".', str(path))
     if facts.get("version") != FORMAT_VERSION:
-        raise InputError(f"Its format version is {facts.get('version')!r}; this bitsmith reads {FORMAT_VERSION}.", str(path))
+        raise InputError(
+            f"Its format version is {facts.get('version')!r}; this bitsmith reads {FORMAT_VERSION}.", str(path)
+        )
     engine = read_engine(path / "engine.json")
     network = read_network(path / "network")
     board = load_board(str(facts.get("board")))

@@ -248,8 +248,14 @@ def layer_bound(item: Pass, engine: EngineConfig) -> int:
     """Packed tile bound of an array pass in cycles, by the network's own bits."""
     assert isinstance(item, ArrayPass)
     return tile_bound(
-        item.source.shape[2], item.channels_out, item.window.kernel_h * item.window.kernel_w, item.window.positions,
-        item.weight_bits, item.source.bits, engine, depthwise=item.depthwise,
+        item.source.shape[2],
+        item.channels_out,
+        item.window.kernel_h * item.window.kernel_w,
+        item.window.positions,
+        item.weight_bits,
+        item.source.bits,
+        engine,
+        depthwise=item.depthwise,
     )
 
 
@@ -277,7 +283,9 @@ def isolated_cycles(item: ArrayPass, engine: EngineConfig, weight_bits: int, act
 
     extra = item.weight_planes - item.weight_bits
     changed = replace(
-        item, weight_planes=weight_bits + extra, weight_bits=weight_bits,
+        item,
+        weight_planes=weight_bits + extra,
+        weight_bits=weight_bits,
         source=replace(item.source, bits=activation_bits),
     )
     words = choose_words(changed, engine)

@@ -11,8 +11,17 @@ from hwgen import isa
 from hwgen.errors import InputError
 
 FORMAT = "bitsmith-engine"
-_POWERS_OF_TWO = ("columns", "lane_rows", "weight_depth", "column_depth", "plane_depth", "byte_depth", "param_depth",
-                  "program_depth", "logit_depth")
+_POWERS_OF_TWO = (
+    "columns",
+    "lane_rows",
+    "weight_depth",
+    "column_depth",
+    "plane_depth",
+    "byte_depth",
+    "param_depth",
+    "program_depth",
+    "logit_depth",
+)
 _RANGES = {
     "rows": (2, 16),
     "columns": (4, 32),
@@ -118,8 +127,11 @@ class EngineConfig:
     @property
     def parts(self) -> int:
         """Partial counts of a dot unit: at most 48 bits each."""
-        return next(parts for parts in range(1, self.word_bits + 1)
-                    if self.word_bits % parts == 0 and self.word_bits // parts <= 48)
+        return next(
+            parts
+            for parts in range(1, self.word_bits + 1)
+            if self.word_bits % parts == 0 and self.word_bits // parts <= 48
+        )
 
     @property
     def name(self) -> str:
@@ -169,11 +181,15 @@ def read_engine(path: Path) -> EngineConfig:
     except OSError as error:
         raise InputError(f"Cannot read it: {error.strerror}.", str(path)) from None
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
-        raise InputError("It is not JSON; an engine file is written by 'bitsmith search' or by hand.", str(path)) from None
+        raise InputError(
+            "It is not JSON; an engine file is written by 'bitsmith search' or by hand.", str(path)
+        ) from None
     if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
-        raise InputError(f"It is not an engine file: \"format\" must be \"{FORMAT}\".", str(path))
+        raise InputError(f'It is not an engine file: "format" must be "{FORMAT}".', str(path))
     names = [item.name for item in fields(EngineConfig)]
-    problems = [f"'{name}' is not an engine parameter; known are {', '.join(names)}." for name in data if name not in names]
+    problems = [
+        f"'{name}' is not an engine parameter; known are {', '.join(names)}." for name in data if name not in names
+    ]
     problems += [f"'{name}' is missing." for name in names if name not in data]
     if problems:
         raise InputError(problems, str(path))

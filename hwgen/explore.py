@@ -45,15 +45,26 @@ def fit_depths(network: Network, shape: EngineConfig) -> EngineConfig:
     Raises:
         InputError: the network cannot run on this shape at any depth.
     """
-    roomy = replace(shape, weight_depth=1 << 14, plane_depth=1 << 14, byte_depth=1 << 14, param_depth=1 << 13,
-                    column_depth=1 << 10, acc_bits=32)
+    roomy = replace(
+        shape,
+        weight_depth=1 << 14,
+        plane_depth=1 << 14,
+        byte_depth=1 << 14,
+        param_depth=1 << 13,
+        column_depth=1 << 10,
+        acc_bits=32,
+    )
     memory = plan_memory(lower(network, roomy), network.input, roomy)
     used = memory.used_rows()
     words = max(plan.column_words for plan in memory.words.values())
     return replace(
-        shape, weight_depth=_power(used["weight"], 512), plane_depth=_power(used["plane"], 512),
-        byte_depth=_power(used["byte"], 512), param_depth=_power(used["param"], 1024),
-        column_depth=_power(2 * words, 512), program_depth=_PROGRAM_DEPTH,
+        shape,
+        weight_depth=_power(used["weight"], 512),
+        plane_depth=_power(used["plane"], 512),
+        byte_depth=_power(used["byte"], 512),
+        param_depth=_power(used["param"], 1024),
+        column_depth=_power(2 * words, 512),
+        program_depth=_PROGRAM_DEPTH,
     )
 
 
@@ -98,7 +109,8 @@ def explore(network: Network, board: Board) -> list[Candidate]:
             raise InputError(sorted(refusals), f"network '{network.name}'")
         raise InputError(
             f"It does not fit {board.name}: the smallest engine that holds it needs {smallest.bram36} BRAM36, the board has"
-            f" {limits.bram36}; use fewer bits or channels, or a larger board.", f"network '{network.name}'",
+            f" {limits.bram36}; use fewer bits or channels, or a larger board.",
+            f"network '{network.name}'",
         )
     return sorted(found, key=lambda item: (item.cycles_per_image, item.area.lut, item.area.bram36))
 

@@ -109,7 +109,6 @@ HEAD = (
 )
 
 
-
 def _wait(name: str, meaning: str) -> tuple[Field, Field]:
     """A token count; the first image, which finds every buffer free, has one of its own."""
     return Field(name, 8, meaning), Field(f"{name}_first", 8, f"{name} for the first image")
@@ -283,8 +282,12 @@ REGISTERS: tuple[Register, ...] = (
     Register("id", 0x00, "ro", f"identity, {DEVICE_ID:#010x}"),
     Register("version", 0x04, "ro", "version of register map and instruction set, major in the upper half"),
     Register("engine", 0x08, "ro", "hash of the engine shape; a program names the one it was made for"),
-    Register("control", 0x0C, "rw", "bit 0: start (writes only); bit 1: stop and reset (writes only); bit 2: interrupt enable"),
-    Register("status", 0x10, "ro", "bit 0: busy; bit 1: done; bit 2: error; reading leaves it, start clears done and error"),
+    Register(
+        "control", 0x0C, "rw", "bit 0: start (writes only); bit 1: stop and reset (writes only); bit 2: interrupt enable"
+    ),
+    Register(
+        "status", 0x10, "ro", "bit 0: busy; bit 1: done; bit 2: error; reading leaves it, start clears done and error"
+    ),
     Register("error", 0x14, "ro", "error code of the last run"),
     Register("error_info", 0x18, "ro", "stage in bits 31:24, layer in 23:16, opcode in 7:0 of the failing instruction"),
     Register("watchdog", 0x1C, "rw", "cycles without progress before the run is stopped; 0: never"),

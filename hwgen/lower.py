@@ -220,7 +220,8 @@ class _Lowering:
             codes, planes, bipolar, negative_top = weights, 1, False, False
             mul = np.full(channels, node.mul, np.int64)
             bias = np.full(channels, node.bias, np.int64)
-            shift, skip, skip_mul, pads, logits, weight_bits = node.shift, None, 0, (), False, 1
+            shift, skip, skip_mul, logits, weight_bits = node.shift, None, 0, False, 1
+            pads: tuple[int, ...] = ()
         elif isinstance(node, Weighted):
             codes, planes, bipolar, negative_top = _weights(node)
             kernel_h, kernel_w = codes.shape[1:3]
@@ -238,17 +239,26 @@ class _Lowering:
             return None
         height, width, channels = source.shape
         whole_map = (kernel_h, kernel_w) == (height, width) and padding == 0 and not depthwise
-        if whole_map and source.name == self.network.input and channels <= self.engine.slot_channels and height * width > 1:
+        if (
+            whole_map
+            and source.name == self.network.input
+            and channels <= self.engine.slot_channels
+            and height * width > 1
+        ):
             # A linear layer on the image: its bytes are one long pixel.
             if max(kernel_h, kernel_w) > 15 or channels < 3:
                 readers = [item for item in self.network.nodes if source.name in item.inputs]
                 if len(readers) == 1:
                     codes = codes.reshape(codes.shape[0], 1, 1, -1)
-                    source = Tensor(source.name, (1, 1, height * width * channels), source.bits, source.signed, source.scale)
+                    source = Tensor(
+                        source.name, (1, 1, height * width * channels), source.bits, source.signed, source.scale
+                    )
                     self.tensors[source.name] = source
                     height, width, channels, kernel_h, kernel_w = 1, 1, source.shape[2], 1, 1
         if max(kernel_h, kernel_w) > 15:
-            self.problems.append(f"node '{node.name}': kernel {kernel_h}x{kernel_w} is larger than 15x15; pool before it.")
+            self.problems.append(
+                f"node '{node.name}': kernel {kernel_h}x{kernel_w} is larger than 15x15; pool before it."
+            )
             return None
         offset = 1 << (source.bits - 1) if source.signed else 0
         if offset:
@@ -258,10 +268,28 @@ class _Lowering:
         planes_out, bytes_out, rounding, bytes_rounded = (None, None, None, False) if logits else self._store(code)
         window = Window(height, width, kernel_h, kernel_w, stride, padding, code.shape[0], code.shape[1])
         made = ArrayPass(
-            name=node.name, node=node, source=source, window=window, code=code, planes=planes_out, bytes=bytes_out,
-            rounding=rounding, bytes_rounded=bytes_rounded, codes=codes, weight_planes=planes, bipolar=bipolar,
-            negative_top=negative_top, depthwise=depthwise, mul=mul, bias=bias, shift=shift, skip=skip,
-            skip_mul=skip_mul, pad_codes=pad_codes, logits=logits, weight_bits=weight_bits,
+            name=node.name,
+            node=node,
+            source=source,
+            window=window,
+            code=code,
+            planes=planes_out,
+            bytes=bytes_out,
+            rounding=rounding,
+            bytes_rounded=bytes_rounded,
+            codes=codes,
+            weight_planes=planes,
+            bipolar=bipolar,
+            negative_top=negative_top,
+            depthwise=depthwise,
+            mul=mul,
+            bias=bias,
+            shift=shift,
+            skip=skip,
+            skip_mul=skip_mul,
+            pad_codes=pad_codes,
+            logits=logits,
+            weight_bits=weight_bits,
         )
         self._check_array(made)
         return made
@@ -315,8 +343,9 @@ class _Lowering:
             else:
                 assert isinstance(node, ShortcutA)
                 kernel, stride, padding, zero = 1, node.stride, 0, node.before
-                if zero % self.engine.lane_rows or (source.shape[2] % self.engine.lane_rows and
-                                                    zero + source.shape[2] != out.shape[2]):
+                if zero % self.engine.lane_rows or (
+                    source.shape[2] % self.engine.lane_rows and zero + source.shape[2] != out.shape[2]
+                ):
                     self.problems.append(
                         f"node '{node.name}': 'before' ({zero}) and the copied channels ({source.shape[2]}) must be"
                         f" multiples of the engine's lane_rows ({self.engine.lane_rows})."
@@ -325,8 +354,18 @@ class _Lowering:
             if rounding is not None:
                 self._check_rounding(node.name, rounding)
         window = Window(source.shape[0], source.shape[1], kernel, kernel, stride, padding, out.shape[0], out.shape[1])
-        return PoolPass(name=node.name, node=node, source=source, window=window, code=out, planes=planes, bytes=stored,
-                        rounding=rounding, bytes_rounded=bytes_rounded, zero_channels=zero)
+        return PoolPass(
+            name=node.name,
+            node=node,
+            source=source,
+            window=window,
+            code=out,
+            planes=planes,
+            bytes=stored,
+            rounding=rounding,
+            bytes_rounded=bytes_rounded,
+            zero_channels=zero,
+        )
 
 
 def lower(network: Network, engine: EngineConfig) -> tuple[Pass, ...]:

@@ -61,7 +61,8 @@ class _Check:
         graph = list(self._graph())
         yield from graph
         known = [
-            node for node in self.network.nodes
+            node
+            for node in self.network.nodes
             if node.output in self.tensors and all(name in self.tensors for name in node.inputs)
         ]
         for node in known:
@@ -72,16 +73,20 @@ class _Check:
     def _tensors(self) -> Iterator[str]:
         logits = {node.output for node in self.network.nodes if isinstance(node, Logits)}
         for name, tensor in self.tensors.items():
-            if len(tensor.shape) != 3 or any(not 1 <= size <= 1023 for size in tensor.shape[:2]) or not (
-                1 <= tensor.shape[2] <= 4095
+            if (
+                len(tensor.shape) != 3
+                or any(not 1 <= size <= 1023 for size in tensor.shape[:2])
+                or not (1 <= tensor.shape[2] <= 4095)
             ):
                 yield f"tensor '{name}', field 'shape': {tensor.shape} must be height and width 1..1023, channels 1..4095."
             if name in logits:
                 if tensor.bits != 32 or not tensor.signed:
                     yield f"tensor '{name}', field 'bits': logits are signed with 32 bits, not {tensor.bits}."
             elif not (2 if tensor.signed else 1) <= tensor.bits <= MAX_BITS:
-                yield (f"tensor '{name}', field 'bits': {tensor.bits} is out of range; unsigned codes have 1..8 bits,"
-                       " signed ones 2..8.")
+                yield (
+                    f"tensor '{name}', field 'bits': {tensor.bits} is out of range; unsigned codes have 1..8 bits,"
+                    " signed ones 2..8."
+                )
             if not np.isfinite(tensor.scale) or tensor.scale <= 0:
                 yield f"tensor '{name}', field 'scale': {tensor.scale} must be a positive number."
 
@@ -105,7 +110,8 @@ class _Check:
                 elif name not in made:
                     reason = (
                         "it is made by a later node or by itself: the graph has a cycle or is not in topological order"
-                        if name in every else "no node makes it"
+                        if name in every
+                        else "no node makes it"
                     )
                     yield f"node '{node.name}', field 'inputs': tensor '{name}' is not ready here; {reason}."
             if node.output not in self.tensors:
@@ -157,12 +163,12 @@ class _Check:
 
     def _same_codes(self, source: Tensor, out: Tensor) -> Iterator[str]:
         if (out.bits, out.signed) != (source.bits, source.signed):
-            yield (f"field 'output': this op copies codes, so its tensor must have the input's {source.bits} bits"
-                   f" and signedness.")
+            yield (
+                f"field 'output': this op copies codes, so its tensor must have the input's {source.bits} bits"
+                f" and signedness."
+            )
 
-    def _window(
-        self, kernel: tuple[int, int], stride: int, padding: int, source: Tensor, out: Tensor
-    ) -> Iterator[str]:
+    def _window(self, kernel: tuple[int, int], stride: int, padding: int, source: Tensor, out: Tensor) -> Iterator[str]:
         problems = []
         if any(not 1 <= size <= MAX_KERNEL for size in kernel) and kernel != source.shape[:2]:
             problems.append(f"field 'kernel': {kernel[0]}x{kernel[1]} is out of range 1..{MAX_KERNEL}.")
@@ -222,8 +228,10 @@ class _Check:
                 return
         acc = weight_sums(node) * _largest(source)
         if int(acc.max()) >= ACC_LIMIT:
-            yield (f"field 'weight': the accumulator of channel {int(acc.argmax())} can reach {int(acc.max())}, beyond"
-                   " int32; use fewer bits or a smaller kernel.")
+            yield (
+                f"field 'weight': the accumulator of channel {int(acc.argmax())} can reach {int(acc.max())}, beyond"
+                " int32; use fewer bits or a smaller kernel."
+            )
         bias = np.abs(node.bias.astype(object))
         if isinstance(node, Conv):
             yield from self._conv(node, acc, bias, out)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,7 +16,20 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hwgen.errors import InputError
-from hwgen.network import AvgPool, Conv, Encoding, Logits, MaxPool, Network, Node, Requant, Samples, ShortcutA, Tensor, Weighted
+from hwgen.network import (
+    AvgPool,
+    Conv,
+    Encoding,
+    Logits,
+    MaxPool,
+    Network,
+    Node,
+    Requant,
+    Samples,
+    ShortcutA,
+    Tensor,
+    Weighted,
+)
 from hwgen.network_check import check
 
 FORMAT = "bitsmith-network"
@@ -105,9 +118,14 @@ class _FileModel(_Strict):
 
 
 _OPS: dict[type[Node], str] = {
-    Conv: "conv", Logits: "logits", Requant: "requant", MaxPool: "maxpool", AvgPool: "avgpool", ShortcutA: "shortcut_a",
+    Conv: "conv",
+    Logits: "logits",
+    Requant: "requant",
+    MaxPool: "maxpool",
+    AvgPool: "avgpool",
+    ShortcutA: "shortcut_a",
 }
-_ARRAYS = {"weight": np.dtype(np.int16), "mul": np.dtype(np.int32), "bias": np.dtype(np.int64)}
+_ARRAYS: dict[str, np.dtype[Any]] = {"weight": np.dtype(np.int16), "mul": np.dtype(np.int32), "bias": np.dtype(np.int64)}
 
 
 def _sentences(error: ValidationError, data: Any) -> list[str]:
@@ -141,9 +159,11 @@ def _read_json(path: Path) -> _FileModel:
     except (ValueError, RecursionError) as error:
         raise InputError(f"It is not JSON, or was cut short: {error}.", subject) from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise InputError(f"It is not a network file: \"format\" must be \"{FORMAT}\".", subject)
+        raise InputError(f'It is not a network file: "format" must be "{FORMAT}".', subject)
     if data.get("version") != VERSION:
-        raise InputError(f"Its schema version is {data.get('version')!r}; this bitsmith reads version {VERSION}.", subject)
+        raise InputError(
+            f"Its schema version is {data.get('version')!r}; this bitsmith reads version {VERSION}.", subject
+        )
     try:
         return _FileModel.model_validate(data)
     except ValidationError as error:
@@ -206,7 +226,11 @@ def _node(model: _AnyNode, arrays: dict[str, NDArray[Any]]) -> Node:
     if isinstance(model, _AvgPoolModel):
         fields["kernel"] = (model.kernel[0], model.kernel[1])
     kinds: dict[type[_NodeModel], type[Node]] = {
-        _ConvModel: Conv, _LogitsModel: Logits, _RequantModel: Requant, _MaxPoolModel: MaxPool, _AvgPoolModel: AvgPool,
+        _ConvModel: Conv,
+        _LogitsModel: Logits,
+        _RequantModel: Requant,
+        _MaxPoolModel: MaxPool,
+        _AvgPoolModel: AvgPool,
         _ShortcutModel: ShortcutA,
     }
     return kinds[type(model)](**fields)
@@ -238,14 +262,16 @@ def read_network(path: Path) -> Network:
         name: Tensor(name, (item.shape[0], item.shape[1], item.shape[2]), item.bits, item.signed, float(item.scale))
         for name, item in model.tensors.items()
     }
-    network = Network(model.name, tensors, tuple(_node(node, arrays) for node in model.nodes), model.input, model.output, samples)
+    network = Network(
+        model.name, tensors, tuple(_node(node, arrays) for node in model.nodes), model.input, model.output, samples
+    )
     problems = check(network)
     if problems:
         raise InputError(problems, str(path))
     return network
 
 
-def write_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write an .npz whose bytes depend on the arrays alone."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, array in arrays.items():
@@ -259,8 +285,14 @@ def write_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
 def _node_json(node: Node) -> dict[str, Any]:
     data: dict[str, Any] = {"name": node.name, "op": _OPS[type(node)], "inputs": list(node.inputs), "output": node.output}
     if isinstance(node, Weighted):
-        data |= {"weight_bits": node.weight_bits, "encoding": node.encoding.value, "stride": node.stride,
-                 "padding": node.padding, "depthwise": node.depthwise, "pad_codes": list(map(int, node.pad_codes))}
+        data |= {
+            "weight_bits": node.weight_bits,
+            "encoding": node.encoding.value,
+            "stride": node.stride,
+            "padding": node.padding,
+            "depthwise": node.depthwise,
+            "pad_codes": list(map(int, node.pad_codes)),
+        }
     for name in ("shift", "skip_mul", "mul", "bias", "kernel", "stride", "padding", "before"):
         value = getattr(node, name, None)
         if isinstance(value, int | np.integer):
@@ -280,9 +312,18 @@ def write_network(network: Network, path: Path) -> None:
     if problems:
         raise InputError(problems, f"network '{network.name}'")
     data = {
-        "format": FORMAT, "version": VERSION, "name": network.name, "input": network.input, "output": network.output,
+        "format": FORMAT,
+        "version": VERSION,
+        "name": network.name,
+        "input": network.input,
+        "output": network.output,
         "tensors": {
-            name: {"shape": list(map(int, item.shape)), "bits": item.bits, "signed": item.signed, "scale": float(item.scale)}
+            name: {
+                "shape": list(map(int, item.shape)),
+                "bits": item.bits,
+                "signed": item.signed,
+                "scale": float(item.scale),
+            }
             for name, item in network.tensors.items()
         },
         "nodes": [_node_json(node) for node in network.nodes],
@@ -304,7 +345,7 @@ def write_network(network: Network, path: Path) -> None:
         scratch.chmod(0o755)
         if path.exists():
             shutil.rmtree(path)
-        os.replace(scratch, path)
+        scratch.replace(path)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise

@@ -63,8 +63,14 @@ def choose_words(made: ArrayPass, engine: EngineConfig) -> WordPlan:
         if packed and not made.bipolar:
             continue  # pairs of different sign cannot share a word
         plan = plan_words(
-            made.source.shape[2], made.channels_out, window.kernel_h * window.kernel_w, made.weight_planes,
-            made.source.bits, engine, depthwise=made.depthwise, packed=packed,
+            made.source.shape[2],
+            made.channels_out,
+            window.kernel_h * window.kernel_w,
+            made.weight_planes,
+            made.source.bits,
+            engine,
+            depthwise=made.depthwise,
+            packed=packed,
         )
         slots = plan.pair_slots * (made.weight_planes * made.source.bits if packed else made.source.bits)
         fill = slots / min(3, window.kernel_w)
@@ -90,8 +96,11 @@ def _first_fit(needs: Sequence[_Need]) -> dict[str, Region]:
 
 
 def _needs(
-    passes: Sequence[Pass], image: str, made_in: Callable[[Pass], Tensor | None],
-    reads: Callable[[Pass, str], bool], rows: Callable[[Tensor], tuple[int, int]],
+    passes: Sequence[Pass],
+    image: str,
+    made_in: Callable[[Pass], Tensor | None],
+    reads: Callable[[Pass, str], bool],
+    rows: Callable[[Tensor], tuple[int, int]],
 ) -> list[_Need]:
     needs = []
     sources: list[tuple[Tensor, int]] = [
@@ -154,8 +163,10 @@ def plan_memory(passes: Sequence[Pass], image: str, engine: EngineConfig) -> Mem
     memory = MemoryPlan(planes, as_bytes, words, weight_base, param_base, weight_rows, params)
     used = memory.used_rows()
     for buffer, depth, what in (
-        ("weight", engine.weight_depth, "weight rows"), ("plane", engine.plane_depth, "rows of bit planes"),
-        ("byte", engine.byte_depth, "rows of skip and pool codes"), ("param", engine.param_depth, "parameter channels"),
+        ("weight", engine.weight_depth, "weight rows"),
+        ("plane", engine.plane_depth, "rows of bit planes"),
+        ("byte", engine.byte_depth, "rows of skip and pool codes"),
+        ("param", engine.param_depth, "parameter channels"),
     ):
         if used[buffer] > depth:
             problems.append(

@@ -69,8 +69,11 @@ class Instruction:
 
     def text(self) -> str:
         """One line: the name and every field that is not zero."""
-        parts = [f"{name}={value:#x}" if name == "pad_planes" else f"{name}={value}"
-                 for name, value in self.values.items() if value and name != "opcode"]
+        parts = [
+            f"{name}={value:#x}" if name == "pad_planes" else f"{name}={value}"
+            for name, value in self.values.items()
+            if value and name != "opcode"
+        ]
         return " ".join([self.op.name, *parts])
 
 
@@ -122,7 +125,9 @@ def disassemble(image: bytes) -> Program:
     if header[0] & 0xFFFFFFFF != isa.PROGRAM_MAGIC:
         raise InputError("It does not begin with a program header.", "program")
     if header[0] >> 32 & 0xFFFF != isa.PROGRAM_VERSION:
-        raise InputError(f"It has version {header[0] >> 32 & 0xFFFF}; this is for version {isa.PROGRAM_VERSION}.", "program")
+        raise InputError(
+            f"It has version {header[0] >> 32 & 0xFFFF}; this is for version {isa.PROGRAM_VERSION}.", "program"
+        )
     counts = [word & 0xFFFF for word in header[2:5]]
     total = isa.HEADER_WORDS + sum(counts) * isa.WORDS + 1
     if len(image) < total * 8 or header[1] >> 32 != total:
@@ -137,14 +142,18 @@ def disassemble(image: bytes) -> Program:
             try:
                 stream.append(Instruction.decode(image[position : position + isa.WORDS * 8]))
                 if stream[-1].op.stage is not stage:
-                    problems.append(f"{stage.name.lower()} instruction {index}: {stream[-1].op.name} belongs to another stage.")
+                    problems.append(
+                        f"{stage.name.lower()} instruction {index}: {stream[-1].op.name} belongs to another stage."
+                    )
             except InputError as error:
                 problems.append(f"{stage.name.lower()} instruction {index}: {error.problems[0]}")
             position += isa.WORDS * 8
         streams.append(tuple(stream))
     if problems:
         raise InputError(problems, "program")
-    return Program(header[1] & 0xFFFFFFFF, *streams, header[2] >> 16 & 0xFFFF, image[code_bytes(sum(counts)) :])
+    fetch, execute, write_back = streams
+    loop, data = header[2] >> 16 & 0xFFFF, image[code_bytes(sum(counts)) :]
+    return Program(header[1] & 0xFFFFFFFF, fetch, execute, write_back, loop, data)
 
 
 def listing(instructions: Iterable[Instruction]) -> str:

@@ -93,7 +93,8 @@ def _bands(passes: Sequence[Pass], engine: EngineConfig) -> tuple[Band, ...]:
             return tuple(bands)
     raise InputError(
         f"The network has {len(passes)} passes, the engine's program memory holds {limit} instructions per stage;"
-        f" use an engine with a larger program_depth.", f"engine {engine.name}"
+        f" use an engine with a larger program_depth.",
+        f"engine {engine.name}",
     )
 
 
@@ -110,7 +111,8 @@ class _Scheduler:
     def _producer(self, name: str, tile: int) -> int:
         """Index of the write-back instruction that stores tile ``tile`` of a tensor."""
         return next(
-            at for at, band in enumerate(self.bands)
+            at
+            for at, band in enumerate(self.bands)
             if any(made.name == name for made in band.item.tensors) and band.first <= tile < band.first + band.tiles
         )
 
@@ -122,7 +124,8 @@ class _Scheduler:
     def _fill_needs(self) -> list[int]:
         """Write-back instructions of this image to be finished before each execute instruction."""
         return [
-            0 if band.item.source.name == self.network.input
+            0
+            if band.item.source.name == self.network.input
             else self._producer(band.item.source.name, self._last_tile_read(band)) + 1
             for band in self.array_bands
         ]
@@ -154,11 +157,21 @@ class _Scheduler:
         window = band.item.window
         start = band.first * self.engine.columns
         return {
-            "layer": band.layer, "in_base": base, "in_pitch": pitch, "in_width": window.in_width,
-            "in_height": window.in_height, "kernel_h": window.kernel_h, "kernel_w": window.kernel_w,
-            "stride": window.stride, "pad": window.pad, "out_width": window.out_width,
-            "out_height": window.out_height, "start_x": start % window.out_width, "start_y": start // window.out_width,
-            "tiles": band.tiles, "row_tiles": row_tiles,
+            "layer": band.layer,
+            "in_base": base,
+            "in_pitch": pitch,
+            "in_width": window.in_width,
+            "in_height": window.in_height,
+            "kernel_h": window.kernel_h,
+            "kernel_w": window.kernel_w,
+            "stride": window.stride,
+            "pad": window.pad,
+            "out_width": window.out_width,
+            "out_height": window.out_height,
+            "start_x": start % window.out_width,
+            "start_y": start // window.out_width,
+            "tiles": band.tiles,
+            "row_tiles": row_tiles,
         }
 
     def _store(self, band: Band) -> dict[str, int]:
@@ -166,16 +179,31 @@ class _Scheduler:
         values = {"start_tile": band.first}
         if item.bytes is not None:
             region = self.memory.bytes[item.bytes.name]
-            values |= {"store_bytes": 1, "byte_requant": int(item.bytes_rounded), "byte_base": region.base,
-                       "byte_pitch": region.pitch}
+            values |= {
+                "store_bytes": 1,
+                "byte_requant": int(item.bytes_rounded),
+                "byte_base": region.base,
+                "byte_pitch": region.pitch,
+            }
         if item.planes is not None:
             region = self.memory.planes[item.planes.name]
-            values |= {"store_planes": 1, "plane_base": region.base, "plane_pitch": region.pitch,
-                       "plane_bits": item.planes.bits, "plane_flip": int(item.planes.signed)}
+            values |= {
+                "store_planes": 1,
+                "plane_base": region.base,
+                "plane_pitch": region.pitch,
+                "plane_bits": item.planes.bits,
+                "plane_flip": int(item.planes.signed),
+            }
         if item.rounding is not None:
             rounding = item.rounding
-            values |= {"requant": 1, "rq_mul": rounding.mul, "rq_bias": rounding.bias, "rq_shift": rounding.shift,
-                       "rq_lo": rounding.lo, "rq_hi": rounding.hi}
+            values |= {
+                "requant": 1,
+                "rq_mul": rounding.mul,
+                "rq_bias": rounding.bias,
+                "rq_shift": rounding.shift,
+                "rq_lo": rounding.lo,
+                "rq_hi": rounding.hi,
+            }
         return values
 
     def _conv(self, band: Band, values: dict[str, int]) -> Instruction:
@@ -185,13 +213,22 @@ class _Scheduler:
         region = self.memory.planes[item.source.name]
         full, planes = pad_fields(item, self.engine)
         return Instruction.make(
-            "conv", **values, **self._geometry(band, region.base, region.pitch, words.row_tiles),
-            in_groups=words.groups, in_bits=item.source.bits,
+            "conv",
+            **values,
+            **self._geometry(band, region.base, region.pitch, words.row_tiles),
+            in_groups=words.groups,
+            in_bits=item.source.bits,
             last_channels=source_channels_last_group(item.source.shape[2], self.engine.slot_channels),
-            pad_full=full, pad_planes=planes, weight_base=self.memory.weight_base[item.name],
-            weight_bits=item.weight_planes, weight_pitch=weight_pitch(words, item.weight_planes),
-            plane_words=words.plane_words, column_pitch=words.column_pitch,
-            plane_slots=words.pair_slots, packed_words=int(words.packed), depthwise=int(item.depthwise),
+            pad_full=full,
+            pad_planes=planes,
+            weight_base=self.memory.weight_base[item.name],
+            weight_bits=item.weight_planes,
+            weight_pitch=weight_pitch(words, item.weight_planes),
+            plane_words=words.plane_words,
+            column_pitch=words.column_pitch,
+            plane_slots=words.pair_slots,
+            packed_words=int(words.packed),
+            depthwise=int(item.depthwise),
             negative_top=int(item.negative_top),
             tile_cycles=tile_cycles(item, self.engine),
         )
@@ -201,13 +238,26 @@ class _Scheduler:
         assert isinstance(item, ArrayPass)
         if item.skip is not None:
             region = self.memory.bytes[item.skip.name]
-            values |= {"skip": 1, "skip_signed": int(item.skip.signed), "skip_mul": item.skip_mul,
-                       "skip_base": region.base, "skip_pitch": region.pitch}
+            values |= {
+                "skip": 1,
+                "skip_signed": int(item.skip.signed),
+                "skip_mul": item.skip_mul,
+                "skip_base": region.base,
+                "skip_pitch": region.pitch,
+            }
         return Instruction.make(
-            "conv_out", layer=band.layer, tiles=band.tiles, row_tiles=self.memory.words[item.name].row_tiles,
-            bipolar=int(item.bipolar), logits=int(item.logits), param_base=self.memory.param_base[item.name],
-            shift=item.shift, lo=0 if item.logits else item.code.lo, hi=0 if item.logits else item.code.hi,
-            **self._store(band), **values,
+            "conv_out",
+            layer=band.layer,
+            tiles=band.tiles,
+            row_tiles=self.memory.words[item.name].row_tiles,
+            bipolar=int(item.bipolar),
+            logits=int(item.logits),
+            param_base=self.memory.param_base[item.name],
+            shift=item.shift,
+            lo=0 if item.logits else item.code.lo,
+            hi=0 if item.logits else item.code.hi,
+            **self._store(band),
+            **values,
         )
 
     def _pool(self, band: Band, values: dict[str, int]) -> Instruction:
@@ -216,9 +266,13 @@ class _Scheduler:
         region = self.memory.bytes[item.source.name]
         lane_rows = self.engine.lane_rows
         return Instruction.make(
-            "pool", **self._geometry(band, region.base, region.pitch, -(-item.code.shape[2] // self.engine.rows)),
-            in_signed=int(item.source.signed), in_groups=-(-item.source.shape[2] // lane_rows),
-            zero_groups=item.zero_channels // lane_rows, **self._store(band), **values,
+            "pool",
+            **self._geometry(band, region.base, region.pitch, -(-item.code.shape[2] // self.engine.rows)),
+            in_signed=int(item.source.signed),
+            in_groups=-(-item.source.shape[2] // lane_rows),
+            zero_groups=item.zero_channels // lane_rows,
+            **self._store(band),
+            **values,
         )
 
     def _data(self) -> tuple[bytes, int, int]:
@@ -246,11 +300,20 @@ class _Scheduler:
         for at, band in enumerate(self.array_bands):
             steady, first = fill_waits[at]
             image = int(bool(image_readers) and at == image_readers[0])
-            execute.append(self._conv(band, {
-                "wait_write_back": steady, "wait_write_back_first": first, "wait_fetch": image, "wait_fetch_first": image,
-                "wait_weights_first": int(at == 0), "post_write_back": 1,
-                "post_fetch": int(bool(image_readers) and at == image_readers[-1]),
-            }))
+            execute.append(
+                self._conv(
+                    band,
+                    {
+                        "wait_write_back": steady,
+                        "wait_write_back_first": first,
+                        "wait_fetch": image,
+                        "wait_fetch_first": image,
+                        "wait_weights_first": int(at == 0),
+                        "post_write_back": 1,
+                        "post_fetch": int(bool(image_readers) and at == image_readers[-1]),
+                    },
+                )
+            )
         for at, band in enumerate(self.bands):
             steady, first = write_back_waits[at]
             values = {"wait_fill": steady, "wait_fill_first": first, "post_fill": 1}
@@ -273,8 +336,15 @@ class _Scheduler:
             Instruction.make("load_params", layer=0, offset=start + weight_bytes, channels=channels),
             Instruction.make("load_weights", layer=0, offset=start, rows=self.memory.weight_rows, post_issue=1),
             Instruction.make(
-                "load_image", layer=0, wait_fill=1, post_fill=1, pixels=height * width, channels=depth,
-                bits=source.bits, base=region.base, pitch=region.pitch,
+                "load_image",
+                layer=0,
+                wait_fill=1,
+                post_fill=1,
+                pixels=height * width,
+                channels=depth,
+                bits=source.bits,
+                base=region.base,
+                pitch=region.pitch,
             ),
         ]
 

@@ -28,16 +28,39 @@ for command in sys.stdin.read().splitlines():
 """
 # LUTs per cell. Yosys' "estimated LCs" count LUT1 to LUT6 (and muxes) but none of these.
 _MEMORY_LUTS = {
-    "LUT6_2": 1, "SRL16E": 1, "SRLC32E": 1, "RAM32M": 4, "RAM64M": 4, "RAM32X1S": 1, "RAM64X1S": 1, "RAM32X1D": 2,
-    "RAM64X1D": 2, "RAM128X1S": 2, "RAM128X1D": 4, "RAM256X1S": 4,
+    "LUT6_2": 1,
+    "SRL16E": 1,
+    "SRLC32E": 1,
+    "RAM32M": 4,
+    "RAM64M": 4,
+    "RAM32X1S": 1,
+    "RAM64X1S": 1,
+    "RAM32X1D": 2,
+    "RAM64X1D": 2,
+    "RAM128X1S": 2,
+    "RAM128X1D": 4,
+    "RAM256X1S": 4,
 }
 _LOGIC = {"LUT1", "LUT2", "LUT3", "LUT4", "LUT5", "LUT6", "CARRY4", "MUXF7", "MUXF8", "INV"}
 _REGISTERS = {"FDRE", "FDSE", "FDCE", "FDPE"}
 _BLOCKS = {"RAMB36E1", "RAMB18E1", "DSP48E1"}
 _FREE = {"BUFG", "GND", "VCC"}
 _TAIL_LINES = 20
-KEEP = ("bs_array", "bs_dot_unit", "bs_fetch", "bs_fill", "bs_issue", "bs_lane", "bs_packer", "bs_pool", "bs_ram", "bs_shell",
-        "bs_walker", "bs_window", "bs_write_back")
+KEEP = (
+    "bs_array",
+    "bs_dot_unit",
+    "bs_fetch",
+    "bs_fill",
+    "bs_issue",
+    "bs_lane",
+    "bs_packer",
+    "bs_pool",
+    "bs_ram",
+    "bs_shell",
+    "bs_walker",
+    "bs_window",
+    "bs_write_back",
+)
 
 
 @dataclass(frozen=True)
@@ -88,7 +111,11 @@ def _parse(report: Mapping[str, Any]) -> Resources:
 
 
 def synthesise(
-    sources: Sequence[Path], top: str, *, parameters: Mapping[str, int] | None = None, keep: Sequence[str] = KEEP,
+    sources: Sequence[Path],
+    top: str,
+    *,
+    parameters: Mapping[str, int] | None = None,
+    keep: Sequence[str] = KEEP,
     cache: Path | None = None,
 ) -> Resources:
     """Synthesise for the 7 series, or take the figures from the cache.

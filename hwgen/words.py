@@ -46,8 +46,15 @@ class WordPlan:
 
 
 def plan_words(
-    channels_in: int, channels_out: int, taps: int, weight_planes: int, planes: int, engine: EngineConfig,
-    *, depthwise: bool, packed: bool,
+    channels_in: int,
+    channels_out: int,
+    taps: int,
+    weight_planes: int,
+    planes: int,
+    engine: EngineConfig,
+    *,
+    depthwise: bool,
+    packed: bool,
 ) -> WordPlan:
     """Count words for a layer geometry; ``planes`` are activation planes, ``taps`` is kernel_h * kernel_w."""
     groups = -(-channels_in // engine.slot_channels)
@@ -60,7 +67,9 @@ def plan_words(
         )
         return WordPlan(groups, pair_slots, plane_words, words, words, row_tiles, planes, True)
     columns = plane_words * planes * (groups if depthwise else 1)
-    return WordPlan(groups, pair_slots, plane_words, columns, plane_words * weight_planes * planes, row_tiles, planes, False)
+    return WordPlan(
+        groups, pair_slots, plane_words, columns, plane_words * weight_planes * planes, row_tiles, planes, False
+    )
 
 
 def weight_rows_used(plan: WordPlan, weight_planes: int) -> int:
@@ -74,8 +83,15 @@ def weight_pitch(plan: WordPlan, weight_planes: int) -> int:
 
 
 def tile_bound(
-    channels_in: int, channels_out: int, taps: int, positions: int, weight_bits: int, activation_bits: int,
-    engine: EngineConfig, *, depthwise: bool = False,
+    channels_in: int,
+    channels_out: int,
+    taps: int,
+    positions: int,
+    weight_bits: int,
+    activation_bits: int,
+    engine: EngineConfig,
+    *,
+    depthwise: bool = False,
 ) -> int:
     """Packed tile bound in cycles: what no schedule of this array shape can beat.
 
@@ -96,7 +112,9 @@ def weight_image(made: ArrayPass, plan: WordPlan, engine: EngineConfig) -> NDArr
     out_channels, kernel_h, kernel_w, _ = made.codes.shape
     group, slots = engine.slot_channels, engine.slots
     channels_in = made.source.shape[2]
-    codes = np.zeros((plan.row_tiles * engine.rows, kernel_h * kernel_w, plan.groups * group), np.uint16)
+    codes: NDArray[np.uint16] = np.zeros(
+        (plan.row_tiles * engine.rows, kernel_h * kernel_w, plan.groups * group), np.uint16
+    )
     taps = made.codes.reshape(out_channels, kernel_h * kernel_w, -1)
     if made.depthwise:
         index = np.arange(out_channels)
@@ -104,7 +122,7 @@ def weight_image(made: ArrayPass, plan: WordPlan, engine: EngineConfig) -> NDArr
     else:
         codes[:out_channels, :, :channels_in] = taps
     # (C_out, groups, taps, G): a pair's slots in order.
-    by_slot = codes.reshape(codes.shape[0], -1, plan.groups, group).transpose(0, 2, 1, 3)
+    by_slot: NDArray[np.uint16] = codes.reshape(codes.shape[0], -1, plan.groups, group).transpose(0, 2, 1, 3)
     if made.depthwise:
         own = np.arange(codes.shape[0]) // group % plan.groups
         by_slot = by_slot[np.arange(codes.shape[0]), own][:, None]
@@ -125,7 +143,7 @@ def weight_image(made: ArrayPass, plan: WordPlan, engine: EngineConfig) -> NDArr
         padded = np.zeros((bits.shape[0], words * slots, group), np.uint8)
         padded[:, : bits.shape[1]] = bits
         rows.append(padded.reshape(plan.row_tiles, engine.rows, words, engine.word_bits).transpose(0, 2, 1, 3))
-    image = np.concatenate(rows, axis=1).reshape(-1, engine.rows * engine.word_bits)
-    full = np.zeros((image.shape[0], engine.row_chunks * 64), np.uint8)
-    full[:, : image.shape[1]] = image
+    bits_of_rows = np.concatenate(rows, axis=1).reshape(-1, engine.rows * engine.word_bits)
+    full = np.zeros((bits_of_rows.shape[0], engine.row_chunks * 64), np.uint8)
+    full[:, : bits_of_rows.shape[1]] = bits_of_rows
     return np.packbits(full, axis=1, bitorder="little")

@@ -100,7 +100,9 @@ def solve(groups: Sequence[Group], budget: int) -> list[Option]:
         room = budget - sum(rest[at + 1 :])
         grown = [
             (cost + option.cost, score + option.score, (*way, option))
-            for cost, score, way in states for option in _useful(list(options(group))) if cost + option.cost <= room
+            for cost, score, way in states
+            for option in _useful(list(options(group)))
+            if cost + option.cost <= room
         ]
         grown.sort(key=lambda item: (item[0], -item[1]))
         states = []

@@ -46,7 +46,8 @@ def load(path: Path, recipe: str | None = None) -> dict[str, Any]:
     if recipe is not None and data["recipe"] != recipe:
         raise InputError(
             f"It belongs to another recipe ({data['recipe']}, this one is {recipe}); undo the change of the recipe or start"
-            " a new run in another folder.", str(path),
+            " a new run in another folder.",
+            str(path),
         )
     state: dict[str, Any] = data["state"]
     return state

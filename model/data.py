@@ -58,4 +58,4 @@ def shift(images: NDArray[np.uint8], pixels: int, rng: np.random.Generator) -> N
     padded = np.pad(images, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)))
     y = rng.integers(0, 2 * pixels + 1, (n, 1)) + np.arange(height)
     x = rng.integers(0, 2 * pixels + 1, (n, 1)) + np.arange(width)
-    return padded[np.arange(n)[:, None, None], y[:, :, None], x[:, None, :]]
+    return np.asarray(padded[np.arange(n)[:, None, None], y[:, :, None], x[:, None, :]], np.uint8)

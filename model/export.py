@@ -73,17 +73,38 @@ class _Exporter:
         if isinstance(node, LogitsNode):
             weight, scale = self._codes(node)
             unit = self._scale(node.inputs[0]) * scale
-            return Logits(name=node.name, inputs=node.inputs, output=node.output, weight=weight, weight_bits=node.weight_bits,
-                          encoding=Encoding.BIPOLAR, bias=np.asarray(_ints(node.fold_bias(unit), np.int64)))
+            return Logits(
+                name=node.name,
+                inputs=node.inputs,
+                output=node.output,
+                weight=weight,
+                weight_bits=node.weight_bits,
+                encoding=Encoding.BIPOLAR,
+                bias=np.asarray(_ints(node.fold_bias(unit), np.int64)),
+            )
         if isinstance(node, RequantNode):
             folded = node.fold(self._scale(node.inputs[0]))
-            return Requant(name=node.name, inputs=node.inputs, output=node.output, mul=int(folded.mul), bias=int(folded.bias),
-                           shift=folded.shift)
+            return Requant(
+                name=node.name,
+                inputs=node.inputs,
+                output=node.output,
+                mul=int(folded.mul),
+                bias=int(folded.bias),
+                shift=folded.shift,
+            )
         if isinstance(node, GlobalAveragePoolNode):
             height, width, _ = self.tensor(node.inputs[0]).shape
             folded = node.fold(self._scale(node.inputs[0]), height * width)
-            return AvgPool(name=node.name, inputs=node.inputs, output=node.output, kernel=(height, width), stride=1,
-                           mul=int(folded.mul), bias=int(folded.bias), shift=folded.shift)
+            return AvgPool(
+                name=node.name,
+                inputs=node.inputs,
+                output=node.output,
+                kernel=(height, width),
+                stride=1,
+                mul=int(folded.mul),
+                bias=int(folded.bias),
+                shift=folded.shift,
+            )
         assert isinstance(node, ShortcutANode)
         return ShortcutA(name=node.name, inputs=node.inputs, output=node.output, stride=node.stride, before=node.before)
 
@@ -93,9 +114,17 @@ class _Exporter:
         skip = self._scale(node.inputs[1]) if len(node.inputs) > 1 else None
         folded = node.fold(unit, skip)
         made = Conv(
-            name=node.name, inputs=node.inputs, output=node.output, weight=weight, weight_bits=node.weight_bits,
-            encoding=Encoding.BIPOLAR, stride=node.stride, padding=node.padding,
-            mul=np.asarray(_ints(folded.mul, np.int32)), bias=np.asarray(_ints(folded.bias, np.int64)), shift=folded.shift,
+            name=node.name,
+            inputs=node.inputs,
+            output=node.output,
+            weight=weight,
+            weight_bits=node.weight_bits,
+            encoding=Encoding.BIPOLAR,
+            stride=node.stride,
+            padding=node.padding,
+            mul=np.asarray(_ints(folded.mul, np.int32)),
+            bias=np.asarray(_ints(folded.bias, np.int64)),
+            shift=folded.shift,
             skip_mul=folded.skip_mul,
         )
         source, out = self.tensor(node.inputs[0]), self.tensor(node.output)
@@ -104,8 +133,9 @@ class _Exporter:
         acc = torch.from_numpy(weight_sums(made) * max(source.hi, -source.lo))
         ratio = 0.0 if skip is None else float(skip.double() / step)
         most = 0 if skip is None else max(self.tensor(node.inputs[1]).hi, -self.tensor(node.inputs[1]).lo)
-        error = scale_error(folded, unit.double() * gain.double() / step, offset.double() / step, ratio, acc,
-                            out.hi - out.lo, most)
+        error = scale_error(
+            folded, unit.double() * gain.double() / step, offset.double() / step, ratio, acc, out.hi - out.lo, most
+        )
         if error > SCALE_ERROR_LIMIT:
             self.problems.append(
                 f"node '{node.name}': rounding its multipliers can move a code by {error:.2f} LSB, more than 1/8; its"

@@ -37,19 +37,23 @@ def fold(mul: Tensor, bias: Tensor, skip: float = 0.0, mul_limit: int = MUL_LIMI
     mul, bias = mul.detach().double(), bias.detach().double()
     shift = MAX_SHIFT
     while shift > 1 and (
-        float(torch.floor(mul.abs().max() * 2.0**shift + 0.5)) >= mul_limit or int(skip * 2.0**shift + 0.5) >= SKIP_LIMIT
+        float(torch.floor(mul.abs().max() * 2.0**shift + 0.5)) >= mul_limit
+        or int(skip * 2.0**shift + 0.5) >= SKIP_LIMIT
         or float(bias.abs().max()) * 2.0**shift >= 2.0**46
     ):
         shift -= 1
     scale = 2.0**shift
     return Folded(
-        torch.floor(mul * scale + 0.5), torch.floor(bias * scale + 0.5) + 2.0 ** (shift - 1), shift,
+        torch.floor(mul * scale + 0.5),
+        torch.floor(bias * scale + 0.5) + 2.0 ** (shift - 1),
+        shift,
         int(skip * scale + 0.5),
     )
 
 
-def scale_error(folded: Folded, mul: Tensor, bias: Tensor, skip: float, acc_limit: Tensor, out_range: int,
-                skip_limit: int) -> float:
+def scale_error(
+    folded: Folded, mul: Tensor, bias: Tensor, skip: float, acc_limit: Tensor, out_range: int, skip_limit: int
+) -> float:
     """Largest error of a code before rounding, in LSB, over all sums that do not saturate the output.
 
     acc_limit: largest |acc| per channel, (C,). The multipliers' own rounding errs by at most |acc| * |d mul| +

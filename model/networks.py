@@ -51,8 +51,11 @@ class QuantNet(nn.Module):
 
     def quantisers(self) -> dict[str, Quantiser]:
         """The quantiser of every tensor that has one, by tensor name."""
-        return {node.output: node.quantiser for node in self
-                if isinstance(node, ConvNode | RequantNode | GlobalAveragePoolNode)}
+        return {
+            node.output: node.quantiser
+            for node in self
+            if isinstance(node, ConvNode | RequantNode | GlobalAveragePoolNode)
+        }
 
     def source_choice(self, node: WeightedNode) -> Choice | None:
         """The choice of bits of a weighted node's input; None for the image, whose bits are given."""
@@ -88,9 +91,17 @@ class QuantNet(nn.Module):
 
 
 def residual_network(
-    name: str, shape: tuple[int, int, int], input_bits: int, classes: int, stem: int,
-    stages: Sequence[tuple[int, int, int]], *, shortcut: str, weight_bits: tuple[int, ...],
-    activation_bits: tuple[int, ...], pinned: int | None = None,
+    name: str,
+    shape: tuple[int, int, int],
+    input_bits: int,
+    classes: int,
+    stem: int,
+    stages: Sequence[tuple[int, int, int]],
+    *,
+    shortcut: str,
+    weight_bits: tuple[int, ...],
+    activation_bits: tuple[int, ...],
+    pinned: int | None = None,
 ) -> QuantNet:
     """A CIFAR-style residual network.
 
@@ -111,20 +122,52 @@ def residual_network(
             block = f"block{number}"
             code = f"{block}.in"
             nodes.append(RequantNode(f"{block}.requant", (skip,), code, Quantiser(activation_bits)))
-            nodes.append(ConvNode(f"{block}.conv1", (code,), f"{block}.mid", (channels, width), 3, stride=step,
-                                  candidates=weight_bits, quantiser=Quantiser(activation_bits)))
+            nodes.append(
+                ConvNode(
+                    f"{block}.conv1",
+                    (code,),
+                    f"{block}.mid",
+                    (channels, width),
+                    3,
+                    stride=step,
+                    candidates=weight_bits,
+                    quantiser=Quantiser(activation_bits),
+                )
+            )
             if step != 1 or width != channels:
                 if shortcut == "projection":
-                    nodes.append(ConvNode(f"{block}.project", (code,), f"{block}.skip", (channels, width), 1, stride=step,
-                                          candidates=weight_bits, quantiser=Quantiser((SKIP_BITS,), signed=True)))
+                    nodes.append(
+                        ConvNode(
+                            f"{block}.project",
+                            (code,),
+                            f"{block}.skip",
+                            (channels, width),
+                            1,
+                            stride=step,
+                            candidates=weight_bits,
+                            quantiser=Quantiser((SKIP_BITS,), signed=True),
+                        )
+                    )
                 else:
-                    nodes.append(ShortcutANode(f"{block}.shortcut", (skip,), f"{block}.skip", step,
-                                               (width - channels) // 2, width))
+                    nodes.append(
+                        ShortcutANode(f"{block}.shortcut", (skip,), f"{block}.skip", step, (width - channels) // 2, width)
+                    )
                 skip = f"{block}.skip"
-            nodes.append(ConvNode(f"{block}.conv2", (f"{block}.mid", skip), f"{block}.out", (width, width), 3,
-                                  candidates=weight_bits, quantiser=Quantiser((SKIP_BITS,))))
+            nodes.append(
+                ConvNode(
+                    f"{block}.conv2",
+                    (f"{block}.mid", skip),
+                    f"{block}.out",
+                    (width, width),
+                    3,
+                    candidates=weight_bits,
+                    quantiser=Quantiser((SKIP_BITS,)),
+                )
+            )
             skip, channels = f"{block}.out", width
             size = (-(-size[0] // step), -(-size[1] // step))
-    nodes.append(GlobalAveragePoolNode("pool", (skip,), "pool.out", Quantiser(activation_bits if pinned is None else (pinned,))))
+    nodes.append(
+        GlobalAveragePoolNode("pool", (skip,), "pool.out", Quantiser(activation_bits if pinned is None else (pinned,)))
+    )
     nodes.append(LogitsNode("classifier", ("pool.out",), "logits", (channels, classes), 1, edge))
     return QuantNet(name, shape, input_bits, nodes)

@@ -75,7 +75,7 @@ class Quantiser(nn.Module):
         self.choice = Choice(candidates)
         self.signed = signed
         self.clip = nn.Parameter(torch.tensor(6.0))
-        self.register_buffer("peak", torch.zeros(()))
+        self.peak = 0.0
         self.calibrating = False
 
     @property
@@ -103,14 +103,15 @@ class Quantiser(nn.Module):
         if context.mode is Mode.FLOAT:
             value = x if self.signed else F.relu(x)
             if self.calibrating:
-                with torch.no_grad():
-                    self.peak.copy_(torch.maximum(self.peak, torch.quantile(value.abs().flatten()[:100_000], 0.999)))
+                self.peak = max(self.peak, float(torch.quantile(value.detach().abs().flatten()[:100_000], 0.999)))
             return Quantised(value, None, None)
         if self.signed:
             return quantise_signed(x, self.scale(), self.bits)
         if self.choice.bits is None:
             return Quantised(
-                mix_unsigned(x, self.positive_clip(), self.choice.probabilities(context), self.choice.candidates), None, None
+                mix_unsigned(x, self.positive_clip(), self.choice.probabilities(context), self.choice.candidates),
+                None,
+                None,
             )
         return quantise_unsigned(x, self.positive_clip(), self.bits)
 
@@ -137,8 +138,15 @@ class WeightedNode(NetNode):
     """Convolution (also linear: its kernel is the whole map) with searchable weight bits."""
 
     def __init__(
-        self, name: str, inputs: tuple[str, ...], output: str, channels: tuple[int, int], kernel: int,
-        stride: int, padding: int, candidates: tuple[int, ...],
+        self,
+        name: str,
+        inputs: tuple[str, ...],
+        output: str,
+        channels: tuple[int, int],
+        kernel: int,
+        stride: int,
+        padding: int,
+        candidates: tuple[int, ...],
     ) -> None:
         super().__init__(name, inputs, output)
         self.stride, self.padding = stride, padding
@@ -179,10 +187,21 @@ class ConvNode(WeightedNode):
     """Convolution, batch norm, optional skip add, then the output's quantiser (its ReLU is the quantiser's clip at 0)."""
 
     def __init__(
-        self, name: str, inputs: tuple[str, ...], output: str, channels: tuple[int, int], kernel: int, *, stride: int = 1,
-        padding: int | None = None, candidates: tuple[int, ...], quantiser: Quantiser,
+        self,
+        name: str,
+        inputs: tuple[str, ...],
+        output: str,
+        channels: tuple[int, int],
+        kernel: int,
+        *,
+        stride: int = 1,
+        padding: int | None = None,
+        candidates: tuple[int, ...],
+        quantiser: Quantiser,
     ) -> None:
-        super().__init__(name, inputs, output, channels, kernel, stride, kernel // 2 if padding is None else padding, candidates)
+        super().__init__(
+            name, inputs, output, channels, kernel, stride, kernel // 2 if padding is None else padding, candidates
+        )
         self.norm = nn.BatchNorm2d(channels[1])
         self.quantiser = quantiser
 
@@ -209,8 +228,12 @@ class ConvNode(WeightedNode):
         if context.mode is Mode.INTEGER:
             assert acc is not None and scale is not None
             folded = self.fold(scale.detach(), None if skip is None or skip.scale is None else skip.scale.detach())
-            codes = folded.apply(acc.detach(), self.quantiser.lo, self.quantiser.hi,
-                                 None if skip is None or skip.code is None else skip.code.detach())
+            codes = folded.apply(
+                acc.detach(),
+                self.quantiser.lo,
+                self.quantiser.hi,
+                None if skip is None or skip.code is None else skip.code.detach(),
+            )
             return straight_through(codes, out)
         return out
 
@@ -218,8 +241,15 @@ class ConvNode(WeightedNode):
 class LogitsNode(WeightedNode):
     """The classifier: a convolution over the whole map, bias, no rounding."""
 
-    def __init__(self, name: str, inputs: tuple[str, ...], output: str, channels: tuple[int, int], kernel: int,
-                 candidates: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        name: str,
+        inputs: tuple[str, ...],
+        output: str,
+        channels: tuple[int, int],
+        kernel: int,
+        candidates: tuple[int, ...],
+    ) -> None:
         super().__init__(name, inputs, output, channels, kernel, 1, 0, candidates)
         self.bias = nn.Parameter(torch.zeros(channels[1]))
 

@@ -50,8 +50,15 @@ def build_network(recipe: Recipe, data: DataSet) -> QuantNet:
     height, width, channels = data.train.images.shape[1:]
     search = recipe.search
     return residual_network(
-        recipe.model.name, (height, width, channels), data.bits, data.classes, recipe.model.stem, recipe.model.stages,
-        shortcut=recipe.model.shortcut, weight_bits=tuple(search.weight_bits), activation_bits=tuple(search.activation_bits),
+        recipe.model.name,
+        (height, width, channels),
+        data.bits,
+        data.classes,
+        recipe.model.stem,
+        recipe.model.stages,
+        shortcut=recipe.model.shortcut,
+        weight_bits=tuple(search.weight_bits),
+        activation_bits=tuple(search.activation_bits),
         pinned=search.pinned,
     )
 
@@ -59,8 +66,11 @@ def build_network(recipe: Recipe, data: DataSet) -> QuantNet:
 def describe(recipe: Recipe, bits: int = REFERENCE_BITS) -> Network:
     """The integer network of a recipe at uniform bits, untrained: the shapes that engine choice and cost tables need."""
     data = digits()
-    flat = recipe.model_copy(update={"search": recipe.search.model_copy(
-        update={"weight_bits": [bits], "activation_bits": [bits], "pinned": None})})
+    flat = recipe.model_copy(
+        update={
+            "search": recipe.search.model_copy(update={"weight_bits": [bits], "activation_bits": [bits], "pinned": None})
+        }
+    )
     return export(build_network(flat, data), proven=False)
 
 
@@ -75,8 +85,12 @@ def bit_operations(network: Network) -> Table:
     return table
 
 
-def prepare(recipe: Recipe, folder: Path | None = None, cost_model: CostModel | None = None,
-            progress: Callable[..., None] = _silent) -> Run:
+def prepare(
+    recipe: Recipe,
+    folder: Path | None = None,
+    cost_model: CostModel | None = None,
+    progress: Callable[..., None] = _silent,
+) -> Run:
     """Load the data, build the network and its cost table.
 
     Args:
@@ -90,13 +104,13 @@ def prepare(recipe: Recipe, folder: Path | None = None, cost_model: CostModel | 
     if recipe.search.cost == "bitops":
         table = bit_operations(reference)
     elif cost_model is None:
-        raise InputError("The recipe's cost is cycles, which needs an engine; give one, or set search.cost to \"bitops\".")
+        raise InputError('The recipe\'s cost is cycles, which needs an engine; give one, or set search.cost to "bitops".')
     else:
         table = cost_model(reference)
     net = build_network(recipe, data)
     uniform = sum(
-        int(table[node.name][REFERENCE_BITS - 1,
-                             (data.bits if net.source_choice(node) is None else REFERENCE_BITS) - 1]) for node in net.weighted()
+        int(table[node.name][REFERENCE_BITS - 1, (data.bits if net.source_choice(node) is None else REFERENCE_BITS) - 1])
+        for node in net.weighted()
     )
     budget = int(recipe.search.budget * uniform)
     trainer = Trainer(net, recipe, data, table, budget, folder, progress)
@@ -138,8 +152,11 @@ def export_run(run: Run) -> Network:
     agreement = compare(run.net, network, run.data.test.images)
     if not agreement.exact:
         assert agreement.first is not None
-        raise InputError(f"The integer network differs from the trained one, first in tensor '{agreement.first[0]}'"
-                         f" ({agreement.first[1]:.2%} of its codes).", f"network '{network.name}'")
+        raise InputError(
+            f"The integer network differs from the trained one, first in tensor '{agreement.first[0]}'"
+            f" ({agreement.first[1]:.2%} of its codes).",
+            f"network '{network.name}'",
+        )
     if run.folder is not None:
         write_network(network, run.folder / "network")
     return network
@@ -154,13 +171,21 @@ def evaluate(run: Run, network: Network, final_cost: int | None = None) -> dict[
     agreement = compare(run.net, network, test.images)
     integer = golden.accuracy(network, test.images, test.labels)
     metrics: dict[str, Any] = {
-        "method": run.recipe.search.method, "images": len(test),
+        "method": run.recipe.search.method,
+        "images": len(test),
         "float_accuracy": accuracy(float_net, test, Mode.FLOAT),
-        "quantised_accuracy": accuracy(run.net, test, Mode.INTEGER), "integer_accuracy": integer,
-        "agreement": agreement.top1, "logit_agreement": agreement.logits,
-        "bits": [{"layer": name, "weight": weight, "activation": activation} for name, (weight, activation) in state.bits.items()],
-        "cost": run.recipe.search.cost, "budget": run.budget,
-        "expected_cost": state.chosen.get("expected_cost", state.chosen.get("final_table_cost")), **state.chosen,
+        "quantised_accuracy": accuracy(run.net, test, Mode.INTEGER),
+        "integer_accuracy": integer,
+        "agreement": agreement.top1,
+        "logit_agreement": agreement.logits,
+        "bits": [
+            {"layer": name, "weight": weight, "activation": activation}
+            for name, (weight, activation) in state.bits.items()
+        ],
+        "cost": run.recipe.search.cost,
+        "budget": run.budget,
+        "expected_cost": state.chosen.get("expected_cost", state.chosen.get("final_table_cost")),
+        **state.chosen,
         "final_cost": final_cost if final_cost is not None else state.chosen.get("final_table_cost"),
     }
     if run.folder is not None:

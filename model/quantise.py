@@ -40,7 +40,7 @@ class _Round(torch.autograd.Function):
 
 def round_half_up(x: Tensor) -> Tensor:
     """floor(x + 1/2), with a gradient of 1."""
-    result: Tensor = _Round.apply(x)
+    result: Tensor = _Round.apply(x)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -70,7 +70,7 @@ class _Mix(torch.autograd.Function):
 
 def mix(x: Tensor, p: Tensor, bits: Sequence[int]) -> Tensor:
     """The EBS mixture of a tensor in [0, 1], any shape, by probabilities ``p`` over ``bits``."""
-    result: Tensor = _Mix.apply(x, p, tuple(bits))
+    result: Tensor = _Mix.apply(x, p, tuple(bits))  # type: ignore[no-untyped-call]
     return result
 
 

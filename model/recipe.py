@@ -26,7 +26,9 @@ class ModelSection(_Section):
 
     name: Annotated[str, Field(description="name of the network in files and reports", pattern=r"^[\w.-]+$")]
     stem: Annotated[int, Field(ge=1, le=1024, description="channels of the first convolution")]
-    stages: Annotated[list[tuple[int, int, int]], Field(min_length=1, description="[channels, blocks, stride] of each stage")]
+    stages: Annotated[
+        list[tuple[int, int, int]], Field(min_length=1, description="[channels, blocks, stride] of each stage")
+    ]
     shortcut: Annotated[Literal["projection", "a"], Field(description="shortcut where shapes change")] = "projection"
 
 
@@ -36,15 +38,21 @@ class SearchSection(_Section):
     method: Annotated[Literal["ebs-det", "ebs-sto", "uniform"], Field(description="how bits are chosen")] = "ebs-det"
     weight_bits: Annotated[list[Bits], Field(min_length=1, description="candidate weight bits")] = [1, 2, 3, 4, 5]
     activation_bits: Annotated[list[Bits], Field(min_length=1, description="candidate activation bits")] = [1, 2, 3, 4, 5]
-    uniform: Annotated[list[Bits], Field(min_length=2, max_length=2, description="[weight, activation] bits of method uniform")] = [3, 3]
+    uniform: Annotated[
+        list[Bits], Field(min_length=2, max_length=2, description="[weight, activation] bits of method uniform")
+    ] = [3, 3]
     pinned: Annotated[Bits | None, Field(description="weight bits of first and last layer; left out: searched")] = None
     cost: Annotated[Literal["cycles", "bitops"], Field(description="what the budget counts")] = "cycles"
     budget: Annotated[Positive, Field(description="budget as a share of the cost of uniform W4A4")] = 0.6
-    hold_out: Annotated[float, Field(gt=0, lt=0.9, description="share of the training set that trains the strengths")] = 0.33
+    hold_out: Annotated[float, Field(gt=0, lt=0.9, description="share of the training set that trains the strengths")] = (
+        0.33
+    )
     epochs: Annotated[Epochs, Field(description="epochs of the search")] = 20
     strength_rate: Annotated[Positive, Field(description="learning rate of the strengths (Adam)")] = 0.05
     cost_weight: Annotated[float, Field(ge=0, description="weight of the cost term above the budget")] = 2.0
-    temperature: Annotated[list[Positive], Field(min_length=2, max_length=2, description="[first, last] softmax temperature")] = [1.0, 0.2]
+    temperature: Annotated[
+        list[Positive], Field(min_length=2, max_length=2, description="[first, last] softmax temperature")
+    ] = [1.0, 0.2]
 
 
 class TrainSection(_Section):
@@ -87,10 +95,11 @@ def _set(data: dict[str, Any], assignment: str, problems: list[str]) -> None:
         value = text.strip()
     *sections, name = key.strip().split(".")
     for section in sections:
-        data = data.setdefault(section, {})
-        if not isinstance(data, dict):
+        inner = data.setdefault(section, {})
+        if not isinstance(inner, dict):
             problems.append(f"'{key}' is not a setting: '{section}' is no section.")
             return
+        data = inner
     data[name] = value
 
 
@@ -115,7 +124,11 @@ def read_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
         for item in error.errors():
             field = ".".join(str(part) for part in item["loc"])
             shown = "" if item["type"] in ("missing", "extra_forbidden") else f" (it is {item['input']!r:.60})"
-            what = "is not a setting of a recipe" if item["type"] == "extra_forbidden" else item["msg"][:1].lower() + item["msg"][1:]
+            what = (
+                "is not a setting of a recipe"
+                if item["type"] == "extra_forbidden"
+                else item["msg"][:1].lower() + item["msg"][1:]
+            )
             problems.append(f"'{field}': {what}{shown}.")
     if problems:
         raise InputError(problems, str(path))

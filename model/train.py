@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -52,7 +51,13 @@ class Trainer:
     """
 
     def __init__(
-        self, net: QuantNet, recipe: Recipe, data: DataSet, table: Table, budget: int, folder: Path | None,
+        self,
+        net: QuantNet,
+        recipe: Recipe,
+        data: DataSet,
+        table: Table,
+        budget: int,
+        folder: Path | None,
         progress: Progress,
     ) -> None:
         self.net, self.recipe, self.data, self.table, self.budget = net, recipe, data, table, budget
@@ -71,11 +76,21 @@ class Trainer:
         if self.path is None:
             return
         state = self.state
-        checkpoint.save(self.path, {
-            "stage": state.stage, "epoch": state.epoch, "bits": {name: list(pair) for name, pair in state.bits.items()},
-            "history": state.history, "chosen": state.chosen, "net": self.net.state_dict(), "float": self.float_state,
-            "optimisers": [item.state_dict() for item in self.optimisers], "budget": self.budget,
-        }, self.recipe.digest)
+        checkpoint.save(
+            self.path,
+            {
+                "stage": state.stage,
+                "epoch": state.epoch,
+                "bits": {name: list(pair) for name, pair in state.bits.items()},
+                "history": state.history,
+                "chosen": state.chosen,
+                "net": self.net.state_dict(),
+                "float": self.float_state,
+                "optimisers": [item.state_dict() for item in self.optimisers],
+                "budget": self.budget,
+            },
+            self.recipe.digest,
+        )
 
     def resume(self) -> None:
         """Go on from the checkpoint.
@@ -85,8 +100,13 @@ class Trainer:
         """
         assert self.path is not None
         data = checkpoint.load(self.path, self.recipe.digest)
-        self.state = State(data["stage"], data["epoch"], {name: (pair[0], pair[1]) for name, pair in data["bits"].items()},
-                           data["history"], data["chosen"])
+        self.state = State(
+            data["stage"],
+            data["epoch"],
+            {name: (pair[0], pair[1]) for name, pair in data["bits"].items()},
+            data["history"],
+            data["chosen"],
+        )
         try:
             self.net.load_state_dict(data["net"])
         except RuntimeError:
@@ -103,8 +123,12 @@ class Trainer:
     def epochs(self, stage: str) -> int:
         train = self.recipe.train
         searched = self.recipe.search.method != "uniform"
-        return {"float": train.float_epochs, "search": self.recipe.search.epochs if searched else 0,
-                "retrain": train.epochs, "integer": train.integer_epochs}[stage]
+        return {
+            "float": train.float_epochs,
+            "search": self.recipe.search.epochs if searched else 0,
+            "retrain": train.epochs,
+            "integer": train.integer_epochs,
+        }[stage]
 
     def run(self, until: str = STAGES[-1]) -> None:
         """Train up to and including stage ``until``.
@@ -150,7 +174,7 @@ class Trainer:
             self.net(image_tensor(self.data.train.images[:_CALIBRATION_IMAGES]), Context(Mode.FLOAT))
             for quantiser in quantisers:
                 quantiser.calibrating = False
-                quantiser.clip.copy_(quantiser.peak.clamp(min=0.1))
+                quantiser.clip.fill_(max(quantiser.peak, 0.1))
 
     # ---------------------------------------------------------------- bits
     def groups(self, context: Context) -> list[Group]:
@@ -177,8 +201,14 @@ class Trainer:
             for node in self.net.weighted():
                 choice = self.net.source_choice(node)
                 edge = search.pinned is not None and node in (self.net.weighted()[0], self.net.weighted()[-1])
-                bits[node.name] = (search.pinned if edge and search.pinned else w, self.net.input_bits if choice is None else
-                                   k if choice.searchable or len(choice.candidates) > 1 else choice.candidates[0])
+                bits[node.name] = (
+                    search.pinned if edge and search.pinned else w,
+                    self.net.input_bits
+                    if choice is None
+                    else k
+                    if choice.searchable or len(choice.candidates) > 1
+                    else choice.candidates[0],
+                )
             self.state.bits = bits
             self.state.chosen = {"final_table_cost": total_cost(bits, self.table)}
             return
@@ -190,7 +220,8 @@ class Trainer:
         with torch.no_grad():
             expected = float(self._expected_cost(Context(Mode.QUANTISED, search.temperature[1])))
         self.state.chosen = {
-            "expected_cost": expected, "arg_max_cost": total_cost(likely, self.table),
+            "expected_cost": expected,
+            "arg_max_cost": total_cost(likely, self.table),
             "final_table_cost": total_cost(self.state.bits, self.table),
         }
 
@@ -286,7 +317,7 @@ class Trainer:
     def _weight_step(self, images: Tensor, labels: Tensor, context: Context, *, frozen: bool) -> float:
         self.net.train(not frozen)
         loss = F.cross_entropy(self.net(images, context), labels)
-        value = float(loss)
+        value = float(loss.detach())
         if not math.isfinite(value):
             raise InputError(self._blame(images, context), "training")
         for optimiser in self.optimisers:
@@ -314,8 +345,10 @@ class Trainer:
             values = self.net.tensors(images, context)
         names = [node.name for node in self.net if not torch.isfinite(values[node.output].value).all()]
         where = f"first in layer '{names[0]}'" if names else "in the loss itself"
-        return (f"The loss is no longer a number, {where}; the last good checkpoint is kept. Lower train.rate or"
-                " train.quantised_rate.")
+        return (
+            f"The loss is no longer a number, {where}; the last good checkpoint is kept. Lower train.rate or"
+            " train.quantised_rate."
+        )
 
 
 def accuracy(net: QuantNet, split: Split, mode: Mode) -> float:
@@ -323,8 +356,10 @@ def accuracy(net: QuantNet, split: Split, mode: Mode) -> float:
     net.eval()
     with torch.no_grad():
         right = [
-            (net(image_tensor(split.images[at : at + 256]), Context(mode)).argmax(1).numpy() == split.labels[at : at + 256])
+            (
+                net(image_tensor(split.images[at : at + 256]), Context(mode)).argmax(1).numpy()
+                == split.labels[at : at + 256]
+            )
             for at in range(0, len(split), 256)
         ]
     return float(np.mean(np.concatenate(right)))
-

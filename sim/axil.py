@@ -21,9 +21,7 @@ class AxilMaster:
         stall: probability, per cycle, that the master pauses before a handshake: 0 to below 1.
     """
 
-    def __init__(
-        self, dut: Any, prefix: str, clk: Any, *, stall: float = 0.0, seed: int = 1
-    ) -> None:
+    def __init__(self, dut: Any, prefix: str, clk: Any, *, stall: float = 0.0, seed: int = 1) -> None:
         self._edge = RisingEdge(clk)
         self._stall = stall
         self._random = random.Random(seed)

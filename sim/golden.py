@@ -51,7 +51,7 @@ def accumulate(node: Weighted, x: Codes, source: Tensor) -> Codes:
     pads = np.asarray(node.pad_codes, np.int64) if node.pad_codes else 0
     windows = _windows(_pad(x, node.padding, pads), kernel_h, kernel_w, node.stride)
     if node.depthwise:
-        return np.einsum("nyxcij,cij->nyxc", windows, t[..., 0], optimize=False)
+        return np.asarray(np.einsum("nyxcij,cij->nyxc", windows, t[..., 0], optimize=False), np.int64)
     bound = int(np.abs(t).reshape(len(t), -1).sum(axis=1).max()) * max(abs(source.lo), source.hi)
     exact = _exact_type(bound)
     matrix = t.transpose(3, 1, 2, 0).reshape(-1, len(t)).astype(exact)
@@ -61,7 +61,7 @@ def accumulate(node: Weighted, x: Codes, source: Tensor) -> Codes:
 
 def _round(total: Codes, shift: int, out: Tensor) -> Codes:
     """clip(total >> shift, lo, hi), arithmetic shift."""
-    return np.clip(total >> shift, out.lo, out.hi)
+    return np.asarray(np.clip(total >> shift, out.lo, out.hi), np.int64)
 
 
 def evaluate(node: Node, network: Network, values: Mapping[str, Codes]) -> Codes:
@@ -82,7 +82,8 @@ def evaluate(node: Node, network: Network, values: Mapping[str, Codes]) -> Codes
             windows = _windows(_pad(x, node.padding, 0), *node.kernel, node.stride)
             return _round(windows.sum(axis=(4, 5)) * node.mul + node.bias, node.shift, out)
         case MaxPool():
-            return _windows(_pad(x, node.padding, source.lo), node.kernel, node.kernel, node.stride).max(axis=(4, 5))
+            windows = _windows(_pad(x, node.padding, source.lo), node.kernel, node.kernel, node.stride)
+            return np.asarray(windows.max(axis=(4, 5)), np.int64)
         case ShortcutA():
             result = np.zeros((len(x), *out.shape), np.int64)
             result[..., node.before : node.before + x.shape[3]] = x[:, :: node.stride, :: node.stride]
@@ -103,11 +104,12 @@ def run(network: Network, images: NDArray[np.uint8]) -> dict[str, NDArray[np.int
         ValueError: images of another shape, or codes above the input tensor's range.
     """
     source = network.tensors[network.input]
-    if images.shape[1:] != source.shape or images.size and int(images.max()) > source.hi:
+    if images.shape[1:] != source.shape or (images.size and int(images.max()) > source.hi):
         raise ValueError(f"images {images.shape} do not fit the input tensor {source.shape} of {source.bits} bits")
     widest = max(
         node.weight[0].size * int(np.prod(network.tensors[node.output].shape[:2]))
-        for node in network.nodes if isinstance(node, Weighted)
+        for node in network.nodes
+        if isinstance(node, Weighted)
     )
     step = max(1, _BATCH_VALUES // widest)
     parts: dict[str, list[NDArray[np.int32]]] = {name: [] for name in network.tensors}

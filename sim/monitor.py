@@ -29,8 +29,10 @@ class Mismatch:
     found: int
 
     def __str__(self) -> str:
-        return (f"image {self.image}, node '{self.node}', tensor '{self.tensor}', {self.where}:"
-                f" expected {self.expected}, found {self.found}")
+        return (
+            f"image {self.image}, node '{self.node}', tensor '{self.tensor}', {self.where}:"
+            f" expected {self.expected}, found {self.found}"
+        )
 
 
 @dataclass(frozen=True)
@@ -189,8 +191,9 @@ class TensorMonitor:
             if order and (image, at) != (self.images, 0):
                 self._wrong_write(image, "-", "-", what, expected, image * len(order) + at)
         if self.logits_image != self.images:
-            self._wrong_write(self.logits_image, "-", self.schedule.network.output, "images with logits", self.images,
-                              self.logits_image)
+            self._wrong_write(
+                self.logits_image, "-", self.schedule.network.output, "images with logits", self.images, self.logits_image
+            )
         return self.tally
 
     # ---------------------------------------------------------------- comparing
@@ -208,10 +211,16 @@ class TensorMonitor:
         self.tally.wrong_by_tensor[made.name] += len(wrong)
         for position, channel in wrong[: max(self.most - len(self.tally.mismatches), 0)]:
             y, x = divmod(int(position), made.shape[1])
-            self.tally.mismatches.append(Mismatch(
-                image, band.item.name, made.name, f"y {y}, x {x}, channel {int(channel)}",
-                int(expected[position, channel]), int(found[position, channel]),
-            ))
+            self.tally.mismatches.append(
+                Mismatch(
+                    image,
+                    band.item.name,
+                    made.name,
+                    f"y {y}, x {x}, channel {int(channel)}",
+                    int(expected[position, channel]),
+                    int(found[position, channel]),
+                )
+            )
 
     def _wrong_write(self, image: int, node: str, tensor: str, where: str, expected: int, found: int) -> None:
         self.tally.wrong += 1

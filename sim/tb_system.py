@@ -56,7 +56,7 @@ class TB:
 
     async def reset(self) -> None:
         """Clock on, reset for some cycles."""
-        cocotb.start_soon(Clock(self.dut.clk, 2, unit="ns").start())
+        Clock(self.dut.clk, 2, unit="ns").start()
         self.dut.rst.value = 1
         for _ in range(8):
             await RisingEdge(self.dut.clk)
@@ -93,9 +93,15 @@ class TB:
         for index, image in enumerate(self.images):
             self.memory.write(self.image_addr + index * self.image_stride, image.tobytes())
         for name, value in (
-            ("watchdog", 1 << 16), ("program_addr", 0), ("image_addr", self.image_addr),
-            ("image_stride", self.image_stride), ("output_addr", self.output_addr),
-            ("output_stride", self.output_stride), ("image_count", len(self.images)), ("image_planar", 0), ("control", 5),
+            ("watchdog", 1 << 16),
+            ("program_addr", 0),
+            ("image_addr", self.image_addr),
+            ("image_stride", self.image_stride),
+            ("output_addr", self.output_addr),
+            ("output_stride", self.output_stride),
+            ("image_count", len(self.images)),
+            ("image_planar", 0),
+            ("control", 5),
         ):
             await self.axil.write(REGISTER[name], value)
         cocotb.start_soon(self.watch())
@@ -119,15 +125,25 @@ class TB:
 
     async def counters(self) -> dict[str, int]:
         """The engine's own counters after a run."""
-        names = ("images_done", "cycles", "fetch_cycles", "fill_cycles", "issue_cycles", "write_back_cycles",
-                 "read_beats", "write_beats")
+        names = (
+            "images_done",
+            "cycles",
+            "fetch_cycles",
+            "fill_cycles",
+            "issue_cycles",
+            "write_back_cycles",
+            "read_beats",
+            "write_beats",
+        )
         return {name: await self.axil.read(REGISTER[name]) for name in names}
 
     def predictions(self) -> list[int]:
         """Arg-max of the logits in memory, the lowest index of equal ones."""
         classes = self.plan.passes[-1].code.shape[2]
-        rows = [np.frombuffer(self.memory.read(self.output_addr + at * self.output_stride, classes * 4), "<i4")
-                for at in range(len(self.images))]
+        rows = [
+            np.frombuffer(self.memory.read(self.output_addr + at * self.output_stride, classes * 4), "<i4")
+            for at in range(len(self.images))
+        ]
         return [int(row.argmax()) for row in rows]
 
 
@@ -141,9 +157,14 @@ async def whole_network(dut: Any) -> None:
     problem = await tb.run(job["limit"])
     tally = tb.monitor.finish()
     result = {
-        "problem": problem, "tensors": tally.tensors, "wrong": tally.wrong,
-        "mismatches": [str(item) for item in tally.mismatches], "compared": dict(tally.compared),
-        "wrong_by_tensor": dict(tally.wrong_by_tensor), "first_issue": tb.first_issue, "counters": await tb.counters(),
+        "problem": problem,
+        "tensors": tally.tensors,
+        "wrong": tally.wrong,
+        "mismatches": [str(item) for item in tally.mismatches],
+        "compared": dict(tally.compared),
+        "wrong_by_tensor": dict(tally.wrong_by_tensor),
+        "first_issue": tb.first_issue,
+        "counters": await tb.counters(),
         "predictions": [] if problem else tb.predictions(),
     }
     (folder / "result.json").write_text(json.dumps(result))

