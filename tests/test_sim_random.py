@@ -1,0 +1,145 @@
+"""Random networks from network file to RTL: every tensor of every image equals the golden model's, on awkward shapes."""
+
+import json
+
+import numpy as np
+import pytest
+
+from hwgen.board import load_board
+from hwgen.build import generate
+from hwgen.cycles import time_program
+from hwgen.engine import EngineConfig
+from hwgen.errors import InputError
+from hwgen.network import Weighted
+from hwgen.network_check import check
+from hwgen.schedule import schedule
+from sim import bitplanes, golden
+from sim.random_network import FEATURES, random_images, random_network
+from sim.verify import verify
+
+# Small and awkward: one lane row and several, words of 24 to 144 bits, row tiles of 2 to 16 channels, both slot widths.
+SHAPES = {
+    "4x24x4": EngineConfig(rows=4, columns=4, slots=3, slot_channels=8, lane_rows=1, weight_depth=8192, plane_depth=2048,
+                           byte_depth=2048, column_depth=1024),
+    "2x48x8": EngineConfig(rows=2, columns=8, slots=6, slot_channels=8, lane_rows=2, weight_depth=8192, plane_depth=2048,
+                           byte_depth=2048, column_depth=1024),
+    "8x144x4": EngineConfig(rows=8, columns=4, slots=9, lane_rows=4, weight_depth=2048, plane_depth=2048, byte_depth=2048,
+                            column_depth=512),
+    "16x48x8": EngineConfig(rows=16, columns=8, slots=3, lane_rows=2, weight_depth=4096, plane_depth=1024, byte_depth=2048,
+                            column_depth=1024),
+    "4x96x16": EngineConfig(rows=4, columns=16, slots=6, lane_rows=1, weight_depth=4096, plane_depth=1024,
+                            byte_depth=1024, column_depth=1024),
+}  # fmt: skip
+NETWORKS_PER_SHAPE = 7
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_generator_makes_legal_networks_that_use_their_range(seed):
+    network = random_network(seed)
+    assert check(network) == []
+    tensors = golden.run(network, random_images(network, 4, seed))
+    spread = [len(np.unique(codes)) for name, codes in tensors.items() if network.tensors[name].bits > 1]
+    assert max(spread) > 2
+
+
+def test_generator_is_deterministic():
+    one, two = random_network(5), random_network(5)
+    assert [node.name for node in one.nodes] == [node.name for node in two.nodes]
+    for a, b in zip(one.nodes, two.nodes, strict=True):
+        if isinstance(a, Weighted):
+            assert np.array_equal(a.weight, b.weight)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_bit_planes_equal_the_golden_sums(seed):
+    network = random_network(seed)
+    values = {
+        name: codes.astype(np.int64) for name, codes in golden.run(network, random_images(network, 2, seed)).items()
+    }
+    for node in network.nodes:
+        if isinstance(node, Weighted) and node.weight.size * network.tensors[node.output].shape[0] < 4000:
+            x, source = values[node.inputs[0]], network.tensors[node.inputs[0]]
+            assert np.array_equal(bitplanes.accumulate(node, x, source), golden.accumulate(node, x, source)), node.name
+
+
+def fitting(shape, count, start):
+    """The first ``count`` seeds from ``start`` whose network fits the shape."""
+    seeds = []
+    seed = start
+    while len(seeds) < count:
+        try:
+            schedule(random_network(seed), shape)
+            seeds.append(seed)
+        except InputError:
+            pass
+        seed += 1
+    return seeds
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_random_networks_in_rtl(name, tmp_path):
+    shape = SHAPES[name]
+    start = 100 * (1 + list(SHAPES).index(name))
+    for seed in fitting(shape, NETWORKS_PER_SHAPE, start):
+        network = random_network(seed)
+        build = generate(network, shape, load_board("pynq-z2"), tmp_path / f"build-{seed}")
+        result = verify(build.path, images=random_images(network, 3, seed), seed=seed, latency=(1, 90), stall=0.3)
+        told = f"random_network({seed}) on {name}: {result['problem']} {result['first_mismatches'][:3]}"
+        assert not result["problem"] and not result["mismatches"], told
+        assert result["tensors_compared"] >= 3 * len({item.code.name for item in build.schedule.passes if item.planes}), (
+            told
+        )
+        modelled = time_program(build.schedule, images=3)
+        if modelled.cycles_per_image < 3 * build.schedule.image_bytes + 600:
+            continue  # too short to hide the loading of the next image behind slow memory
+        simulated = {layer["name"]: layer["cycles"] for layer in result["layers"]}
+        for layer in modelled.layers:
+            assert abs(layer.cycles - simulated[layer.name]) <= max(8, 0.02 * simulated[layer.name]), (
+                told,
+                layer,
+                simulated,
+            )
+
+
+def test_a_wrong_bit_in_golden_is_found(tmp_path, monkeypatch):
+    shape = SHAPES["4x24x4"]
+    network = random_network(fitting(shape, 1, 100)[0])
+    build = generate(network, shape, load_board("pynq-z2"), tmp_path / "build")
+    right = golden.run
+
+    def wrong(net, images):
+        tensors = right(net, images)
+        name = next(item.planes.name for item in build.schedule.passes if item.planes is not None)
+        tensors[name][1, 0, 0, 0] ^= 1
+        return tensors
+
+    monkeypatch.setattr(golden, "run", wrong)
+    result = verify(build.path, images=random_images(network, 2, 1), junit=tmp_path / "report.xml")
+    assert result["mismatches"] == 1
+    assert "image 1" in result["first_mismatches"][0] and "y 0, x 0, channel 0" in result["first_mismatches"][0]
+    assert 'failures="1"' in (tmp_path / "report.xml").read_text()
+
+
+def test_every_feature_occurs():
+    seen = set()
+    for seed in range(100, 160):
+        for node in random_network(seed).nodes:
+            seen.add(type(node).__name__)
+            if isinstance(node, Weighted):
+                seen |= {"depthwise"} if node.depthwise else set()
+                seen |= {node.encoding.value, f"W{node.weight_bits}"}
+                seen |= {"pad_codes"} if node.pad_codes else set()
+    expected = {
+        "Conv",
+        "Logits",
+        "Requant",
+        "MaxPool",
+        "AvgPool",
+        "ShortcutA",
+        "depthwise",
+        "twos",
+        "bipolar",
+        "pad_codes",
+    }
+    assert expected | {f"W{bits}" for bits in range(1, 9)} <= seen, json.dumps(sorted(seen))
+    assert FEATURES
