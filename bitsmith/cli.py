@@ -64,7 +64,7 @@ def search(
     """Search bits for a network against the engine's own cycles, retrain it, export it."""
     from bitsmith import run
 
-    with sentences():
+    with sentences(f"Interrupted; go on with: bitsmith search {recipe} --out {out_folder} --resume"):
         with bars(quiet) as progress:
             made = run.start(recipe, out_folder, board, engine, overrides, resume=resume, force=force, progress=progress)
             run.train(made)
@@ -94,7 +94,7 @@ def train(
     """Train the stages of a run, or go on with them, without exporting."""
     from bitsmith import run
 
-    with sentences():
+    with sentences(f"Interrupted; go on with: bitsmith train {recipe} --out {out_folder} --resume"):
         with bars(quiet) as progress:
             made = run.start(recipe, out_folder, board, engine, overrides, resume=resume, force=force, progress=progress)
             run.train(made, until)

@@ -52,15 +52,15 @@ def bars(quiet: bool) -> Iterator[Bars]:
 
 
 @contextmanager
-def sentences() -> Iterator[None]:
-    """Turn what users do wrong into sentences and exit codes."""
+def sentences(interrupted: str = "Interrupted; nothing half-written was left.") -> Iterator[None]:
+    """Turn what users do wrong into sentences and exit codes; ``interrupted`` is what Ctrl-C is answered with."""
     try:
         yield
     except InputError as error:
         err.print(str(error), style="red", markup=False, soft_wrap=True)
         raise typer.Exit(EXIT_BAD_INPUT) from None
     except KeyboardInterrupt:
-        err.print("Interrupted; nothing half-written was left.", style="yellow")
+        err.print(interrupted, style="yellow", markup=False, soft_wrap=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
 
 

@@ -94,7 +94,8 @@ def reopen(folder: Path, recipe: Recipe | None = None, progress: Any = _silent) 
             "It is not a run folder: no readable run.json; 'bitsmith search' makes one.", str(folder)
         ) from None
     made = _open(folder, board, read_engine(folder / "engine.json"), recipe or own, progress)
-    made.trainer.resume()
+    if made.trainer.path is not None and (made.trainer.path.exists() or recipe is None):
+        made.trainer.resume()  # a run that was stopped before its first checkpoint starts over
     return made
 
 
