@@ -15,6 +15,7 @@ from importlib.resources import files
 from hwgen.engine import EngineConfig
 
 _DSP_PER_LANE = 4  # bs_lane: two for acc*mul, one for skip, one for the second rounding
+_DSP_ADDRESSES = 11  # products in fill, pool, their windows, and the fetch stage
 # Widths that one half block (RAMB18E1) holds at each depth.
 _HALF_WIDTH = {512: 36, 1024: 18, 2048: 9, 4096: 4, 8192: 2, 16384: 1}
 
@@ -80,4 +81,4 @@ def estimate_area(engine: EngineConfig) -> Area:
         name: round(sum(weights[key] * value for key, value in counts.items()))
         for name, weights in _coefficients().items()
     }
-    return Area(fitted["lut"], fitted["ff"], bram36(engine), _DSP_PER_LANE * engine.lanes + 8)
+    return Area(fitted["lut"], fitted["ff"], bram36(engine), _DSP_PER_LANE * engine.lanes + _DSP_ADDRESSES)
