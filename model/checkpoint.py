@@ -37,9 +37,9 @@ def load(path: Path, recipe: str | None = None) -> dict[str, Any]:
     """
     try:
         data = torch.load(path, weights_only=True, map_location="cpu")
-    except OSError as error:
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise InputError(f"Cannot read it: {error.strerror}; 'bitsmith train' writes it.", str(path)) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, pickle.UnpicklingError):
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, pickle.UnpicklingError):
         raise InputError("It is damaged, cut short, or not a checkpoint of bitsmith.", str(path)) from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise InputError("It is not a checkpoint of this version of bitsmith.", str(path))

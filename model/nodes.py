@@ -214,7 +214,7 @@ class ConvNode(WeightedNode):
     def fold(self, scale: Tensor, skip_scale: Tensor | None) -> Folded:
         """Integers of the network file; ``scale`` is the value of one unit of the sum."""
         gain, offset = self.norm_affine()
-        step = self.quantiser.scale().double()
+        step = self.quantiser.scale().detach().double()
         skip = 0.0 if skip_scale is None else float(skip_scale.double() / step)
         return fold(scale.double() * gain.double() / step, offset.double() / step, skip)
 
@@ -276,7 +276,7 @@ class RequantNode(NetNode):
 
     def fold(self, scale: Tensor) -> Folded:
         """Integers of the network file; ``scale`` is the value of one unit of the skip code."""
-        return fold((scale.double() / self.quantiser.scale().double()).reshape(1), torch.zeros(1))
+        return fold((scale.double() / self.quantiser.scale().detach().double()).reshape(1), torch.zeros(1))
 
     def forward(self, values: Mapping[str, Quantised], context: Context) -> Quantised:
         x = values[self.inputs[0]]
@@ -297,7 +297,7 @@ class GlobalAveragePoolNode(NetNode):
 
     def fold(self, scale: Tensor, pixels: int) -> Folded:
         """Integers of the network file; ``scale`` is the value of one unit of the sum."""
-        return fold((scale.double() / self.quantiser.scale().double() / pixels).reshape(1), torch.zeros(1))
+        return fold((scale.double() / self.quantiser.scale().detach().double() / pixels).reshape(1), torch.zeros(1))
 
     def forward(self, values: Mapping[str, Quantised], context: Context) -> Quantised:
         x = values[self.inputs[0]]

@@ -52,9 +52,9 @@ class _Mix(torch.autograd.Function):
         ctx.save_for_backward(x, p)
         ctx.bits = bits
         total = torch.zeros_like(x)
-        for weight, b in zip(p, bits, strict=True):
+        for weight, b in zip(p.detach().tolist(), bits, strict=True):
             levels = (1 << b) - 1
-            total.add_(torch.floor(x * levels + 0.5), alpha=float(weight) / levels)
+            total.add_(torch.floor(x * levels + 0.5), alpha=weight / levels)
         return total
 
     @staticmethod

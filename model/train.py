@@ -27,6 +27,7 @@ STAGES = ("float", "search", "retrain", "integer")
 Progress = Callable[..., None]
 Table = Mapping[str, NDArray[np.int64]]
 _CALIBRATION_IMAGES = 512
+_GRADIENT_NORM = 5.0
 _WARM_SHARE = 0.2  # of the search epochs train the weights alone
 
 
@@ -288,10 +289,10 @@ class Trainer:
                 group["lr"] = most * max(rate, 0.02)
         warm = stage == "search" and epoch < _WARM_SHARE * total
         held_batches = iter(()) if held is None else self._cycle(held, rng)
-        losses, costs = [], []
+        losses = []
         for images, labels in self._batches(split, rng):
             if held is not None and not warm:
-                costs.append(self._strength_step(*next(held_batches), context))
+                self._strength_step(*next(held_batches), context)
             losses.append(self._weight_step(images, labels, context, frozen=stage == "integer"))
         figures = {"loss": float(np.mean(losses)), "temperature": context.temperature}
         if stage == "search":
@@ -323,12 +324,12 @@ class Trainer:
         for optimiser in self.optimisers:
             optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.net.meta_weights(), 5.0)
+        torch.nn.utils.clip_grad_norm_(self.optimisers[0].param_groups[0]["params"], _GRADIENT_NORM)
         for optimiser in self.optimisers[:2]:
             optimiser.step()
         return value
 
-    def _strength_step(self, images: Tensor, labels: Tensor, context: Context) -> float:
+    def _strength_step(self, images: Tensor, labels: Tensor, context: Context) -> None:
         """One step of the strengths on held-out images: batch-norm statistics and clips stay."""
         self.net.eval()
         cost = self._expected_cost(Context(Mode.QUANTISED, context.temperature))
@@ -338,7 +339,6 @@ class Trainer:
             optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimisers[2].step()
-        return float(cost)
 
     def _blame(self, images: Tensor, context: Context) -> str:
         with torch.no_grad():
