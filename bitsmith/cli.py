@@ -221,6 +221,8 @@ def verify(
         write_json(json, figures)
         if not quiet:
             show_verify(figures)
+            if waves is not None:
+                out.print(f"Waveform: {waves / 'dump.vcd'} (GTKWave, Surfer).")
         if figures["mismatches"] or figures["problem"]:
             raise typer.Exit(EXIT_FAILED)
         next_step(f"bitsmith estimate {build}", quiet)
@@ -271,7 +273,7 @@ def inspect(
 @app.command(epilog="Example:  bitsmith demo --out build/demo")
 def demo(
     out_folder: Annotated[Path, typer.Option("--out", help="Folder to make.")] = Path("build/demo"),
-    images: Annotated[int, typer.Option(help="Test images to simulate.")] = 100,
+    images: Annotated[int | None, typer.Option(help="Test images to simulate; left out: all 360.")] = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:

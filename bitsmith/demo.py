@@ -39,8 +39,8 @@ def cycles_agree(modelled: list[dict[str, Any]], simulated: dict[str, float]) ->
     return layers and abs(sum(row["cycles"] for row in modelled) - total) <= _CYCLE_SHARE * total
 
 
-def run_demo(folder: Path, images: int, *, force: bool, quiet: bool) -> bool:
-    """Run everything into ``folder``; whether every check held.
+def run_demo(folder: Path, images: int | None, *, force: bool, quiet: bool) -> bool:
+    """Run everything into ``folder``, ``images`` test images (None: all) through the RTL; whether every check held.
 
     Raises:
         InputError: the folder exists and ``force`` is not set.
@@ -91,13 +91,13 @@ def _show(
     out.print()
     out.print(
         table(
-            f"Accuracy on {search['images']} test images (RTL: the first {checked['images']})",
-            ["network", "all", f"first {checked['images']}"],
+            f"Accuracy on {'the same ' if checked['images'] == search['images'] else ''}{search['images']} test images",
+            ["network", "accuracy"],
             [
-                ["float", percent(search["float_accuracy"]), "-"],
-                ["quantised", percent(search["quantised_accuracy"]), "-"],
-                ["integer (golden)", percent(search["integer_accuracy"]), percent(checked["golden_accuracy"])],
-                ["RTL, simulated", "-", percent(checked["accuracy"])],
+                ["float", percent(search["float_accuracy"])],
+                ["quantised", percent(search["quantised_accuracy"])],
+                ["integer (golden model)", percent(search["integer_accuracy"])],
+                [f"RTL, simulated ({checked['images']})", percent(checked["accuracy"])],
             ],
         )
     )

@@ -21,3 +21,31 @@ def test_tokens(tmp_path: Path, bits: int) -> None:
 @pytest.mark.parametrize(("width", "parts", "bits"), [(24, 3, 12), (40, 1, 16)])
 def test_dot_unit(tmp_path: Path, width: int, parts: int, bits: int) -> None:
     simulate(tmp_path, "bs_dot_unit", ["bs_dot_unit"], "tb_dot_unit", {"D_K": width, "PARTS": parts, "ACC_BITS": bits})
+
+
+@pytest.mark.parametrize(("rows", "columns", "width", "lanes"), [(4, 4, 24, 2), (3, 8, 40, 1)])
+def test_array(tmp_path: Path, rows: int, columns: int, width: int, lanes: int) -> None:
+    parameters = {"D_M": rows, "D_N": columns, "D_K": width, "PARTS": 2, "LANE_ROWS": lanes, "ACC_BITS": 16}
+    simulate(tmp_path, "bs_array", ["bs_dot_unit", "bs_array"], "tb_array", parameters)
+
+
+@pytest.mark.parametrize("bits", [28, 14])
+def test_lane(tmp_path: Path, bits: int) -> None:
+    simulate(tmp_path, "bs_lane", ["bs_lane"], "tb_lane", {"ACC_BITS": bits})
+
+
+@pytest.mark.parametrize("columns", [16, 4])
+def test_walker(tmp_path: Path, columns: int) -> None:
+    simulate(tmp_path, "bs_walker", ["bs_walker"], "tb_walker", {"D_N": columns})
+
+
+@pytest.mark.parametrize(("rows", "columns", "lanes", "chunks"), [(8, 4, 2, 2), (4, 8, 4, 3)])
+def test_packer(tmp_path: Path, rows: int, columns: int, lanes: int, chunks: int) -> None:
+    parameters = {"D_M": rows, "D_N": columns, "LANE_ROWS": lanes, "ROWS_G": chunks, "ROW_BITS": 6}
+    simulate(tmp_path, "bs_packer", ["bs_packer"], "tb_packer", parameters)
+
+
+@pytest.mark.parametrize(("columns", "bits", "taps"), [(8, 5, 3), (4, 8, 1)])
+def test_window(tmp_path: Path, columns: int, bits: int, taps: int) -> None:
+    parameters = {"D_N": columns, "BITS": bits, "TAPS": taps, "ADDR_BITS": 7}
+    simulate(tmp_path, "bs_window", ["bs_window"], "tb_window", parameters)
