@@ -1,0 +1,356 @@
+"""The command line: help, exit codes, sentences, and a small network all the way through it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import networks
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from bitsmith.cli import app
+from hwgen.build import read_build
+from hwgen.cycles import time_program
+from hwgen.engine import EngineConfig, write_engine
+from hwgen.errors import InputError
+from hwgen.network_file import read_network, write_network
+from model.train import Trainer
+from sim import golden
+
+COMMANDS = sorted(command.name for command in typer.main.get_command(app).commands.values())  # type: ignore[attr-defined]
+ENGINE = EngineConfig(
+    rows=4, columns=4, slots=3, slot_channels=8, lane_rows=1, weight_depth=1024, plane_depth=512, byte_depth=512,
+    column_depth=512,
+)  # fmt: skip
+RECIPE = """
+[model]
+name = "small"
+stem = 4
+stages = [[8, 1, 2]]
+
+[search]
+cost = "bitops"
+weight_bits = [1, 3]
+activation_bits = [2, 3]
+epochs = 1
+
+[train]
+batch = 256
+float_epochs = 2
+epochs = 1
+integer_epochs = 1
+"""
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
+
+
+def fails(code: int, *arguments: object) -> str:
+    """What the command says on standard error; it must end with ``code`` and show no traceback."""
+    result = call(*arguments)
+    assert result.exit_code == code, result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert "Traceback" not in result.output
+    return str(result.stderr)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``net/``, ``engine.json`` and ``build/`` made by the command line."""
+    folder = tmp_path_factory.mktemp("made")
+    write_network(networks.tiny(), folder / "net")
+    write_engine(ENGINE, folder / "engine.json")
+    result = call("generate", folder / "net", "--out", folder / "build", "--json", folder / "generate.json")
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    (tmp_path / "small.toml").write_text(RECIPE)
+    return tmp_path / "small.toml"
+
+
+# -------------------------------------------------------------------------------- help
+def test_the_commands() -> None:
+    assert COMMANDS == ["demo", "estimate", "evaluate", "export", "generate", "inspect", "search", "train", "verify"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_an_example(command: str) -> None:
+    result = call(command, "--help")
+    assert result.exit_code == 0
+    assert f"Example:  bitsmith {command} " in result.output
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_examples_parse(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The words of each example are options and arguments that the command has."""
+    inner: Any = typer.main.get_command(app).commands[command]  # type: ignore[attr-defined]
+    words = inner.epilog.removeprefix("Example:").split()
+    assert words[:2] == ["bitsmith", command]
+    monkeypatch.chdir(tmp_path)
+    with inner.make_context(command, words[2:]) as context:
+        assert not context.args
+        given = [str(value) for value in context.params.values()]
+    assert all(word in given for word in words[2:] if not word.startswith("-"))
+
+
+def test_no_command_lists_them() -> None:
+    output = call().output
+    assert all(command in output for command in COMMANDS)
+
+
+# -------------------------------------------------------------------------------- bad input
+@pytest.mark.parametrize("command", ["verify", "estimate", "inspect", "export", "evaluate"])
+def test_a_missing_folder_is_a_sentence(command: str, tmp_path: Path) -> None:
+    path = tmp_path / "nowhere"
+    said = fails(2, command, path)
+    assert str(path) in said and said.rstrip().endswith(".")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_generate_without_a_network(tmp_path: Path) -> None:
+    said = fails(2, "generate", tmp_path / "nowhere", "--out", tmp_path / "build")
+    assert "Cannot read it: No such file or directory." in said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["search", "train"])
+def test_training_without_a_recipe(command: str, tmp_path: Path) -> None:
+    assert "Cannot read it" in fails(2, command, tmp_path / "none.toml", "--out", tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["search", "train"])
+def test_bad_overrides_are_all_reported(command: str, recipe: Path) -> None:
+    out = recipe.parent / "run"
+    said = fails(
+        2, command, recipe, "--out", out, "--set", "train.batch=1", "--set", "model.depth=3", "--set", "search.budget=-1"
+    )
+    assert all(name in said for name in ("'train.batch'", "'model.depth'", "'search.budget'"))
+    assert not out.exists()
+
+
+def test_an_unknown_stage(recipe: Path) -> None:
+    said = fails(2, "train", recipe, "--out", recipe.parent / "run", "--until", "lunch", "--engine", "none.json")
+    assert "none.json" in said
+    write_engine(ENGINE, recipe.parent / "engine.json")
+    said = fails(
+        2, "train", recipe, "--out", recipe.parent / "run", "--until", "lunch", "--engine", recipe.parent / "engine.json"
+    )
+    assert "no stage 'lunch'" in said and "float, search, retrain, integer" in said
+
+
+def test_unknown_options_and_boards(made: Path) -> None:
+    assert call("verify", made / "build", "--imagess", "3").exit_code == 2
+    assert call("cook").exit_code == 2
+    said = fails(2, "generate", made / "net", "--out", made / "other", "--board", "zc999")
+    assert "no board 'zc999'" in said and "pynq-z2" in said
+    assert not (made / "other").exists()
+
+
+def test_an_existing_output_needs_force(made: Path, recipe: Path) -> None:
+    before = (made / "build" / "build.json").stat().st_mtime_ns
+    said = fails(2, "generate", made / "net", "--out", made / "build")
+    assert str(made / "build") in said and "--force" in said
+    assert (made / "build" / "build.json").stat().st_mtime_ns == before
+    run = recipe.parent / "run"
+    run.mkdir()
+    (run / "precious").write_text("keep")
+    for arguments in (["search", recipe, "--out", run], ["train", recipe, "--out", run], ["demo", "--out", run]):
+        assert "--force" in fails(2, *arguments)
+    assert (run / "precious").read_text() == "keep"
+
+
+def test_force_replaces_a_build(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "build", tmp_path / "build")
+    (tmp_path / "build" / "leftover").write_text("old")
+    arguments = ["generate", made / "net", "--out", tmp_path / "build", "--force", "--quiet"]
+    result = call(*arguments)
+    assert result.exit_code == 0 and result.output == ""
+    assert not (tmp_path / "build" / "leftover").exists()
+    assert (tmp_path / "build" / "program.bin").read_bytes() == (made / "build" / "program.bin").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("images", "part"),
+    [
+        ("0", "at least 1"),
+        ("4", "holds 3 samples"),
+        ("minus", "neither a number nor a file"),
+        ("-1", "neither a number nor a file"),
+    ],
+)
+def test_impossible_image_counts(made: Path, images: str, part: str) -> None:
+    assert part in fails(2, "verify", made / "build", f"--images={images}")
+
+
+def test_bad_image_files(made: Path, tmp_path: Path) -> None:
+    path = tmp_path / "images.npy"
+    for array in (np.zeros((2, 6, 6, 1), np.uint8), np.zeros((2, 6, 6, 3)), np.zeros((0, 6, 6, 3), np.uint8)):
+        np.save(path, array)
+        assert str(path) in fails(2, "verify", made / "build", "--images", path)
+    path.write_bytes(b"no array")
+    assert "not a readable .npy" in fails(2, "verify", made / "build", "--images", path)
+
+
+# -------------------------------------------------------------------------------- from network to RTL
+def test_generate_takes_the_engine_beside_the_network(made: Path) -> None:
+    figures = json.loads((made / "generate.json").read_text())
+    assert figures["engine"] == ENGINE.name
+    assert [row["name"] for row in figures["layers"]] == ["stem", "inner", "join", "mean", "fc"]
+    assert read_build(made / "build").engine == ENGINE
+
+
+def test_generate_says_what_to_type_next(made: Path, tmp_path: Path) -> None:
+    result = call("generate", made / "net", "--out", tmp_path / "build", "--engine", made / "engine.json")
+    assert result.exit_code == 0
+    assert f"Next: bitsmith verify {tmp_path / 'build'}" in result.stdout
+
+
+def test_generate_chooses_an_engine(made: Path, tmp_path: Path) -> None:
+    result = call("generate", made / "net", "--out", tmp_path / "build", "--engine", "auto")
+    assert result.exit_code == 0, result.output
+    assert "fastest engines that fit" in result.stdout
+    build = read_build(tmp_path / "build")
+    assert build.engine != ENGINE and build.engine.name in result.stdout
+
+
+@pytest.mark.parametrize("what", ["net", "build", "engine.json", "build/program.bin", "."])
+def test_inspect(made: Path, what: str, tmp_path: Path) -> None:
+    shutil.copytree(made / "net", tmp_path / "run" / "network")
+    path = tmp_path / "run" if what == "." else made / what
+    result = call("inspect", path, "--json", tmp_path / "inspect.json")
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "inspect.json").read_text())["description"].strip() == result.stdout.strip()
+    expected = {
+        "net": ["Network 'tiny'", "stem", "shortcuta"],
+        "build": ["Network 'tiny'", f"Engine {ENGINE.name}", "Memory map", "load_image", "conv_out"],
+        "engine.json": [f"Engine {ENGINE.name}", "PLANE_DEPTH"],
+        "build/program.bin": [f"Program for engine {ENGINE.hash:08x}", "load_weights", "pool"],
+        ".": ["Network 'tiny'"],
+    }
+    assert all(part in result.stdout for part in expected[what])
+
+
+def test_inspect_of_a_damaged_program(made: Path, tmp_path: Path) -> None:
+    path = tmp_path / "program.bin"
+    path.write_bytes((made / "build" / "program.bin").read_bytes()[:200])
+    assert "truncated or edited" in fails(2, "inspect", path)
+
+
+def test_estimate_fast(made: Path) -> None:
+    result = call("estimate", made / "build", "--fast", "--quiet", "--json", "-")
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.stdout)
+    assert figures["source"] == "model" and figures["engine"] == ENGINE.name
+    assert figures["engine_hash"] == f"{ENGINE.hash:08x}"
+    cycles = time_program(read_build(made / "build").schedule).cycles_per_image
+    assert figures["cycles_per_image"] == cycles == sum(layer["cycles"] for layer in figures["layers"])
+    assert figures["fps"] == pytest.approx(figures["clock_mhz"] * 1e6 / cycles)
+    assert all(figures[name] > 0 for name in ("lut", "ff", "bram36", "dsp"))
+    shown = call("estimate", made / "build", "--fast").stdout
+    assert f"{cycles} cycles per image" in shown and "fitted model" in shown
+
+
+def test_verify(made: Path, tmp_path: Path) -> None:
+    result = call("verify", made / "build", "--json", tmp_path / "v.json", "--junit", tmp_path / "v.xml")
+    assert result.exit_code == 0, result.output
+    assert "0 mismatches" in result.stdout
+    figures = json.loads((tmp_path / "v.json").read_text())
+    assert figures["images"] == 3 and figures["mismatches"] == 0 and figures["problem"] == ""
+    network = read_network(made / "net")
+    assert network.samples is not None
+    assert figures["predictions"] == golden.classify(network, network.samples.images).tolist()
+    assert figures["accuracy"] == figures["golden_accuracy"]
+    suite = ElementTree.parse(tmp_path / "v.xml").getroot()
+    assert suite.get("failures") == "0"
+    assert {"run", "stem.out", "logits"} & {case.get("name") for case in suite} >= {"run", "logits"}
+
+
+def test_verify_of_given_images(made: Path, tmp_path: Path) -> None:
+    images = np.random.default_rng(5).integers(0, 256, (2, 6, 6, 3), np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    result = call("verify", made / "build", "--images", tmp_path / "images.npy", "--json", tmp_path / "v.json")
+    assert result.exit_code == 0, result.output
+    assert "no labels, no accuracy" in result.stdout
+    figures = json.loads((tmp_path / "v.json").read_text())
+    assert figures["accuracy"] is None
+    assert figures["predictions"] == golden.classify(read_network(made / "net"), images).tolist()
+
+
+def test_a_wrong_code_makes_verify_fail(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = golden.run
+
+    def wrong(*arguments: Any) -> Any:
+        tensors = right(*arguments)
+        tensors["logits"][1, 0, 0, 3] ^= 1
+        return tensors
+
+    monkeypatch.setattr(golden, "run", wrong)
+    result = call("verify", made / "build", "--json", tmp_path / "v.json", "--junit", tmp_path / "v.xml")
+    assert result.exit_code == 1, result.output
+    assert "1 mismatches" in result.stdout and "'logits'" in result.stdout
+    assert json.loads((tmp_path / "v.json").read_text())["mismatches"] == 1
+    assert ElementTree.parse(tmp_path / "v.xml").getroot().get("failures") == "1"
+
+
+def test_an_edited_weight_is_refused(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "build", tmp_path / "build")
+    file = tmp_path / "build" / "program.bin"
+    image = bytearray(file.read_bytes())
+    image[-len(read_build(made / "build").schedule.program.data)] ^= 1
+    file.write_bytes(bytes(image))
+    with pytest.raises(InputError, match=r"program\.bin was changed"):
+        read_build(tmp_path / "build")
+    for command in ("verify", "estimate", "inspect"):
+        assert "program.bin was changed" in fails(2, command, tmp_path / "build")
+
+
+# -------------------------------------------------------------------------------- training
+def test_ctrl_c_leaves_a_run_that_goes_on(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run stopped in its second float epoch says how to go on, and ends as the run that was never stopped."""
+    write_engine(ENGINE, recipe.parent / "engine.json")
+    run, whole = recipe.parent / "run", recipe.parent / "whole"
+    options = ["--engine", recipe.parent / "engine.json", "--quiet"]
+    epoch = Trainer._epoch
+
+    def interrupted(self: Trainer, stage: str, number: int, total: int) -> dict[str, float]:
+        if (stage, number) == ("float", 1):
+            raise KeyboardInterrupt
+        return epoch(self, stage, number, total)
+
+    monkeypatch.setattr(Trainer, "_epoch", interrupted)
+    said = fails(130, "train", recipe, "--out", run, *options)
+    assert f"bitsmith train {recipe} --out {run} --resume" in said
+    assert sorted(path.name for path in run.iterdir()) == ["checkpoint.pt", "engine.json", "run.json"]
+    monkeypatch.undo()
+    assert "stopped in stage 'float'" in fails(2, "export", run)
+    for arguments in (["train", recipe, "--out", run, "--resume"], ["train", recipe, "--out", whole]):
+        result = call(*arguments, *options)
+        assert result.exit_code == 0, result.output
+    assert (run / "curves.csv").read_bytes() == (whole / "curves.csv").read_bytes()
+    for folder in (run, whole):
+        result = call("export", folder)
+        assert result.exit_code == 0, result.output
+        assert f"Next: bitsmith evaluate {folder}" in result.stdout
+    for name in ("network.json", "tensors.npz", "samples.npz"):
+        assert (run / "network" / name).read_bytes() == (whole / "network" / name).read_bytes(), name
+    result = call("evaluate", run, "--json", "-", "--quiet")
+    assert result.exit_code == 0, result.output
+    metrics = json.loads(result.stdout)
+    assert metrics["logit_agreement"] == 1 and metrics["final_table_cost"] <= metrics["budget"]
+    assert {row["weight"] for row in metrics["bits"]} <= {1, 3}
+    changed = recipe.read_text().replace("float_epochs = 2", "float_epochs = 3")
+    recipe.write_text(changed)
+    assert "belongs to another recipe" in fails(2, "train", recipe, "--out", run, "--resume", *options)
+    (run / "checkpoint.pt").write_bytes((run / "checkpoint.pt").read_bytes()[:1000])
+    assert "damaged, cut short" in fails(2, "export", run)
