@@ -49,3 +49,21 @@ def test_packer(tmp_path: Path, rows: int, columns: int, lanes: int, chunks: int
 def test_window(tmp_path: Path, columns: int, bits: int, taps: int) -> None:
     parameters = {"D_N": columns, "BITS": bits, "TAPS": taps, "ADDR_BITS": 7}
     simulate(tmp_path, "bs_window", ["bs_window"], "tb_window", parameters)
+
+
+@pytest.mark.parametrize(("slots", "chunks"), [(9, 2), (3, 1)])
+def test_issue(tmp_path: Path, slots: int, chunks: int) -> None:
+    parameters = {"SLOTS": slots, "ROWS_G": chunks, "WEIGHT_DEPTH": 1024, "COLUMN_DEPTH": 512}
+    simulate(tmp_path, "bs_issue", ["bs_issue"], "tb_issue", parameters)
+
+
+@pytest.mark.parametrize(("columns", "slots", "group"), [(4, 9, 8), (8, 3, 16)])
+def test_fill(tmp_path: Path, columns: int, slots: int, group: int) -> None:
+    parameters = {"D_N": columns, "SLOTS": slots, "G": group, "PLANE_DEPTH": 1024, "COLUMN_DEPTH": 128}
+    simulate(tmp_path, "bs_fill", ["bs_walker", "bs_window", "bs_fill"], "tb_fill", parameters)
+
+
+@pytest.mark.parametrize(("rows", "columns", "lanes"), [(4, 4, 2), (2, 8, 1)])
+def test_pool(tmp_path: Path, rows: int, columns: int, lanes: int) -> None:
+    parameters = {"D_M": rows, "D_N": columns, "LANE_ROWS": lanes, "BYTE_DEPTH": 128}
+    simulate(tmp_path, "bs_pool", ["bs_walker", "bs_window", "bs_pool"], "tb_pool", parameters)

@@ -1,0 +1,211 @@
+"""cocotb tests of bs_fill: the column words and their counts against im2col written out."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import cocotb
+from cocotb.triggers import FallingEdge, RisingEdge
+from core_bench import Banks, unpack
+from shell_bench import parameters, reset
+
+from hwgen import isa
+from hwgen.program import Instruction
+
+
+def slots_of_words(instruction: Instruction) -> list[list[list[tuple[int, int, int, int]]]]:
+    """Slots (plane, group, ky, kx) in their order, cut where a new word must begin: one list per such stretch."""
+    get = instruction.values
+    taps = [(ky, kx) for ky in range(get["kernel_h"]) for kx in range(get["kernel_w"])]
+    stretches: list[list[tuple[int, int, int, int]]] = []
+    planes = list(reversed(range(get["in_bits"])))
+    if get["packed_words"]:
+        for significance in reversed(range(get["weight_bits"] + get["in_bits"] - 1)):
+            own = [plane for plane in planes if 0 <= significance - plane < get["weight_bits"]]
+            stretches.append([(plane, group, *tap) for plane in own for group in range(get["in_groups"]) for tap in taps])
+    else:
+        for plane in planes:
+            by_group = [[(plane, group, *tap) for tap in taps] for group in range(get["in_groups"])]
+            stretches += by_group if get["depthwise"] else [[slot for part in by_group for slot in part]]
+    slots = parameters()["SLOTS"]
+    return [
+        [stretch[start : start + slots] for start in range(0, len(stretch), slots)] for stretch in stretches
+    ]  # fmt: skip
+
+
+def draw(rng: random.Random, values: dict[str, int]) -> Instruction:
+    """A conv instruction whose words fit half of the column buffer and whose source fits the plane buffer."""
+    columns, depth = values["D_N"], values["PLANE_DEPTH"]
+    while True:
+        kernel_h, kernel_w = rng.choice([(1, 1), (3, 3), (5, 5), (1, 7), (2, 4), (rng.randint(1, 4), rng.randint(1, 8))])
+        stride, pad = rng.choice([1, 1, 2, 2, 3]), rng.randint(0, 3)
+        width, height = rng.randint(1, 2 * columns), rng.randint(1, 9)
+        if min(width - kernel_w, height - kernel_h) + 2 * pad < 0:
+            continue
+        out_width, out_height = (width + 2 * pad - kernel_w) // stride + 1, (height + 2 * pad - kernel_h) // stride + 1
+        all_tiles = -(-out_width * out_height // columns)
+        start = rng.randrange(all_tiles)
+        start_y, start_x = divmod(start * columns, out_width)
+        bits, groups, pitch = rng.randint(1, 8), rng.randint(1, 3), -(-width * height // columns) + rng.randrange(3)
+        rows = pitch * bits * groups
+        if rows + 2 > depth:
+            continue
+        packed = rng.random() < 0.4
+        made = Instruction.make(
+            "conv", layer=rng.randrange(256), tiles=rng.randint(1, min(3, all_tiles - start)), in_bits=bits,
+            in_base=rng.randrange(depth - rows), in_pitch=pitch, in_width=width, in_height=height, kernel_h=kernel_h,
+            kernel_w=kernel_w, stride=stride, pad=pad, out_width=out_width, out_height=out_height, start_x=start_x,
+            start_y=start_y, in_groups=groups, last_channels=rng.randint(1, values["G"]), pad_full=rng.getrandbits(8),
+            pad_planes=rng.getrandbits(8 * isa.PAD_PLANE_BITS), weight_bits=rng.randint(1, 9), row_tiles=1,
+            packed_words=int(packed), depthwise=int(not packed and rng.random() < 0.3), wait_fetch=rng.randint(0, 3),
+            wait_fetch_first=rng.randint(0, 3), wait_write_back=rng.randint(0, 3),
+            wait_write_back_first=rng.randint(0, 3), post_fetch=rng.getrandbits(1), post_write_back=rng.getrandbits(1),
+        )  # fmt: skip
+        if sum(len(stretch) for stretch in slots_of_words(made)) <= min(40, values["COLUMN_DEPTH"] // 2):
+            return made
+
+
+class TB:
+    """Plays the plane buffer, the column buffer, the token counters and issue."""
+
+    def __init__(self, dut: Any, seed: int, stall: float) -> None:
+        self.dut, self.rng, self.stall = dut, random.Random(seed), stall
+        values = self.values = parameters()
+        self.half = values["COLUMN_DEPTH"] // 2
+        self.rows = [
+            [self.rng.getrandbits(values["G"]) for _ in range(values["PLANE_DEPTH"])] for _ in range(values["D_N"])
+        ]
+        bits = (values["PLANE_DEPTH"] - 1).bit_length()
+        self.banks, self.halo = Banks(self.rows, values["G"], bits), Banks(self.rows, values["G"], bits)
+        self.words: list[list[int | None]] = [[None] * values["D_N"] for _ in range(2 * self.half)]
+        self.counts: list[list[int | None]] = [[None] * values["D_N"] for _ in range(2 * self.half)]
+        self.tokens = {"fetch": 0, "write_back": 0}
+        self.tiles = 0
+
+    def expected(self, instruction: Instruction, tile: int) -> dict[int, list[int]]:
+        """Per column of the tile that exists, its words."""
+        get, values = instruction.values, self.values
+        columns, channels = values["D_N"], values["G"]
+        found = {}
+        for column in range(columns):
+            position = get["start_y"] * get["out_width"] + get["start_x"] + tile * columns + column
+            oy, ox = divmod(position, get["out_width"])
+            if oy >= get["out_height"]:
+                continue
+            words = []
+            for stretch in slots_of_words(instruction):
+                for word in stretch:
+                    total = 0
+                    for index, (plane, group, ky, kx) in enumerate(word):
+                        y, x = oy * get["stride"] + ky - get["pad"], ox * get["stride"] + kx - get["pad"]
+                        last = group == get["in_groups"] - 1
+                        if 0 <= y < get["in_height"] and 0 <= x < get["in_width"]:
+                            row, bank = divmod(y * get["in_width"] + x, columns)
+                            row += get["in_base"] + (group * get["in_bits"] + plane) * get["in_pitch"]
+                            value = self.rows[bank][row] & ((1 << (get["last_channels"] if last else channels)) - 1)
+                        elif last:
+                            value = get["pad_planes"] >> isa.PAD_PLANE_BITS * plane & ((1 << channels) - 1)
+                        else:
+                            value = ((1 << channels) - 1) * (get["pad_full"] >> plane & 1)
+                        total |= value << index * channels
+                    words.append(total)
+            found[column] = words
+        return found
+
+    def check_tile(self, instruction: Instruction, tile: int) -> None:
+        base = self.tiles % 2 * self.half
+        for column, words in self.expected(instruction, tile).items():
+            for index, word in enumerate(words):
+                where = (instruction.text(), tile, column, index)
+                assert self.words[base + index][column] == word, where
+                assert self.counts[base + index][column] == word.bit_count(), where
+        for row in range(base, base + self.half):
+            used = sum(word is not None for word in self.words[row])
+            wanted = self.expected(instruction, tile) if row == base else None
+            assert wanted is None or used == len(wanted), "a column beyond the map was written"
+            self.words[row] = [None] * self.values["D_N"]
+            self.counts[row] = [None] * self.values["D_N"]
+
+    async def run(self, program: list[tuple[Instruction, int]]) -> None:
+        dut, rng, values = self.dut, self.rng, self.values
+        quiet = (
+            "instr_valid_i", "enough_fetch_i", "enough_write_back_i", "issue_ready_i", "tile_released_i", "bank_data_i",
+            "halo_data_i", "instr_i", "first_image_i",
+        )  # fmt: skip
+        await reset(dut, quiet)
+        waiting = list(program)
+        running: list[tuple[Instruction, int]] = []  # taken instructions and their tiles that are complete
+        released = cycles = 0
+        count_bits = (values["SLOTS"] * values["G"]).bit_length()
+        while waiting or running:
+            cycles += 1
+            assert cycles < 100_000, "fill does not come to an end"
+            offer = bool(waiting) and rng.random() >= self.stall
+            if waiting:
+                dut.instr_i.value = int.from_bytes(waiting[0][0].encode(), "little")
+                dut.first_image_i.value = waiting[0][1]
+            dut.instr_valid_i.value = int(offer)
+            ready = rng.random() >= self.stall
+            dut.issue_ready_i.value = int(ready)
+            release = released < self.tiles and rng.random() < (0.02 if self.stall else 0.5)
+            dut.tile_released_i.value = int(release)
+            needs = {}
+            await FallingEdge(dut.clk)
+            for name in self.tokens:
+                self.tokens[name] += int(self.tokens[name] < 6 and rng.random() < 0.2)
+                needs[name] = int(getattr(dut, f"need_{name}_o").value)
+                getattr(dut, f"enough_{name}_i").value = int(self.tokens[name] >= needs[name])
+            await RisingEdge(dut.clk)
+            taken = bool(int(dut.take_o.value))
+            assert taken == (offer and bool(int(dut.instr_ready_o.value)))
+            if taken:
+                assert ready
+                instruction, first = waiting.pop(0)
+                for name, need in needs.items():
+                    assert need == instruction[f"wait_{name}_first" if first else f"wait_{name}"]
+                    assert self.tokens[name] >= need
+                    self.tokens[name] -= need
+                running.append((instruction, 0))
+            for kind, store, bits in (
+                ("column", self.words, values["SLOTS"] * values["G"]), ("count", self.counts, count_bits),
+            ):  # fmt: skip
+                enable = int(getattr(dut, f"{kind}_we_o").value)
+                if enable:
+                    row = int(getattr(dut, f"{kind}_addr_o").value)
+                    # The tile that is being filled; the words of the next may overtake the last counts of this one.
+                    assert row // self.half in (self.tiles % 2, (self.tiles + 1) % 2)
+                    if row // self.half == (self.tiles + 1) % 2:
+                        assert self.tiles - released < 1 + int(kind == "column" and bool(int(dut.tile_filled_o.value)))
+                    data = unpack(int(getattr(dut, f"{kind}_data_o").value), bits, values["D_N"])
+                    for column in range(values["D_N"]):
+                        if enable >> column & 1:
+                            store[row][column] = data[column]
+            posts = {name: int(getattr(dut, f"post_{name}_o").value) for name in self.tokens}
+            if int(dut.tile_filled_o.value):
+                instruction, tile = running[0]
+                self.check_tile(instruction, tile)
+                self.tiles += 1
+                end = tile == instruction["tiles"] - 1
+                running[0] = instruction, tile + 1
+                assert posts == {name: instruction[f"post_{name}"] * int(end) for name in self.tokens}
+                if end:
+                    running.pop(0)
+            else:
+                assert not any(posts.values())
+            if running:
+                assert not int(dut.idle_o.value) or taken
+            released += int(release)
+            assert self.tiles - released <= 2
+            dut.bank_data_i.value = self.banks.step(int(dut.bank_addr_o.value))
+            dut.halo_data_i.value = self.halo.step(int(dut.halo_addr_o.value))
+        await RisingEdge(dut.clk)
+        assert int(dut.idle_o.value) and not int(dut.active_o.value)
+
+
+@cocotb.test()
+@cocotb.parametrize(stall=[0.0, 0.4])
+async def random_program(dut: Any, stall: float) -> None:
+    """Plain, packed and depthwise instructions over maps, windows, strides and bands of many kinds."""
+    tb = TB(dut, 12, stall)
+    await tb.run([(draw(tb.rng, tb.values), tb.rng.getrandbits(1)) for _ in range(60)])

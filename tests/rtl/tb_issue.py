@@ -1,0 +1,210 @@
+"""cocotb tests of bs_issue: every word, its addresses and its controls against the loop nest written out."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import cocotb
+from cocotb.triggers import FallingEdge, RisingEdge
+from shell_bench import parameters, reset
+
+from hwgen.program import Instruction
+
+ADDRESS, DATA = 1, 3  # cycles from the decision to send a word to its address, and to its controls
+
+
+class Word(NamedTuple):
+    """What leaves with one word: addresses, controls, and the pulses that belong to it."""
+
+    weight: int
+    column: int
+    clear: int
+    shift: int
+    negative: int
+    last: int
+    released: int
+    post: int
+    first: int
+
+
+def nest(instruction: Instruction, first_tile: int, values: dict[str, int]) -> Iterator[Word]:
+    """The words of a conv instruction whose first position tile is the ``first_tile``-th of all."""
+    get = instruction.values
+    weight_bits, in_bits, words = get["weight_bits"], get["in_bits"], get["plane_words"]
+    for tile in range(get["tiles"]):
+        half = (first_tile + tile) % 2 * (values["COLUMN_DEPTH"] // 2)
+        for row in range(get["row_tiles"]):
+            base = get["weight_base"] + row * get["weight_pitch"]
+            group = row // values["ROWS_G"] * words if get["depthwise"] else 0
+            places = []  # weight row, column word, first of its significance, top weight plane
+            for significance in reversed(range(weight_bits + in_bits - 1)):
+                pairs = [(significance - plane, plane) for plane in reversed(range(in_bits))]
+                pairs = [(weight, plane) for weight, plane in pairs if 0 <= weight < weight_bits]
+                if get["packed_words"]:
+                    count = -(-len(pairs) * get["plane_slots"] // values["SLOTS"])
+                    places += [(len(places) + word, len(places) + word, word == 0, False) for word in range(count)]
+                    continue
+                for weight, plane in pairs:
+                    for word in range(words):
+                        row_place = (weight_bits - 1 - weight) * words + word
+                        column = group + (in_bits - 1 - plane) * get["column_pitch"] + word
+                        fresh = word == 0 and (weight, plane) == pairs[0]
+                        places.append((row_place, column, fresh, weight == weight_bits - 1))
+            for index, (place, column, fresh, top) in enumerate(places):
+                last = index == len(places) - 1
+                row_last = last and row == get["row_tiles"] - 1
+                done = row_last and tile == get["tiles"] - 1
+                yield Word(
+                    base + place, half + column, int(index == 0), int(fresh and index > 0),
+                    int(top and get["negative_top"]), int(last), int(row_last), int(done and get["post_weights"]),
+                    int(index == 0 and row == 0 and tile == 0),
+                )  # fmt: skip
+
+
+def draw(rng: random.Random, weight_bits: int, in_bits: int, packed: bool, values: dict[str, int]) -> Instruction:
+    """A conv instruction whose words fit half of the column buffer."""
+    depthwise = not packed and rng.random() < 0.3
+    row_tiles = rng.randint(1, 2 * values["ROWS_G"] if depthwise else 3)
+    slots, half = values["SLOTS"], values["COLUMN_DEPTH"] // 2
+    groups = -(-row_tiles // values["ROWS_G"]) if depthwise else 1
+    while True:
+        plane_slots = rng.randint(1, 3 * slots)
+        words = -(-plane_slots // slots)
+        pairs = [
+            min(weight_bits - 1, s) - max(0, s - in_bits + 1) + 1 for s in range(weight_bits + in_bits - 1)
+        ]  # fmt: skip
+        total = sum(-(-count * plane_slots // slots) for count in pairs)
+        pitch = total if packed else weight_bits * words
+        if (total if packed else words * groups * in_bits) <= half and row_tiles * pitch <= values["WEIGHT_DEPTH"]:
+            break
+    return Instruction.make(
+        "conv", layer=rng.randrange(256), tiles=rng.randint(1, 3), row_tiles=row_tiles, in_bits=in_bits,
+        weight_bits=weight_bits, weight_base=rng.randint(0, values["WEIGHT_DEPTH"] - row_tiles * pitch),
+        weight_pitch=pitch, plane_words=words, column_pitch=0 if packed else words * groups, plane_slots=plane_slots,
+        packed_words=int(packed), depthwise=int(depthwise), negative_top=int(not packed and rng.random() < 0.5),
+        tile_cycles=rng.choice([1, 2, 8, 17, 60]), post_weights=rng.getrandbits(1), wait_weights=rng.randint(0, 3),
+        wait_weights_first=rng.randint(0, 3),
+    )  # fmt: skip
+
+
+class TB:
+    """Plays fill, write-back and the token counter; records what leaves, cycle by cycle."""
+
+    OUTPUTS = (
+        "weight_addr_o", "column_addr_o", "clear_o", "shift_o", "negative_o", "last_o", "tile_released_o",
+        "post_weights_o", "first_word_o", "valid_o", "take_o",
+    )  # fmt: skip
+
+    def __init__(self, dut: Any, seed: int, stall: float) -> None:
+        self.dut, self.rng, self.stall = dut, random.Random(seed), stall
+        self.values = parameters()
+        self.history: list[dict[str, int]] = []
+        self.filled: list[int] = []  # tiles filled before each cycle
+        self.tokens = self.given = self.done = 0
+        self.starved = 0
+
+    async def start(self) -> None:
+        quiet = ("instr_valid_i", "enough_weights_i", "write_back_armed_i", "tile_filled_i", "first_image_i", "instr_i")
+        await reset(self.dut, quiet)
+
+    async def run(self, program: list[tuple[Instruction, int]]) -> None:
+        """Give the instructions as they are taken, until everything has left."""
+        dut, rng = self.dut, self.rng
+        waiting, tiles, fills, released = list(program), 0, 0, 0
+        total = sum(instruction["tiles"] for instruction, _ in program)
+        quiet = 0
+        while quiet < 8:
+            offer = bool(waiting) and rng.random() >= self.stall
+            if offer:
+                dut.instr_i.value = int.from_bytes(waiting[0][0].encode(), "little")
+                dut.first_image_i.value = waiting[0][1]
+            dut.instr_valid_i.value = int(offer)
+            fill = fills < tiles and fills - released < 2 and rng.random() >= self.stall
+            dut.tile_filled_i.value = int(fill)
+            dut.write_back_armed_i.value = int(rng.random() >= self.stall)
+            self.tokens += int(self.tokens < 6 and rng.random() < 0.2)
+            await FallingEdge(dut.clk)
+            need = int(dut.need_weights_o.value)
+            dut.enough_weights_i.value = int(self.tokens >= need)
+            await RisingEdge(dut.clk)
+            sample = {name: int(getattr(dut, name).value) for name in self.OUTPUTS}
+            self.history.append(sample)
+            self.filled.append(fills)
+            if offer and int(dut.instr_ready_o.value):
+                tiles += waiting.pop(0)[0]["tiles"]
+            if sample["take_o"]:
+                assert self.tokens >= need and int(dut.write_back_armed_i.value)
+                instruction, first = program[self.done]
+                assert need == instruction["wait_weights_first" if first else "wait_weights"]
+                assert int(dut.layer_o.value) == instruction["layer"]
+                self.tokens -= need
+                self.done += 1
+            fills += int(fill)
+            released += sample["tile_released_o"]
+            quiet = quiet + 1 if released == total and not waiting else 0
+            assert len(self.history) < 200_000, "issue does not come to an end"
+        assert int(dut.idle_o.value)
+
+    def words(self) -> list[tuple[int, Word]]:
+        """The words that left with the cycle of their decision."""
+        found = []
+        for cycle, sample in enumerate(self.history):
+            if sample["valid_o"]:
+                sent = cycle - DATA
+                place, pulse = self.history[sent + ADDRESS], self.history[sent]
+                word = Word(
+                    place["weight_addr_o"], place["column_addr_o"], sample["clear_o"], sample["shift_o"],
+                    sample["negative_o"], sample["last_o"], pulse["tile_released_o"], pulse["post_weights_o"],
+                    place["first_word_o"],
+                )  # fmt: skip
+                found.append((sent, word))
+        return found
+
+
+@cocotb.test()
+@cocotb.parametrize(stall=[0.0, 0.5])
+async def random_program(dut: Any, stall: float) -> None:
+    """Plain, packed and depthwise instructions of all widths; half of them per test."""
+    tb = TB(dut, 10, stall)
+    widths = [(w, a, packed) for w in range(1, 10) for a in range(1, 9) for packed in (False, True)]
+    # The two tests together run every width both ways.
+    widths = [item for item in widths if (item[0] + item[1] + item[2]) % 2 == (stall > 0)]
+    tb.rng.shuffle(widths)
+    program = [(draw(tb.rng, *item, tb.values), tb.rng.getrandbits(1)) for item in widths]
+    await tb.start()
+    await tb.run(program)
+    got = tb.words()
+    wanted: list[Word] = []
+    spacing: list[int] = []  # per word, least cycles after the row tile before
+    tiles_of_word: list[int] = []
+    tile = 0
+    for instruction, _ in program:
+        start = tile
+        for word in nest(instruction, tile, tb.values):
+            wanted.append(word)
+            tiles_of_word.append(start)
+            spacing.append(instruction["tile_cycles"])
+            start += word.released
+        tile = start
+    for index, ((_, have), want) in enumerate(zip(got, wanted, strict=False)):
+        assert have == want, (index, have, want)
+    assert len(got) == len(wanted)
+    for name in ("tile_released_o", "post_weights_o", "first_word_o"):
+        field = {"tile_released_o": "released", "post_weights_o": "post", "first_word_o": "first"}[name]
+        assert sum(sample[name] for sample in tb.history) == sum(getattr(word, field) for word in wanted), name
+    # Nothing of a tile leaves before it is filled.
+    for (sent, _), index in zip(got, tiles_of_word, strict=True):
+        assert tb.filled[sent] > index, (sent, index)
+    # Row tiles keep their distance, and lose nothing to it within a tile.
+    ends = [index for index, word in enumerate(wanted) if word.last]
+    exact = held = 0
+    for before, here in itertools.pairwise(ends):
+        distance = got[here][0] - got[before][0]
+        assert distance >= spacing[before], (before, distance)
+        if not wanted[before].released:
+            assert distance == max(here - before, spacing[before]), (before, distance)
+            exact, held = exact + 1, held + (spacing[before] > here - before)
+    assert exact > 20 and held > 3

@@ -1,0 +1,77 @@
+"""cocotb tests of bs_packer: planes, their rows and the end of each row tile."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import cocotb
+from cocotb.triggers import RisingEdge
+from core_bench import pack, unpack
+from shell_bench import parameters, reset
+
+TILES = 300
+
+
+@cocotb.test()
+@cocotb.parametrize(gap=[0.0, 0.3])
+async def random_row_tiles(dut: Any, gap: float) -> None:
+    """Row tiles as close as their planes allow, stored or not; what earlier beats say about the row tile is ignored."""
+    values, rng = parameters(), random.Random(8)
+    rows, columns, lanes, chunks = values["D_M"], values["D_N"], values["LANE_ROWS"], values["ROWS_G"]
+    depth, beats = 1 << values["ROW_BITS"], values["D_M"] // values["LANE_ROWS"]
+    names = ("valid_i", "last_i", "store_i", "flip_i", "bits_i", "row_i", "pitch_i", "chunk_i", "done_i", "code_i")
+    await reset(dut, names)
+    wanted: list[tuple[Any, ...]] = []
+    got: list[tuple[Any, ...]] = []
+    waiting = 0  # events that row tiles that have ended still owe
+    silent = False  # a row tile that owes nothing has just ended: busy for one cycle
+
+    async def cycle(**inputs: int) -> None:
+        nonlocal waiting, silent
+        for name in names:
+            port = getattr(dut, name)
+            port.value = inputs[name] if name in inputs else rng.getrandbits(len(port)) if name != "valid_i" else 0
+        await RisingEdge(dut.clk)
+        assert int(dut.busy_o.value) == int(waiting > 0 or silent), "busy_o"
+        silent = False
+        enable = int(dut.we_o.value)
+        if enable:
+            data = tuple(unpack(int(dut.data_o.value), rows, columns))
+            got.append((enable, int(dut.row_o.value), data))
+            waiting -= 1
+        if int(dut.done_o.value):
+            got.append(("done", bool(enable)))
+            waiting -= 1
+
+    since, previous = 100, 8
+    for _ in range(TILES):
+        codes = [[rng.getrandbits(8) for _ in range(columns)] for _ in range(rows)]
+        store, done, flip, bits = rng.random() < 0.8, rng.random() < 0.4, rng.getrandbits(1), rng.randint(1, 8)
+        row, pitch, chunk = rng.randrange(depth), rng.randrange(depth), rng.randrange(chunks)
+        for beat in range(beats):
+            last = beat == beats - 1
+            # The planes of the row tile before must be out; an end without planes then comes a cycle later still.
+            while rng.random() < gap or (last and since < previous + int(not store)):
+                await cycle(valid_i=0)
+                since += 1
+            fields = {"store_i": int(store), "flip_i": flip, "bits_i": bits, "row_i": row, "pitch_i": pitch}
+            fields |= {"chunk_i": chunk, "done_i": int(done)}
+            part = codes[beat * lanes : (beat + 1) * lanes]
+            code = pack([value for line in part for value in line], 8)
+            await cycle(valid_i=1, last_i=int(last), code_i=code, **(fields if last else {}))
+            since += 1
+        since, previous = 1, bits if store else 1
+        before = len(wanted)
+        for plane in range(bits if store else 0):
+            turn = int(flip and plane == bits - 1)
+            data = tuple(sum((codes[m][n] >> plane & 1 ^ turn) << m for m in range(rows)) for n in range(columns))
+            wanted.append((1 << chunk, (row + plane * pitch) % depth, data))
+        if done:
+            wanted.append(("done", store))
+        waiting += len(wanted) - before
+        silent = len(wanted) == before
+    for _ in range(20):
+        await cycle(valid_i=0)
+    assert not int(dut.busy_o.value)
+    assert got == wanted

@@ -1,0 +1,117 @@
+"""cocotb tests of bs_pool: maxima, copies and zero channels against windows written out."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from typing import Any
+
+import cocotb
+from cocotb.triggers import RisingEdge
+from core_bench import Banks, signed, unpack
+from shell_bench import parameters, reset
+
+from hwgen.program import Instruction
+
+DRAIN = 12  # cycles after the last read; write-back starts a pool only once nothing is on its way
+
+
+def draw(rng: random.Random, values: dict[str, int]) -> Instruction:
+    """A pool instruction whose source fits the byte buffer."""
+    columns, depth, beats = values["D_N"], values["BYTE_DEPTH"], values["D_M"] // values["LANE_ROWS"]
+    while True:
+        kernel_h, kernel_w, stride, pad = rng.choice(
+            [(1, 1, 1, 0), (1, 1, 2, 0), (2, 2, 2, 0), (3, 3, 2, 1), (3, 3, 1, 1), (2, 3, 3, 1), (4, 1, 1, 2)]
+        )
+        width, height = rng.randint(1, 2 * columns), rng.randint(1, 8)
+        if width + 2 * pad < kernel_w or height + 2 * pad < kernel_h:
+            continue
+        out_width, out_height = (width + 2 * pad - kernel_w) // stride + 1, (height + 2 * pad - kernel_h) // stride + 1
+        all_tiles = -(-out_width * out_height // columns)
+        start = rng.randrange(all_tiles)
+        start_y, start_x = divmod(start * columns, out_width)
+        row_tiles = rng.randint(1, 3)
+        zero, groups = rng.choice([0, 0, rng.randint(0, beats + 1)]), rng.randint(1, row_tiles * beats)
+        pitch = -(-width * height // columns) + rng.randrange(3)
+        if pitch * groups + 2 > depth:
+            continue
+        return Instruction.make(
+            "pool", layer=rng.randrange(256), tiles=rng.randint(1, min(4, all_tiles - start)), row_tiles=row_tiles,
+            in_base=rng.randrange(depth - pitch * groups), in_pitch=pitch, in_width=width, in_height=height,
+            kernel_h=kernel_h, kernel_w=kernel_w, stride=stride, pad=pad, out_width=out_width, out_height=out_height,
+            start_x=start_x, start_y=start_y, in_signed=rng.getrandbits(1), in_groups=groups, zero_groups=zero,
+            plane_bits=rng.randint(1, 8),
+        )  # fmt: skip
+
+
+def beats_of(instruction: Instruction, rows: list[list[int]], values: dict[str, int]) -> list[list[dict[int, int]]]:
+    """Per beat and channel of the beat, the code of every column that exists."""
+    get, columns, lanes = instruction.values, values["D_N"], values["LANE_ROWS"]
+    found = []
+    for tile in range(get["tiles"]):
+        for beat in range(get["row_tiles"] * values["D_M"] // lanes):
+            group = beat - get["zero_groups"]
+            codes: list[dict[int, int]] = [{} for _ in range(lanes)]
+            for column in range(columns):
+                position = get["start_y"] * get["out_width"] + get["start_x"] + tile * columns + column
+                oy, ox = divmod(position, get["out_width"])
+                if oy >= get["out_height"]:
+                    continue
+                for lane in range(lanes):
+                    if not 0 <= group < get["in_groups"]:
+                        codes[lane][column] = 0
+                        continue
+                    taps = [-128 if get["in_signed"] else 0]
+                    for y in range(oy * get["stride"] - get["pad"], oy * get["stride"] - get["pad"] + get["kernel_h"]):
+                        for x in range(
+                            ox * get["stride"] - get["pad"], ox * get["stride"] - get["pad"] + get["kernel_w"]
+                        ):
+                            if 0 <= y < get["in_height"] and 0 <= x < get["in_width"]:
+                                row, bank = divmod(y * get["in_width"] + x, columns)
+                                byte = rows[bank][get["in_base"] + group * get["in_pitch"] + row] >> 8 * lane & 255
+                                taps.append(signed(byte, 8) if get["in_signed"] else byte)
+                    codes[lane][column] = max(taps)
+            found.append(codes)
+    return found
+
+
+@cocotb.test()
+async def random_program(dut: Any) -> None:
+    """Every beat in its order, row tiles far enough apart for the packer."""
+    values, rng = parameters(), random.Random(13)
+    columns, lanes, beats = values["D_N"], values["LANE_ROWS"], values["D_M"] // values["LANE_ROWS"]
+    rows = [[rng.getrandbits(8 * lanes) for _ in range(values["BYTE_DEPTH"])] for _ in range(columns)]
+    banks = Banks(rows, 8 * lanes, (values["BYTE_DEPTH"] - 1).bit_length())
+    await reset(dut, ("start_i", "instr_i", "bank_data_i"))
+    closest = 100
+    for _ in range(120):
+        instruction = draw(rng, values)
+        wanted = beats_of(instruction, rows, values)
+        dut.instr_i.value = int.from_bytes(instruction.encode(), "little")
+        dut.start_i.value = 1
+        got: list[int] = []
+        quiet = cycle = 0
+        ends: list[int] = []
+        while quiet < DRAIN:
+            await RisingEdge(dut.clk)
+            busy = int(dut.busy_o.value)
+            if int(dut.valid_o.value):
+                got.append(int(dut.code_o.value))
+                if len(got) % beats == 0:
+                    ends.append(cycle)
+            quiet = 0 if busy or cycle == 0 else quiet + 1
+            cycle += 1
+            dut.start_i.value = 0
+            dut.instr_i.value = rng.getrandbits(len(dut.instr_i))
+            dut.bank_data_i.value = banks.step(int(dut.bank_addr_o.value))
+            assert cycle < 20_000, "the pool does not come to an end"
+        assert len(got) == len(wanted), instruction.text()
+        for index, (word, codes) in enumerate(zip(got, wanted, strict=True)):
+            flat = unpack(word, 9, lanes * columns)
+            for lane in range(lanes):
+                for column, code in codes[lane].items():
+                    assert signed(flat[lane * columns + column], 9) == code, (instruction.text(), index, lane, column)
+        for before, here in itertools.pairwise(ends):
+            assert here - before >= instruction["plane_bits"], instruction.text()
+            closest = min(closest, here - before - instruction["plane_bits"])
+    assert closest <= 1
