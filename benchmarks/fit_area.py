@@ -32,7 +32,6 @@ SHAPES = [
     EngineConfig(columns=16, slots=3, lane_rows=1),
     EngineConfig(rows=4, columns=16, slots=6, lane_rows=1),
     EngineConfig(rows=16, columns=4, slots=6, lane_rows=4),
-    EngineConfig(columns=8, slots=12, lane_rows=1),
 ]
 
 
