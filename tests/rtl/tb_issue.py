@@ -122,7 +122,7 @@ class TB:
                 dut.instr_i.value = int.from_bytes(waiting[0][0].encode(), "little")
                 dut.first_image_i.value = waiting[0][1]
             dut.instr_valid_i.value = int(offer)
-            fill = fills < tiles and fills - released < 2 and rng.random() >= self.stall
+            fill = fills < tiles and fills - released < 2 and rng.random() < (0.02 if self.stall else 1)
             dut.tile_filled_i.value = int(fill)
             dut.write_back_armed_i.value = int(rng.random() >= self.stall)
             self.tokens += int(self.tokens < 6 and rng.random() < 0.2)
