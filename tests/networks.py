@@ -78,6 +78,22 @@ def tiny(seed: int = 1, samples: int = 3) -> Network:
     return Network("tiny", {item.name: item for item in tensors}, tuple(nodes), "image", "logits", given)
 
 
+def one_layer(shape: tuple[int, int, int] = (4, 4, 1), classes: int = 3) -> Network:
+    """A linear layer on the image."""
+    weight = np.random.default_rng(1).integers(0, 4, (classes, *shape)).astype(np.int16)
+    fc = Logits(
+        name="fc",
+        inputs=("image",),
+        output="logits",
+        weight=weight,
+        weight_bits=2,
+        encoding=Encoding.BIPOLAR,
+        bias=np.zeros(classes, np.int64),
+    )
+    tensors = {"image": Tensor("image", shape, 4), "logits": Tensor("logits", (1, 1, classes), 32, signed=True)}
+    return Network("one-layer", tensors, (fc,), "image", "logits")
+
+
 def node(network: Network, name: str) -> Any:
     """The node of a name."""
     return next(item for item in network.nodes if item.name == name)

@@ -14,6 +14,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
+from bitsmith import run as runs
 from bitsmith.cli import app
 from hwgen.build import read_build
 from hwgen.cycles import time_program
@@ -328,11 +329,12 @@ def test_ctrl_c_leaves_a_run_that_goes_on(recipe: Path, monkeypatch: pytest.Monk
             raise KeyboardInterrupt
         return epoch(self, stage, number, total)
 
-    monkeypatch.setattr(Trainer, "_epoch", interrupted)
-    said = fails(130, "train", recipe, "--out", run, *options)
+    monkeypatch.setattr(runs, "_THREADS", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_epoch", interrupted)
+        said = fails(130, "train", recipe, "--out", run, *options)
     assert f"bitsmith train {recipe} --out {run} --resume" in said
     assert sorted(path.name for path in run.iterdir()) == ["checkpoint.pt", "engine.json", "run.json"]
-    monkeypatch.undo()
     assert "stopped in stage 'float'" in fails(2, "export", run)
     for arguments in (["train", recipe, "--out", run, "--resume"], ["train", recipe, "--out", whole]):
         result = call(*arguments, *options)

@@ -91,6 +91,8 @@ def test_bytes_depend_on_the_network_alone(tmp_path: Path) -> None:
     assert names == ["network.json", "samples.npz", "tensors.npz"]
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    with zipfile.ZipFile(tmp_path / "a" / "tensors.npz") as archive:
+        assert {item.date_time for item in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
 def test_without_samples(tmp_path: Path) -> None:
