@@ -181,6 +181,40 @@ def test_force_replaces_a_build(made: Path, tmp_path: Path) -> None:
     assert (tmp_path / "build" / "program.bin").read_bytes() == (made / "build" / "program.bin").read_bytes()
 
 
+def test_force_never_removes_the_network_it_reads(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "net", tmp_path / "run" / "net")
+    write_engine(ENGINE, tmp_path / "run" / "engine.json")
+    for out in (tmp_path / "run" / "net", tmp_path / "run"):
+        fails(2, "generate", tmp_path / "run" / "net", "--out", out, "--force")
+        assert sorted(item.name for item in (tmp_path / "run").iterdir()) == ["engine.json", "net"]
+        assert read_network(tmp_path / "run" / "net").name == "tiny"
+
+
+def test_force_over_a_file(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("keep")
+    assert str(tmp_path / "file") in fails(2, "generate", made / "net", "--out", tmp_path / "file", "--force")
+    assert (tmp_path / "file").read_text() == "keep"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["generate", "net", "--out", "{file}/build"],
+        ["inspect", "net", "--json", "{file}/figures.json"],
+        ["inspect", "net", "--json", "{folder}"],
+        ["verify", "build", "--images", "1", "--junit", "{file}/report.xml"],
+        ["verify", "build", "--images", "1", "--waves", "{file}"],
+    ],
+    ids=" ".join,
+)
+def test_places_that_cannot_be_written_are_sentences(made: Path, tmp_path: Path, arguments: list[str]) -> None:
+    (tmp_path / "file").write_text("keep")
+    names = {"file": tmp_path / "file", "folder": tmp_path}
+    filled = [made / word if word in ("net", "build") else word.format(**names) for word in arguments[1:]]
+    assert str(tmp_path) in fails(2, arguments[0], *filled)
+    assert (tmp_path / "file").read_text() == "keep"
+
+
 @pytest.mark.parametrize(
     ("images", "part"),
     [
