@@ -22,9 +22,9 @@ from hwgen.words import WordPlan, tile_bound
 _FILL_START = 3  # bs_fill: instruction taken (IDLE), SETUP, TILE, then the first operation
 _FILLED = 11  # bs_fill: last operation of a tile to issue's count of filled tiles
 _READ_OUT = 4  # issue of the last word to the cycle before write-back's first beat
-_STORED = 15  # last beat to the token, without planes; each plane adds one
+_STORED = 15  # last beat to the token; each plane adds one, none counts as one
 _POOL_BEAT = 9  # bs_pool: last operation of a beat to its entry into the lanes
-_POOL_STORED = 17  # the same to the token, without planes
+_POOL_STORED = 17  # the same to the token; each plane adds one, none counts as one
 _QUEUE = 9  # bs_stage_queue: cycles from one instruction to the next at least
 
 
@@ -211,7 +211,7 @@ class _Model:
         self.issue_done = end
         last_beat = end + _READ_OUT + engine.beats
         self.work_done = last_beat
-        self.quiet = last_beat + _STORED + (item.planes.bits if item.planes is not None else 0)
+        self.quiet = last_beat + _STORED + (item.planes.bits if item.planes is not None else 1)
         self.store_tokens.append(self.quiet)
 
     def _pool(self, band: Band, wait_fill: int) -> None:
@@ -238,7 +238,7 @@ class _Model:
                     cycle = max(cycle, row_tile_end + bits + 1)
                     row_tile_end = cycle
         self.work_done = cycle + _POOL_BEAT
-        self.quiet = cycle + _POOL_STORED + bits
+        self.quiet = cycle + _POOL_STORED + max(bits, 1)
         self.store_tokens.append(self.quiet)
         # Nothing is armed behind a pool before it has left.
         self.work_loaded = self.work_done

@@ -58,6 +58,7 @@ class _Need:
 def choose_words(made: ArrayPass, engine: EngineConfig) -> WordPlan:
     """Packed or plain words, whichever needs fewer cycles of array and fill together and fits the column buffer."""
     window = made.window
+    assert not (made.bipolar and made.depthwise), "fill and issue have no packed words for depthwise layers"
     plans = []
     for packed in (False, True):
         if packed and not made.bipolar:

@@ -68,7 +68,7 @@ module bs_logits_writer #(
     assign data_valid_o = fifo_valid && (half_q || fifo_last);
     assign data_o = half_q ? {fifo_data, low_q} : {32'd0, fifo_data};
     assign fifo_ready = data_valid_o ? data_ready_i : 1'b1;
-    assign cmd_words_o = 16'((beats_q + 1'b1) >> 1);
+    assign cmd_words_o = (16'(beats_q) + 16'd1) >> 1;
 
     always_ff @(posedge clk) begin
       if (fifo_valid && fifo_ready) begin

@@ -30,7 +30,7 @@ module bs_packer #(
   logic [3:0] bits_q, plane_q;
   logic [ROW_BITS-1:0] row_q, pitch_q, plane_row_q;
   logic [$clog2(ROWS_G+1)-1:0] chunk_q;
-  logic flip_held_q, done_held_q, writing_q;
+  logic flip_held_q, done_held_q, store_held_q, writing_q;
   logic [3:0] bits_held_q;
   logic [ROW_BITS-1:0] pitch_held_q;
   logic [$clog2(ROWS_G+1)-1:0] chunk_held_q;
@@ -55,11 +55,12 @@ module bs_packer #(
     end
     full_q <= valid_i && last_i;
 
-    if (full_q && store_q) begin
+    if (full_q) begin
       held_q       <= beats_q;
       plane_q      <= '0;
       plane_row_q  <= row_q;
-      bits_held_q  <= bits_q;
+      bits_held_q  <= store_q ? bits_q : 4'd1;  // what is not stored takes a cycle, so that no pulse is lost
+      store_held_q <= store_q;
       flip_held_q  <= flip_q;
       pitch_held_q <= pitch_q;
       chunk_held_q <= chunk_q;
@@ -71,14 +72,14 @@ module bs_packer #(
       if (top) writing_q <= 1'b0;
     end
 
-    for (int chunk = 0; chunk < ROWS_G; chunk++) we_o[chunk] <= writing_q && 32'(chunk_held_q) == chunk;
+    for (int chunk = 0; chunk < ROWS_G; chunk++) we_o[chunk] <= writing_q && store_held_q && 32'(chunk_held_q) == chunk;
     row_o <= plane_row_q;
     for (int position = 0; position < D_N; position++) begin
       for (int channel = 0; channel < D_M; channel++) begin
         data_o[position][channel] <= held_q[channel][position][plane_q[2:0]] ^ (flip_held_q && top);
       end
     end
-    done_o <= (ending && done_held_q) || (full_q && !store_q && done_q);
+    done_o <= ending && done_held_q;
     if (rst) begin
       full_q    <= 1'b0;
       writing_q <= 1'b0;
