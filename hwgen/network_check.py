@@ -42,6 +42,11 @@ def _largest(tensor: Tensor) -> int:
     return max(abs(tensor.lo), tensor.hi)
 
 
+def _has_codes(tensor: Tensor) -> bool:
+    """Whether shape and bits are sound enough to compute with; each fault has its own sentence."""
+    return len(tensor.shape) == 3 and min(tensor.shape) >= 1 and (2 if tensor.signed else 1) <= tensor.bits <= 32
+
+
 def weight_sums(node: Weighted) -> NDArray[np.int64]:
     """Sum of |t| per output channel, int64 (C_out,)."""
     codes = node.weight.astype(np.int64)
@@ -55,6 +60,8 @@ class _Check:
     def __init__(self, network: Network) -> None:
         self.network = network
         self.tensors = network.tensors
+        self.unusable = {name for name, tensor in network.tensors.items() if not _has_codes(tensor)}
+        self.logits = {node.output for node in network.nodes if isinstance(node, Logits)}
 
     def run(self) -> Iterator[str]:
         yield from self._tensors()
@@ -63,7 +70,8 @@ class _Check:
         known = [
             node
             for node in self.network.nodes
-            if node.output in self.tensors and all(name in self.tensors for name in node.inputs)
+            if node.inputs
+            and all(name in self.tensors and name not in self.unusable for name in (node.output, *node.inputs))
         ]
         for node in known:
             for problem in self._node(node):
@@ -71,15 +79,19 @@ class _Check:
         yield from self._samples()
 
     def _tensors(self) -> Iterator[str]:
-        logits = {node.output for node in self.network.nodes if isinstance(node, Logits)}
+        made = {self.network.input, *(node.output for node in self.network.nodes)}
         for name, tensor in self.tensors.items():
+            if not name or not name.isprintable() or name != tensor.name:
+                yield f"tensor {name!r}, field 'name': it must be printable, and the tensor's own ({tensor.name!r})."
+            if name not in made:
+                yield f"tensor '{name}': no node makes it; remove it."
             if (
                 len(tensor.shape) != 3
                 or any(not 1 <= size <= 1023 for size in tensor.shape[:2])
                 or not (1 <= tensor.shape[2] <= 4095)
             ):
                 yield f"tensor '{name}', field 'shape': {tensor.shape} must be height and width 1..1023, channels 1..4095."
-            if name in logits:
+            if name in self.logits:
                 if tensor.bits != 32 or not tensor.signed:
                     yield f"tensor '{name}', field 'bits': logits are signed with 32 bits, not {tensor.bits}."
             elif not (2 if tensor.signed else 1) <= tensor.bits <= MAX_BITS:
@@ -101,6 +113,10 @@ class _Check:
         if source is not None and source.signed:
             yield f"tensor '{source.name}', field 'signed': the input image is unsigned."
         for node in self.network.nodes:
+            if not node.name or not node.name.isprintable():
+                yield f"node {node.name!r}, field 'name': a name is made of printable characters."
+            if not node.inputs:
+                yield f"node '{node.name}', field 'inputs': it reads no tensor."
             if node.name in names:
                 yield f"node '{node.name}', field 'name': another node has this name."
             names.add(node.name)
@@ -133,8 +149,8 @@ class _Check:
         most = 2 if isinstance(node, Conv) else 1
         if len(node.inputs) > most:
             yield f"field 'inputs': it reads {len(node.inputs)} tensors; this op reads at most {most}."
-        if source.bits > MAX_BITS:
-            yield f"field 'inputs': tensor '{source.name}' has {source.bits} bits and cannot be read by a node."
+        if source.name in self.logits:
+            yield f"field 'inputs': tensor '{source.name}' holds the logits, which no node reads."
             return
         if isinstance(node, Weighted):
             yield from self._weighted(node, source, out)
@@ -252,8 +268,8 @@ class _Check:
             tensor = self.tensors[node.inputs[1]]
             if tensor.shape != out.shape:
                 yield f"field 'inputs': the skip tensor is {tensor.shape}, the output {out.shape}; they must be equal."
-            if tensor.bits > MAX_BITS:
-                yield f"field 'inputs': the skip tensor '{tensor.name}' has more than 8 bits."
+            if tensor.name in self.logits:
+                yield f"field 'inputs': the skip tensor '{tensor.name}' holds the logits, which no node reads."
             else:
                 skip = _largest(tensor) * node.skip_mul
         elif node.skip_mul:
@@ -264,7 +280,7 @@ class _Check:
 
     def _samples(self) -> Iterator[str]:
         samples, source = self.network.samples, self.tensors.get(self.network.input)
-        if samples is None or source is None:
+        if samples is None or source is None or source.name in self.unusable:
             return
         if samples.images.ndim != 4 or samples.images.shape[1:] != source.shape or len(samples.images) == 0:
             yield f"samples, field 'images': their shape is {samples.images.shape}, the network reads (N, {source.shape})."

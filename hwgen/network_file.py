@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import shutil
 import tempfile
 import zipfile
@@ -17,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hwgen.errors import InputError
 from hwgen.network import (
+    MAX_KERNEL,
     AvgPool,
     Conv,
     Encoding,
@@ -34,7 +36,9 @@ from hwgen.network_check import check
 
 FORMAT = "bitsmith-network"
 VERSION = 1
+_MAX_JSON_BYTES = 1 << 26
 _MAX_ARRAY_BYTES = 1 << 29
+_MAX_HEADER_BYTES = 1 << 14  # of an .npy file; NumPy reads no header above 10,000
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -153,7 +157,10 @@ def _sentences(error: ValidationError, data: Any) -> list[str]:
 def _read_json(path: Path) -> _FileModel:
     subject = str(path)
     try:
+        if path.stat().st_size > _MAX_JSON_BYTES:
+            raise InputError(f"It is larger than {_MAX_JSON_BYTES >> 20} MiB, which no network needs.", subject)
         data = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(data, ensure_ascii=False).encode("utf-8")  # half a surrogate pair could not even be reported
     except OSError as error:
         raise InputError(f"Cannot read it: {error.strerror}.", subject) from None
     except (ValueError, RecursionError) as error:
@@ -170,17 +177,21 @@ def _read_json(path: Path) -> _FileModel:
         raise InputError(_sentences(error, data), subject) from None
 
 
-def read_arrays(path: Path, wanted: dict[str, np.dtype[Any] | None]) -> tuple[dict[str, NDArray[Any]], list[str]]:
+def read_arrays(
+    path: Path, wanted: dict[str, np.dtype[Any] | None], most: Mapping[str, int] | None = None
+) -> tuple[dict[str, NDArray[Any]], list[str]]:
     """Arrays of an .npz by name, without unpickling and with a look at every size before anything is loaded.
 
     Args:
         wanted: names that must be there, with the dtype to convert to (integers only; None: leave as it is).
+        most: the most values that an array can have, where that is known.
 
     Returns:
         the arrays that could be read, and the problems.
     """
     arrays: dict[str, NDArray[Any]] = {}
     problems: list[str] = []
+    most = most or {}
     try:
         with zipfile.ZipFile(path) as archive:
             names = {name.removesuffix(".npy"): name for name in archive.namelist()}
@@ -189,12 +200,18 @@ def read_arrays(path: Path, wanted: dict[str, np.dtype[Any] | None]) -> tuple[di
                 if name not in names:
                     problems.append(f"array '{name}' is missing.")
                     continue
-                if archive.getinfo(names[name]).file_size > _MAX_ARRAY_BYTES:
+                size = archive.getinfo(names[name]).file_size
+                if size > _MAX_ARRAY_BYTES:
                     problems.append(f"array '{name}' is larger than {_MAX_ARRAY_BYTES >> 20} MiB.")
+                    continue
+                if name in most and size > _MAX_HEADER_BYTES + 8 * most[name]:
+                    problems.append(
+                        f"array '{name}' takes {size} bytes; the shapes in network.json leave it at most {most[name]} values."
+                    )
                     continue
                 try:
                     array = np.lib.format.read_array(io.BytesIO(archive.read(names[name])), allow_pickle=False)
-                except (ValueError, EOFError, OSError, zipfile.BadZipFile, SyntaxError, MemoryError):
+                except Exception:  # zlib, zipfile, NumPy's header parser and tokenize each raise their own kinds
                     problems.append(f"array '{name}' is damaged.")
                     continue
                 if array.dtype.kind not in "iu":
@@ -209,9 +226,20 @@ def read_arrays(path: Path, wanted: dict[str, np.dtype[Any] | None]) -> tuple[di
                 arrays[name] = array
     except OSError as error:
         problems.append(f"Cannot read it: {error.strerror or error}.")
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError):
+    except Exception:  # as above: a damaged directory of the archive
         problems.append("It is not a .npz file, or was cut short.")
     return arrays, problems
+
+
+def _most_values(node: _WeightedModel, model: _FileModel) -> dict[str, int]:
+    """How many values the arrays of a node can have, as far as the shapes of its tensors say."""
+    source, out = model.tensors.get(node.inputs[0]), model.tensors.get(node.output)
+    if source is None or out is None or min(source.shape + out.shape) < 1:
+        return {}
+    channels = out.shape[2]
+    kernel = max(MAX_KERNEL, source.shape[0]) * max(MAX_KERNEL, source.shape[1])
+    weights = channels * kernel * (1 if node.depthwise else source.shape[2])
+    return {f"{node.name}.weight": weights, f"{node.name}.mul": channels, f"{node.name}.bias": channels}
 
 
 def _node(model: _AnyNode, arrays: dict[str, NDArray[Any]]) -> Node:
@@ -236,6 +264,14 @@ def _node(model: _AnyNode, arrays: dict[str, NDArray[Any]]) -> Node:
     return kinds[type(model)](**fields)
 
 
+def _real(value: float | int) -> float:
+    """The float of a JSON number; an integer beyond every float is infinite."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
 def read_network(path: Path) -> Network:
     """Read and check a network folder.
 
@@ -244,12 +280,14 @@ def read_network(path: Path) -> Network:
     """
     model = _read_json(path / "network.json")
     wanted: dict[str, np.dtype[Any] | None] = {}
+    most: dict[str, int] = {}
     for node in model.nodes:
         if isinstance(node, _WeightedModel):
+            most |= _most_values(node, model)
             wanted |= {f"{node.name}.weight": _ARRAYS["weight"], f"{node.name}.bias": _ARRAYS["bias"]}
             if isinstance(node, _ConvModel):
                 wanted[f"{node.name}.mul"] = _ARRAYS["mul"]
-    arrays, problems = read_arrays(path / "tensors.npz", wanted)
+    arrays, problems = read_arrays(path / "tensors.npz", wanted, most)
     samples = None
     if (path / "samples.npz").exists():
         found, more = read_arrays(path / "samples.npz", {"images": np.dtype(np.uint8), "labels": np.dtype(np.int64)})
@@ -259,7 +297,7 @@ def read_network(path: Path) -> Network:
     if problems:
         raise InputError(problems, str(path))
     tensors = {
-        name: Tensor(name, (item.shape[0], item.shape[1], item.shape[2]), item.bits, item.signed, float(item.scale))
+        name: Tensor(name, (item.shape[0], item.shape[1], item.shape[2]), item.bits, item.signed, _real(item.scale))
         for name, item in model.tensors.items()
     }
     network = Network(
@@ -306,11 +344,13 @@ def write_network(network: Network, path: Path) -> None:
     """Write a network folder, whole or not at all; an existing one is replaced.
 
     Raises:
-        InputError: the network is not legal.
+        InputError: the network is not legal, or something else than a network file is in the way.
     """
     problems = check(network)
     if problems:
         raise InputError(problems, f"network '{network.name}'")
+    if path.exists() and not (path / "network.json").is_file() and not (path.is_dir() and not any(path.iterdir())):
+        raise InputError("It exists and is not a network file; choose another path or remove it.", str(path))
     data = {
         "format": FORMAT,
         "version": VERSION,
@@ -337,15 +377,20 @@ def write_network(network: Network, path: Path) -> None:
             arrays[f"{node.name}.bias"] = node.bias.astype(np.int64)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    aside = scratch.with_name(f"{scratch.name}-old")
     try:
         (scratch / "network.json").write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
         write_arrays(scratch / "tensors.npz", arrays)
         if network.samples is not None:
             write_arrays(scratch / "samples.npz", {"images": network.samples.images, "labels": network.samples.labels})
         scratch.chmod(0o755)
-        if path.exists():
-            shutil.rmtree(path)
+        if path.exists():  # a folder cannot be replaced in one step: the old one steps aside first
+            path.replace(aside)
         scratch.replace(path)
     except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
+        if aside.exists() and not path.exists():
+            aside.replace(path)
         raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)

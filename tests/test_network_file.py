@@ -176,6 +176,17 @@ def test_too_large_an_array_is_not_loaded(folder: Path, monkeypatch: pytest.Monk
     assert any("'join.weight' is larger than" in problem for problem in problems(folder))
 
 
+def test_an_array_larger_than_the_graph_allows_is_not_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    edit_arrays(folder, {"fc.bias": np.zeros(1 << 22, np.int64), "join.weight": np.zeros(1 << 20, np.int16)})
+    load, loaded = np.lib.format.read_array, []
+    monkeypatch.setattr(np.lib.format, "read_array", lambda *a, **k: loaded.append(load(*a, **k)) or loaded[-1])
+    assert problems(folder) == [
+        "array 'join.weight' takes 2097280 bytes; the shapes in network.json leave it at most 14400 values.",
+        "array 'fc.bias' takes 33554560 bytes; the shapes in network.json leave it at most 5 values.",
+    ]
+    assert max(array.size for array in loaded) < 1000
+
+
 def test_a_header_that_claims_a_huge_array(folder: Path) -> None:
     with zipfile.ZipFile(folder / "tensors.npz") as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
@@ -251,6 +262,33 @@ def test_values_of_another_type(folder: Path, value: Any) -> None:
     edit_json(folder, set_node("join", shift=value))
     (found,) = problems(folder)
     assert found.startswith("node 'join', field 'shift'")
+
+
+@pytest.mark.parametrize("bits", [-1, 0, 33, 10**18, -(10**400)])
+def test_bits_beyond_all_reason(folder: Path, bits: int) -> None:
+    """No code range can be computed from such bits; every other problem is still found."""
+    edit_json(folder, lambda data: data["tensors"]["image"].update(bits=bits))
+    edit_json(folder, set_node("code", shift=40))
+    found = problems(folder)
+    assert found[0].startswith("tensor 'image', field 'bits'") and "1..8" in found[0]
+    assert found[1:] == ["node 'code', field 'shift': 40 is out of range 1..31."]
+
+
+def test_a_scale_beyond_every_float(folder: Path) -> None:
+    edit_json(folder, lambda data: data["tensors"]["image"].update(scale=10**400))
+    assert problems(folder) == ["tensor 'image', field 'scale': inf must be a positive number."]
+
+
+def test_a_tensor_that_no_node_makes(folder: Path) -> None:
+    edit_json(folder, lambda data: data["tensors"].update(stray={"shape": [1, 1, 1], "bits": 1}))
+    assert problems(folder) == ["tensor 'stray': no node makes it; remove it."]
+
+
+def test_names_that_cannot_be_shown(folder: Path) -> None:
+    edit_json(folder, lambda data: data["nodes"][5].update(name="a\nb"))
+    assert problems(folder) == ["node 'a\\nb', field 'name': a name is made of printable characters."]
+    edit_json(folder, lambda data: data["nodes"][5].update(name="\ud800"))
+    assert "surrogates not allowed" in problems(folder)[0]
 
 
 def test_missing_field_and_unknown_encoding(folder: Path) -> None:
@@ -472,6 +510,35 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytes
     assert [item.name for item in tmp_path.iterdir()] == (["net"] if exists else [])
     if exists:
         assert {file.name: file.read_bytes() for file in path.iterdir()} == before
+
+
+def test_nothing_but_a_network_file_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1").write_text("all my work")
+    (tmp_path / "file").write_text("a file")
+    for name in ("thesis", "file"):
+        with pytest.raises(InputError, match="is not a network file; choose another path"):
+            write_network(networks.tiny(), tmp_path / name)
+    assert (tmp_path / "thesis" / "chapter1").read_text() == "all my work"
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["file", "thesis"]
+
+
+def test_the_old_folder_returns_where_the_new_one_cannot_take_its_place(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    move = Path.replace
+
+    def once(self: Path, target: Path) -> Path:
+        if target == folder and not self.name.endswith("-old"):
+            raise OSError(5, "Input/output error")
+        return move(self, target)
+
+    monkeypatch.setattr(Path, "replace", once)
+    with pytest.raises(OSError, match="Input/output"):
+        write_network(networks.tiny(seed=2), folder)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    assert [item.name for item in folder.parent.iterdir()] == [folder.name]
 
 
 def test_writing_replaces_a_folder_whole(folder: Path) -> None:
