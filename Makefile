@@ -5,7 +5,7 @@ SHELL := /bin/bash
 # Which torch: any pip requirement. The README says how to choose a CPU build and what each costs.
 TORCH ?= torch==2.13.0
 # Which Python makes the environment: the first of these that is on PATH and new enough.
-PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3.14 python3,$(shell command -v $(name) >/dev/null 2>&1 && $(name) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' >/dev/null 2>&1 && echo $(name))))
+PYTHON ?= $(eval PYTHON := $(firstword $(foreach name,python3.13 python3.12 python3.11 python3.14 python3,$(shell command -v $(name) >/dev/null 2>&1 && $(name) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' >/dev/null 2>&1 && echo $(name)))))$(PYTHON)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready

@@ -17,6 +17,7 @@ from hwgen.errors import InputError
 from hwgen.explore import explore
 from hwgen.inspect import describe as describe_path
 from hwgen.network_file import read_network
+from hwgen.output import check_output
 
 app = typer.Typer(
     name="bitsmith",
@@ -165,6 +166,7 @@ def generate(
     """Plan, schedule and assemble a network and render the RTL of its engine."""
     with sentences():
         target = load_board(board)
+        check_output(out_folder, "build.json", force=force, reads=network)
         what = read_network(network)
         beside = network.resolve().parent / "engine.json"
         if engine == "auto" or (engine == "run" and not beside.is_file()):

@@ -59,6 +59,10 @@ def sentences(interrupted: str = "Interrupted; nothing half-written was left.") 
     except InputError as error:
         err.print(str(error), style="red", markup=False, soft_wrap=True)
         raise typer.Exit(EXIT_BAD_INPUT) from None
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        err.print(f"{where}{error.strerror or error}.", style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(EXIT_BAD_INPUT) from None
     except KeyboardInterrupt:
         err.print(interrupted, style="yellow", markup=False, soft_wrap=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None

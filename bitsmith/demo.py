@@ -14,6 +14,7 @@ from bitsmith.console import bars, next_step, out, table
 from hwgen.board import load_board
 from hwgen.build import generate
 from hwgen.errors import InputError
+from hwgen.output import check_output
 from sim.verify import verify
 
 _BOARD = "pynq-z2"
@@ -45,9 +46,8 @@ def run_demo(folder: Path, images: int | None, *, force: bool, quiet: bool) -> b
     Raises:
         InputError: the folder exists and ``force`` is not set.
     """
+    check_output(folder, "run", force=force)
     if folder.exists():
-        if not force:
-            raise InputError("It exists already; choose another folder or add --force to replace it.", str(folder))
         shutil.rmtree(folder)
     board = load_board(_BOARD)
     with bars(quiet) as progress:

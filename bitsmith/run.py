@@ -16,6 +16,7 @@ from hwgen.engine import EngineConfig, read_engine, write_engine
 from hwgen.errors import InputError
 from hwgen.explore import choose_engine
 from hwgen.network import Network
+from hwgen.output import check_output
 from hwgen.schedule import schedule
 from model import pipeline
 from model.recipe import Recipe, read_recipe
@@ -63,11 +64,8 @@ def start(
     given = None if engine_file is None else read_engine(engine_file)
     if resume:
         return reopen(folder, recipe, progress)
+    check_output(folder, "run.json", force=force, reads=recipe_path)
     if folder.exists():
-        if not force:
-            raise InputError(
-                "It exists already; choose another folder, add --force to replace it or --resume to go on.", str(folder)
-            )
         shutil.rmtree(folder)
     progress("choosing the engine", 0, 1)
     engine = given or choose_engine(pipeline.describe(recipe), load_board(board)).engine

@@ -17,6 +17,7 @@ from hwgen.engine import EngineConfig, read_engine, write_engine
 from hwgen.errors import InputError
 from hwgen.network import Network
 from hwgen.network_file import read_network, write_network
+from hwgen.output import check_output
 from hwgen.program import assemble, disassemble
 from hwgen.render import render_sources
 from hwgen.schedule import Schedule, schedule
@@ -73,8 +74,7 @@ def generate(network: Network, engine: EngineConfig, board: Board, out: Path, *,
     Raises:
         InputError: ``out`` exists and ``force`` is not set, or the engine cannot run or hold the network.
     """
-    if out.exists() and not force:
-        raise InputError("It exists already; choose another folder or add --force to replace it.", str(out))
+    check_output(out, "build.json", force=force)
     plan = schedule(network, engine)
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))

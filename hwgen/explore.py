@@ -106,7 +106,10 @@ def explore(network: Network, board: Board) -> list[Candidate]:
         found.append(Candidate(engine, cycles, area))
     if not found:
         if smallest is None:
-            raise InputError(sorted(refusals), f"network '{network.name}'")
+            few = (
+                f"No engine shape fits {board.name}: it has {limits.lut} LUTs and {limits.dsp} DSPs; use a larger board."
+            )
+            raise InputError(sorted(refusals) or few, f"network '{network.name}'")
         raise InputError(
             f"It does not fit {board.name}: the smallest engine that holds it needs {smallest.bram36} BRAM36, the board has"
             f" {limits.bram36}; use fewer bits or channels, or a larger board.",

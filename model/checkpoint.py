@@ -43,6 +43,8 @@ def load(path: Path, recipe: str | None = None) -> dict[str, Any]:
         raise InputError("It is damaged, cut short, or not a checkpoint of bitsmith.", str(path)) from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise InputError("It is not a checkpoint of this version of bitsmith.", str(path))
+    if not isinstance(data.get("recipe"), str) or not isinstance(data.get("state"), dict):
+        raise InputError("It lacks the recipe or the state of a run; it was damaged or edited.", str(path))
     if recipe is not None and data["recipe"] != recipe:
         raise InputError(
             f"It belongs to another recipe ({data['recipe']}, this one is {recipe}); undo the change of the recipe or start"

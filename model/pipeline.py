@@ -85,6 +85,25 @@ def bit_operations(network: Network) -> Table:
     return table
 
 
+def _check_sizes(recipe: Recipe, data: DataSet) -> None:
+    """Every part of the training set must fill at least one batch and hold every class."""
+    total, batch = len(data.train), recipe.train.batch
+    held = int(total * recipe.search.hold_out)
+    problems = []
+    if batch > total:
+        problems.append(f"'train.batch': {batch} is more than the {total} training images.")
+    elif recipe.search.method != "uniform":
+        if held < max(batch, data.classes):
+            problems.append(
+                f"'search.hold_out': {recipe.search.hold_out} holds out {held} of {total} images, less than a batch of {batch};"
+                " raise it or lower train.batch."
+            )
+        elif total - held < batch:
+            problems.append(f"'search.hold_out': it leaves {total - held} images, less than a batch of {batch}.")
+    if problems:
+        raise InputError(problems, "recipe")
+
+
 def prepare(
     recipe: Recipe,
     folder: Path | None = None,
@@ -100,6 +119,7 @@ def prepare(
         InputError: the recipe counts cycles and there is no cost model.
     """
     data = digits()
+    _check_sizes(recipe, data)
     reference = describe(recipe)
     if recipe.search.cost == "bitops":
         table = bit_operations(reference)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from hwgen.errors import InputError
 
 Bits = Annotated[int, Field(ge=1, le=8)]
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Epochs = Annotated[int, Field(ge=0, le=10_000)]
 
 
@@ -21,14 +21,17 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+Stage = tuple[
+    Annotated[int, Field(ge=1, le=1024)], Annotated[int, Field(ge=1, le=200)], Annotated[int, Field(ge=1, le=15)]
+]
+
+
 class ModelSection(_Section):
     """[model]: what is searched."""
 
     name: Annotated[str, Field(description="name of the network in files and reports", pattern=r"^[\w.-]+$")]
     stem: Annotated[int, Field(ge=1, le=1024, description="channels of the first convolution")]
-    stages: Annotated[
-        list[tuple[int, int, int]], Field(min_length=1, description="[channels, blocks, stride] of each stage")
-    ]
+    stages: Annotated[list[Stage], Field(min_length=1, description="[channels, blocks, stride] of each stage")]
     shortcut: Annotated[Literal["projection", "a"], Field(description="shortcut where shapes change")] = "projection"
 
 
@@ -49,7 +52,9 @@ class SearchSection(_Section):
     )
     epochs: Annotated[Epochs, Field(description="epochs of the search")] = 20
     strength_rate: Annotated[Positive, Field(description="learning rate of the strengths (Adam)")] = 0.05
-    cost_weight: Annotated[float, Field(ge=0, description="weight of the cost term above the budget")] = 2.0
+    cost_weight: Annotated[
+        float, Field(ge=0, allow_inf_nan=False, description="weight of the cost term above the budget")
+    ] = 2.0
     temperature: Annotated[
         list[Positive], Field(min_length=2, max_length=2, description="[first, last] softmax temperature")
     ] = [1.0, 0.2]
@@ -65,7 +70,7 @@ class TrainSection(_Section):
     rate: Annotated[Positive, Field(description="highest learning rate (AdamW, cosine)")] = 0.004
     quantised_rate: Annotated[Positive, Field(description="highest learning rate of search and retraining")] = 0.002
     clip_rate: Annotated[Positive, Field(description="learning rate of clips and steps")] = 0.01
-    decay: Annotated[float, Field(ge=0, description="weight decay")] = 0.0005
+    decay: Annotated[float, Field(ge=0, allow_inf_nan=False, description="weight decay")] = 0.0005
     shift: Annotated[int, Field(ge=0, le=4, description="augmentation: pixels an image is moved at most")] = 1
 
 
@@ -73,7 +78,7 @@ class Recipe(_Section):
     """A whole recipe."""
 
     data: Annotated[Literal["digits"], Field(description="data set")] = "digits"
-    seed: Annotated[int, Field(ge=0, description="seed of everything random")] = 1
+    seed: Annotated[int, Field(ge=0, lt=1 << 63, description="seed of everything random")] = 1
     model: ModelSection
     search: SearchSection = SearchSection()
     train: TrainSection = TrainSection()

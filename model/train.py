@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -101,17 +102,17 @@ class Trainer:
         """
         assert self.path is not None
         data = checkpoint.load(self.path, self.recipe.digest)
-        self.state = State(
-            data["stage"],
-            data["epoch"],
-            {name: (pair[0], pair[1]) for name, pair in data["bits"].items()},
-            data["history"],
-            data["chosen"],
-        )
         try:
-            self.net.load_state_dict(data["net"])
+            self._restore(data)
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, AssertionError):
+            raise InputError("Its state lacks parts of a run; it was damaged or edited.", str(self.path)) from None
         except RuntimeError:
             raise InputError("It belongs to a network of another shape.", str(self.path)) from None
+
+    def _restore(self, data: dict[str, Any]) -> None:
+        bits = {name: (pair[0], pair[1]) for name, pair in data["bits"].items()}
+        self.state = State(data["stage"], data["epoch"], bits, data["history"], data["chosen"])
+        self.net.load_state_dict(data["net"])
         self.float_state = data["float"]
         if self.state.bits:
             self._fix(self.state.bits)

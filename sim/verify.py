@@ -133,6 +133,7 @@ def _write_junit(path: Path, build: Build, result: dict[str, Any]) -> None:
             )
     suite.set("tests", str(len(result["compared"]) + 1))
     suite.set("failures", str(failures))
+    path.parent.mkdir(parents=True, exist_ok=True)
     ElementTree.ElementTree(suite).write(path, encoding="utf-8", xml_declaration=True)
 
 

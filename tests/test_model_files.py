@@ -72,7 +72,7 @@ def test_wrong_settings_are_named(override: str, part: str) -> None:
         ("model.stages=[[0, 1, 1]]", "model.stages"),
         ("model.stages=[[-8, 1, 1]]", "model.stages"),
         ("model.stages=[[8, 1, 0]]", "model.stages"),
-        ("model.stages=[[8, 1, 16]]", "stride"),
+        ("model.stages=[[8, 1, 16]]", "model.stages"),
         ("model.stages=[[99999, 1, 1]]", "model.stages"),
         ("search.budget=inf", "search.budget"),
         ("seed=99999999999999999999999", "seed"),

@@ -1,0 +1,27 @@
+"""Output folders: never over something else, never half-written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hwgen.errors import InputError
+
+
+def check_output(path: Path, marker: str, *, force: bool, reads: Path | None = None) -> None:
+    """Whether ``path`` may be made, or replaced.
+
+    Args:
+        marker: a file that a folder of the same kind holds; only such a folder, or an empty one, is replaced.
+        reads: what the command reads; it must not lie in ``path``.
+
+    Raises:
+        InputError: it exists and ``force`` is not set, it is something else, or it holds what is read.
+    """
+    if not path.exists():
+        return
+    if not force:
+        raise InputError("It exists already; choose another folder or add --force to replace it.", str(path))
+    if reads is not None and reads.resolve().is_relative_to(path.resolve()):
+        raise InputError(f"It holds {reads}, which is read; choose another folder.", str(path))
+    if not path.is_dir() or (not (path / marker).exists() and any(path.iterdir())):
+        raise InputError(f"--force replaces only folders with a {marker}; choose another folder or remove it.", str(path))
