@@ -6,7 +6,7 @@ Matrix products run in float32 or float64 BLAS where the layer's own bound prove
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from hwgen.network import AvgPool, Conv, Encoding, Logits, MaxPool, Network, Node, Requant, ShortcutA, Tensor, Weighted
 
 Codes = NDArray[np.int64]
-_BATCH_VALUES = 1 << 24  # im2col values held at a time
+_BATCH_VALUES = 1 << 22  # values held at a time: of all tensors, or of the widest layer's im2col matrix
 
 
 def weight_values(node: Weighted) -> Codes:
@@ -30,7 +30,20 @@ def _windows(x: Codes, kernel_h: int, kernel_w: int, stride: int) -> Codes:
     return sliding_window_view(x, (kernel_h, kernel_w), axis=(1, 2))[:, ::stride, ::stride]
 
 
-def _pad(x: Codes, padding: int, codes: NDArray[np.integer] | int) -> Codes:
+def _columns(x: NDArray[Any], kernel_h: int, kernel_w: int, stride: int) -> NDArray[Any]:
+    """im2col: (N, H, W, C) padded map -> (N, H_out, W_out, kh, kw, C), one copy per tap."""
+    n, height, width, channels = x.shape
+    rows, columns = (height - kernel_h) // stride + 1, (width - kernel_w) // stride + 1
+    out = np.empty((n, rows, columns, kernel_h, kernel_w, channels), x.dtype)
+    for ky in range(kernel_h):
+        for kx in range(kernel_w):
+            out[:, :, :, ky, kx] = x[
+                :, ky : ky + (rows - 1) * stride + 1 : stride, kx : kx + (columns - 1) * stride + 1 : stride
+            ]
+    return out
+
+
+def _pad(x: NDArray[Any], padding: int, codes: NDArray[np.integer] | int) -> NDArray[Any]:
     if not padding:
         return x
     n, height, width, channels = x.shape
@@ -49,14 +62,14 @@ def accumulate(node: Weighted, x: Codes, source: Tensor) -> Codes:
     t = weight_values(node)
     kernel_h, kernel_w = t.shape[1:3]
     pads = np.asarray(node.pad_codes, np.int64) if node.pad_codes else 0
-    windows = _windows(_pad(x, node.padding, pads), kernel_h, kernel_w, node.stride)
     if node.depthwise:
+        windows = _windows(_pad(x, node.padding, pads), kernel_h, kernel_w, node.stride)
         return np.asarray(np.einsum("nyxcij,cij->nyxc", windows, t[..., 0], optimize=False), np.int64)
     bound = int(np.abs(t).reshape(len(t), -1).sum(axis=1).max()) * max(abs(source.lo), source.hi)
     exact = _exact_type(bound)
-    matrix = t.transpose(3, 1, 2, 0).reshape(-1, len(t)).astype(exact)
-    columns = windows.reshape(-1, matrix.shape[0]).astype(exact)
-    return (columns @ matrix).astype(np.int64).reshape(*windows.shape[:3], len(t))
+    columns = _columns(_pad(x.astype(exact), node.padding, pads), kernel_h, kernel_w, node.stride)
+    matrix = t.reshape(len(t), -1).T.astype(exact)
+    return (columns.reshape(-1, len(matrix)) @ matrix).astype(np.int64).reshape(*columns.shape[:3], len(t))
 
 
 def _round(total: Codes, shift: int, out: Tensor) -> Codes:
@@ -91,6 +104,25 @@ def evaluate(node: Node, network: Network, values: Mapping[str, Codes]) -> Codes
     raise TypeError(f"the golden model has no {type(node).__name__}")
 
 
+def _batches(network: Network, images: NDArray[np.uint8]) -> Iterator[dict[str, Codes]]:
+    """Every tensor, int64 (n, H, W, C), of as many images at a time as a moderate memory holds."""
+    source = network.tensors[network.input]
+    if images.shape[1:] != source.shape or (images.size and (int(images.min()) < 0 or int(images.max()) > source.hi)):
+        raise ValueError(f"images {images.shape} do not fit the input tensor {source.shape} of {source.bits} bits")
+    widest = max(
+        node.weight[0].size * int(np.prod(network.tensors[node.output].shape[:2]))
+        for node in network.nodes
+        if isinstance(node, Weighted)
+    )
+    every = sum(int(np.prod(tensor.shape)) for tensor in network.tensors.values())
+    step = max(1, _BATCH_VALUES // max(widest, every))
+    for start in range(0, len(images), step):
+        values: dict[str, Codes] = {network.input: images[start : start + step].astype(np.int64)}
+        for node in network.nodes:
+            values[node.output] = evaluate(node, network, values)
+        yield values
+
+
 def run(network: Network, images: NDArray[np.uint8]) -> dict[str, NDArray[np.int32]]:
     """Every tensor of the network by name.
 
@@ -103,28 +135,25 @@ def run(network: Network, images: NDArray[np.uint8]) -> dict[str, NDArray[np.int
     Raises:
         ValueError: images of another shape, or codes above the input tensor's range.
     """
-    source = network.tensors[network.input]
-    if images.shape[1:] != source.shape or (images.size and int(images.max()) > source.hi):
-        raise ValueError(f"images {images.shape} do not fit the input tensor {source.shape} of {source.bits} bits")
-    widest = max(
-        node.weight[0].size * int(np.prod(network.tensors[node.output].shape[:2]))
-        for node in network.nodes
-        if isinstance(node, Weighted)
-    )
-    step = max(1, _BATCH_VALUES // widest)
-    parts: dict[str, list[NDArray[np.int32]]] = {name: [] for name in network.tensors}
-    for start in range(0, len(images), step):
-        values: dict[str, Codes] = {network.input: images[start : start + step].astype(np.int64)}
-        for node in network.nodes:
-            values[node.output] = evaluate(node, network, values)
+    out = {name: np.empty((len(images), *tensor.shape), np.int32) for name, tensor in network.tensors.items()}
+    done = 0
+    for values in _batches(network, images):
+        count = len(values[network.input])
         for name, codes in values.items():
-            parts[name].append(codes.astype(np.int32))
-    return {name: np.concatenate(part) for name, part in parts.items()}
+            out[name][done : done + count] = codes
+        done += count
+    return out
 
 
 def logits(network: Network, images: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """The logits, int32 (N, classes)."""
-    return run(network, images)[network.output].reshape(len(images), -1)
+    """The logits alone, int32 (N, classes); unlike `run` it keeps no other tensor.
+
+    Raises:
+        ValueError: as `run`.
+    """
+    classes = network.tensors[network.output].shape[2]
+    parts = [values[network.output].reshape(-1, classes).astype(np.int32) for values in _batches(network, images)]
+    return np.concatenate([np.empty((0, classes), np.int32), *parts])
 
 
 def classify(network: Network, images: NDArray[np.uint8]) -> NDArray[np.int64]:
