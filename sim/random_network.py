@@ -231,7 +231,7 @@ class _Maker:
                     Tensor(f"{name}.out", shape, x.bits, x.signed),
                 )
             else:
-                skip = self.conv(code, wide, 1, stride=2, bits=8, signed=True)
+                skip = self.conv(code, wide, 1, stride=2, bits=8, signed="signed" in self.features)
         joined = self.conv(inner, wide, 3, padding=1, bits=8, signed=False, skip=skip)
         return self.requant(joined)
 

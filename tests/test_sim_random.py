@@ -10,7 +10,7 @@ from hwgen.build import generate
 from hwgen.cycles import time_program
 from hwgen.engine import EngineConfig
 from hwgen.errors import InputError
-from hwgen.network import Weighted
+from hwgen.network import ShortcutA, Weighted
 from hwgen.network_check import check
 from hwgen.schedule import schedule
 from sim import bitplanes, golden
@@ -142,4 +142,25 @@ def test_every_feature_occurs():
         "pad_codes",
     }
     assert expected | {f"W{bits}" for bits in range(1, 9)} <= seen, json.dumps(sorted(seen))
-    assert FEATURES
+
+
+def found_features(network):
+    """Which of FEATURES a network shows ("extreme" and "linear_image" cannot be told from chance)."""
+    seen = {"signed"} if any(tensor.signed and tensor.bits <= 8 for tensor in network.tensors.values()) else set()
+    for node in network.nodes:
+        seen |= {type(node).__name__.lower()} & {"maxpool", "avgpool"}
+        seen |= {"shortcut_a"} if isinstance(node, ShortcutA) else set()
+        seen |= {"residual"} if len(node.inputs) > 1 else set()
+        if isinstance(node, Weighted):
+            seen |= {"depthwise"} if node.depthwise else set()
+            seen |= {"pad_codes"} if node.pad_codes else set()
+            seen |= {"twos"} if node.encoding.value == "twos" else set()
+    return seen
+
+
+@pytest.mark.parametrize("feature", sorted(FEATURES - {"extreme", "linear_image"}))
+def test_a_feature_can_be_switched_on_and_off(feature):
+    needs = frozenset({"residual"}) if feature == "shortcut_a" else frozenset()
+    assert any(feature in found_features(random_network(seed, needs | {feature})) for seed in range(40))
+    for seed in range(40):
+        assert feature not in found_features(random_network(seed, FEATURES - {feature})), seed
