@@ -81,11 +81,11 @@ def cost_range(groups: Sequence[Group]) -> tuple[int, int]:
     return sum(min(item) for item in costs), sum(max(item) for item in costs)
 
 
-def solve(groups: Sequence[Group], budget: int) -> list[Option]:
-    """The best assignment that costs at most ``budget``.
+def check_budget(groups: Sequence[Group], budget: int) -> None:
+    """Whether any assignment costs at most ``budget``.
 
     Raises:
-        InputError: no assignment is that cheap; the message says what can be reached.
+        InputError: none is that cheap; the message says what can be reached.
     """
     least, most = cost_range(groups)
     if least > budget:
@@ -93,6 +93,15 @@ def solve(groups: Sequence[Group], budget: int) -> list[Option]:
             f"No assignment of bits costs at most {budget}; the candidates reach from {least} to {most}."
             " Raise the budget or allow fewer bits."
         )
+
+
+def solve(groups: Sequence[Group], budget: int) -> list[Option]:
+    """The best assignment that costs at most ``budget``.
+
+    Raises:
+        InputError: no assignment is that cheap; the message says what can be reached.
+    """
+    check_budget(groups, budget)
     # States: (cost, score) pairs that no other beats, with the way there.
     states: list[tuple[int, float, tuple[Option, ...]]] = [(0, 0.0, ())]
     rest = [min(option.cost for option in options(group)) for group in groups]

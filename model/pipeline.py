@@ -15,10 +15,11 @@ import torch
 from hwgen.errors import InputError
 from hwgen.network import Network, Samples, Weighted
 from hwgen.network_file import write_network
+from model.assign import check_budget
 from model.data import DataSet, digits
 from model.export import compare, export
 from model.networks import QuantNet, residual_network
-from model.nodes import Mode
+from model.nodes import Context, Mode
 from model.recipe import Recipe
 from model.train import STAGES, Table, Trainer, accuracy
 from sim import golden
@@ -116,7 +117,8 @@ def prepare(
         cost_model: gives the cycles table of the run's engine for a network; needed where the recipe counts cycles.
 
     Raises:
-        InputError: the recipe counts cycles and there is no cost model.
+        InputError: the recipe counts cycles and there is no cost model, its sizes do not fit the data, or no bits are
+            as cheap as its budget.
     """
     data = digits()
     _check_sizes(recipe, data)
@@ -134,6 +136,8 @@ def prepare(
     )
     budget = int(recipe.search.budget * uniform)
     trainer = Trainer(net, recipe, data, table, budget, folder, progress)
+    if recipe.search.method != "uniform":  # known now, not after minutes of training
+        check_budget(trainer.groups(Context(Mode.QUANTISED)), budget)
     return Run(recipe, data, net, table, budget, trainer, folder)
 
 

@@ -221,10 +221,19 @@ class Trainer:
         self.state.bits = as_bits(groups, chosen)
         with torch.no_grad():
             expected = float(self._expected_cost(Context(Mode.QUANTISED, search.temperature[1])))
+        # The mixture has more levels than any candidate: what choosing costs before retraining, on held-out images.
+        _, held = hold_out(self.data.train, search.hold_out, self.recipe.seed)
+        mixed = accuracy(self.net, held, Mode.QUANTISED, search.temperature[1])
+        self._fix(likely)
+        likely_accuracy = accuracy(self.net, held, Mode.QUANTISED)
+        self._fix(self.state.bits)
         self.state.chosen = {
             "expected_cost": expected,
             "arg_max_cost": total_cost(likely, self.table),
             "final_table_cost": total_cost(self.state.bits, self.table),
+            "mixed_accuracy": mixed,
+            "arg_max_accuracy": likely_accuracy,
+            "chosen_accuracy": accuracy(self.net, held, Mode.QUANTISED),
         }
 
     def _fix(self, bits: Mapping[str, tuple[int, int]]) -> None:
@@ -259,8 +268,9 @@ class Trainer:
             torch.optim.AdamW(weights, lr=rate, weight_decay=train.decay),
             torch.optim.Adam(self.net.clips(), lr=clip_rate),
         ]
-        if stage == "search":
-            made.append(torch.optim.Adam(self.net.strengths(), lr=self.recipe.search.strength_rate, betas=(0.5, 0.999)))
+        strengths = self.net.strengths()
+        if stage == "search" and strengths:  # none where every choice has one candidate
+            made.append(torch.optim.Adam(strengths, lr=self.recipe.search.strength_rate, betas=(0.5, 0.999)))
         return made
 
     def _batches(self, split: Split, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
@@ -288,7 +298,7 @@ class Trainer:
         for optimiser, most in zip(self.optimisers[:2], peak, strict=False):
             for group in optimiser.param_groups:
                 group["lr"] = most * max(rate, 0.02)
-        warm = stage == "search" and epoch < _WARM_SHARE * total
+        warm = epoch < _WARM_SHARE * total or len(self.optimisers) < 3
         held_batches = iter(()) if held is None else self._cycle(held, rng)
         losses = []
         for images, labels in self._batches(split, rng):
@@ -352,13 +362,13 @@ class Trainer:
         )
 
 
-def accuracy(net: QuantNet, split: Split, mode: Mode) -> float:
-    """Share of images whose largest logit is their label."""
+def accuracy(net: QuantNet, split: Split, mode: Mode, temperature: float = 1.0) -> float:
+    """Share of images whose largest logit is their label; ``temperature`` is that of bits still mixed."""
     net.eval()
     with torch.no_grad():
         right = [
             (
-                net(image_tensor(split.images[at : at + 256]), Context(mode)).argmax(1).numpy()
+                net(image_tensor(split.images[at : at + 256]), Context(mode, temperature)).argmax(1).numpy()
                 == split.labels[at : at + 256]
             )
             for at in range(0, len(split), 256)

@@ -166,6 +166,12 @@ def test_an_impossible_budget_says_what_can_be_reached():
         solve(groups, least - 1)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Runs are compared bit by bit, so all of them use the same number of threads."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     run = pipeline.prepare(read_recipe(RECIPE, SHORT), tmp_path_factory.mktemp("whole"))
@@ -205,6 +211,26 @@ def test_the_run_is_exact_and_within_its_budget(whole):
     assert metrics["quantised_accuracy"] == metrics["integer_accuracy"]
     assert metrics["final_table_cost"] <= metrics["budget"]
     assert (whole.folder / "network" / "network.json").exists() and (whole.folder / "curves.csv").exists()
+    assert all(0 < metrics[f"{key}_accuracy"] <= 1 for key in ("mixed", "arg_max", "chosen"))
+
+
+@pytest.mark.parametrize("method", ["ebs-det", "uniform"])
+def test_one_candidate_leaves_nothing_to_search(method):
+    settings = [
+        f"search.method={method}",
+        "search.weight_bits=[3]",
+        "search.activation_bits=[2]",
+        "search.uniform=[3, 2]",
+    ]
+    run = pipeline.prepare(read_recipe(RECIPE, SHORT + settings))
+    pipeline.train(run)
+    assert {weight for weight, _ in run.trainer.state.bits.values()} == {3}
+    assert pipeline.evaluate(run, pipeline.export_run(run))["logit_agreement"] == 1.0
+
+
+def test_a_budget_out_of_reach_is_known_before_training():
+    with pytest.raises(InputError, match="candidates reach from"):
+        pipeline.prepare(read_recipe(RECIPE, [*SHORT, "search.budget=0.001"]))
 
 
 def test_checkpoints_of_others_are_refused(whole, tmp_path):
