@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from hwgen import isa, network_file
+from hwgen.area import ram_halves
 from hwgen.docs import ENGINE_DOC, render_docs
 from hwgen.engine import EngineConfig
 from hwgen.network_file import read_network
@@ -173,6 +174,16 @@ def test_every_field_of_every_op_is_in_its_section(op):
 
 def test_the_ops_of_the_document_are_all_there_are():
     assert set(OPS) == set(network_file._OPS.values())
+
+
+# ---------------------------------------------------------------- architecture.md
+def test_figures_of_the_architecture_doc():
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    lut = json.loads((ROOT / "hwgen" / "data" / "area.json").read_text())["coefficients"]["lut"]
+    assert f"{round(8 * lut['byte_bits'] + lut['lanes'])} LUTs a lane" in text
+    engine = EngineConfig()
+    assert (engine.columns, engine.slot_channels, engine.plane_depth) == (16, 16, 512)
+    assert f"{ram_halves(16, 512) * 16 // 2} BRAM36 at 16 columns" in text
 
 
 # ---------------------------------------------------------------- search.md
