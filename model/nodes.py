@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.fold import Folded, fold
-from model.quantise import Quantised, mix_unsigned, mix_weight, quantise_signed, quantise_unsigned, quantise_weight
+from model.mixture import mix_unsigned, mix_weight
+from model.quantise import Quantised, quantise_signed, quantise_unsigned, quantise_weight
 
 SKIP_BITS = 8
 _EXACT_FLOAT32 = 1 << 24

@@ -3,12 +3,11 @@
 q_b(x) = floor((2**b - 1) x + 1/2) / (2**b - 1).
 Weights (DoReFa, arXiv 1606.06160): t = tanh(w) / (2 max|tanh w|) + 1/2, value gamma (2 q_b(t) - 1), gamma = max|tanh w|.
 Activations (PACT, arXiv 1805.06085): value alpha q_b(clip(x, 0, alpha) / alpha).
-Mixing (EBS, arXiv 2003.07577): sum_i p_i q_{b_i}(x), one tensor for all candidates.
+Their mixtures over candidates are in ``model.mixture``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -44,36 +43,6 @@ def round_half_up(x: Tensor) -> Tensor:
     return result
 
 
-class _Mix(torch.autograd.Function):
-    """sum_i p_i q_{b_i}(x) for x in [0, 1]. Saves x alone and rounds again for the gradient of p."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, p: Tensor, bits: tuple[int, ...]) -> Tensor:
-        ctx.save_for_backward(x, p)
-        ctx.bits = bits
-        total = torch.zeros_like(x)
-        for weight, b in zip(p.detach().tolist(), bits, strict=True):
-            levels = (1 << b) - 1
-            total.add_(torch.floor(x * levels + 0.5), alpha=weight / levels)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        x, p = ctx.saved_tensors
-        grad = grads[0]
-        parts = []
-        for b in ctx.bits:
-            levels = (1 << b) - 1
-            parts.append((grad * torch.floor(x * levels + 0.5)).sum() / levels)
-        return grad * p.sum(), torch.stack(parts), None
-
-
-def mix(x: Tensor, p: Tensor, bits: Sequence[int]) -> Tensor:
-    """The EBS mixture of a tensor in [0, 1], any shape, by probabilities ``p`` over ``bits``."""
-    result: Tensor = _Mix.apply(x, p, tuple(bits))  # type: ignore[no-untyped-call]
-    return result
-
-
 def normalise_weight(w: Tensor) -> tuple[Tensor, Tensor]:
     """DoReFa: (t in [0, 1], gamma), gamma detached; an all-zero tensor gives t = 1/2, gamma = 1."""
     squashed = torch.tanh(w)
@@ -92,23 +61,12 @@ def quantise_weight(w: Tensor, bits: int) -> Quantised:
     return Quantised(code * scale, code, scale)
 
 
-def mix_weight(w: Tensor, p: Tensor, bits: Sequence[int]) -> Tensor:
-    """The mixture of all candidates of one weight tensor, gamma (2 sum_i p_i q_{b_i}(t) - 1)."""
-    t, gamma = normalise_weight(w)
-    return gamma * (2 * mix(t, p, bits) - 1)
-
-
 def quantise_unsigned(x: Tensor, alpha: Tensor, bits: int) -> Quantised:
     """PACT: codes in [0, 2**bits - 1], scale alpha / (2**bits - 1); d alpha = 1 where x >= alpha, else q(u) - u."""
     levels = (1 << bits) - 1
     code = round_half_up(torch.clamp(x / alpha, 0, 1) * levels)
     scale = alpha / levels
     return Quantised(code * scale, code, scale)
-
-
-def mix_unsigned(x: Tensor, alpha: Tensor, p: Tensor, bits: Sequence[int]) -> Tensor:
-    """The mixture of all candidates of one activation tensor."""
-    return alpha * mix(torch.clamp(x / alpha, 0, 1), p, bits)
 
 
 def quantise_signed(x: Tensor, step: Tensor, bits: int) -> Quantised:

@@ -16,7 +16,7 @@ from model.data import digits
 from model.export import compare, export
 from model.networks import residual_network
 from model.nodes import Context, Mode
-from model.quantise import mix, normalise_weight, quantise_signed, quantise_unsigned, quantise_weight, round_half_up
+from model.quantise import normalise_weight, quantise_signed, quantise_unsigned, quantise_weight, round_half_up
 from model.recipe import read_recipe
 
 RECIPE = Path(__file__).parent.parent / "examples" / "recipes" / "digits.toml"
@@ -99,30 +99,6 @@ def test_pact_gradients():
     assert x.grad.tolist() == [0.0, 1.0, 0.0]
     u = 0.7 / 2
     assert alpha.grad.item() == pytest.approx((np.floor(u * 3 + 0.5) / 3 - u) + 1.0)
-
-
-def test_mixture_and_its_gradient_equal_the_plain_sum():
-    torch.manual_seed(0)
-    x = torch.rand(40, requires_grad=True)
-    p = torch.softmax(torch.randn(4), 0).requires_grad_()
-    bits = (1, 2, 3, 5)
-    g = torch.randn(40)
-    mix(x, p, bits).backward(g)
-    plain = sum(p[i].detach() * torch.floor(x.detach() * (2**b - 1) + 0.5) / (2**b - 1) for i, b in enumerate(bits))
-    assert torch.allclose(mix(x, p, bits).detach(), plain)
-    expected = [(g * torch.floor(x.detach() * (2**b - 1) + 0.5) / (2**b - 1)).sum().item() for b in bits]
-    assert p.grad.tolist() == pytest.approx(expected, rel=1e-5)
-    assert torch.allclose(x.grad, g, atol=1e-6)
-
-
-@pytest.mark.parametrize("bits", [(2, 5), (1, 2, 3, 4, 5)])
-def test_mixture_saves_its_input_whatever_the_candidates(bits):
-    sizes = []
-    x = torch.rand(1000, requires_grad=True)
-    p = torch.full((len(bits),), 1 / len(bits), requires_grad=True)
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
-        mix(x, p, bits)
-    assert sum(sizes) == 1000 + len(bits)
 
 
 def test_zero_weights_are_no_nan():
