@@ -9,6 +9,7 @@ import typer
 
 from bitsmith import report
 from bitsmith.console import EXIT_FAILED, bars, next_step, out, sentences, table, write_json
+from bitsmith.targets import target_overrides
 from hwgen.board import load_board
 from hwgen.build import generate as generate_build
 from hwgen.build import read_build
@@ -39,6 +40,12 @@ EngineFile = Annotated[
     Path | None, typer.Option("--engine", help="Engine file; left out: the best for uniform W4A4 on the board.")
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")]
+Device = Annotated[str, typer.Option(help="Where to train: cpu, cuda, or auto for a GPU where there is one.")]
+TargetCycles = Annotated[int | None, typer.Option(help="Budget: cycles per image on the engine.")]
+TargetFps = Annotated[float | None, typer.Option(help="Budget: images per second at the board's clock.")]
+TargetBitops = Annotated[float | None, typer.Option(help="Budget: 10^9 bit operations per image.")]
+TargetKbytes = Annotated[float | None, typer.Option(help="Budget: 1,000 bytes of weights.")]
+Joint = Annotated[bool, typer.Option("--joint", help="Choose bits and the engine's shape in turn.")]
 BuildFolder = Annotated[Path, typer.Argument(help="Build folder.")]
 
 DEFAULT_BOARD = "pynq-z2"
@@ -56,6 +63,12 @@ def search(
     board: BoardName = DEFAULT_BOARD,
     engine: EngineFile = None,
     overrides: Overrides = None,
+    target_cycles: TargetCycles = None,
+    target_fps: TargetFps = None,
+    target_bitops: TargetBitops = None,
+    target_kbytes: TargetKbytes = None,
+    joint: Joint = False,
+    device: Device = "cpu",
     resume: Resume = False,
     force: Force = False,
     json: Json = None,
@@ -66,8 +79,19 @@ def search(
     from bitsmith import run
 
     with sentences(f"Interrupted; go on with: bitsmith search {recipe} --out {out_folder} --resume"):
+        wanted = target_overrides(board, target_cycles, target_fps, target_bitops, target_kbytes, joint=joint)
         with bars(quiet) as progress:
-            made = run.start(recipe, out_folder, board, engine, overrides, resume=resume, force=force, progress=progress)
+            made = run.start(
+                recipe,
+                out_folder,
+                board,
+                engine,
+                [*(overrides or []), *wanted],
+                resume=resume,
+                force=force,
+                device=device,
+                progress=progress,
+            )
             run.train(made)
             network = run.export(made)
             metrics = run.evaluate(made, network)
@@ -86,6 +110,12 @@ def train(
     board: BoardName = DEFAULT_BOARD,
     engine: EngineFile = None,
     overrides: Overrides = None,
+    target_cycles: TargetCycles = None,
+    target_fps: TargetFps = None,
+    target_bitops: TargetBitops = None,
+    target_kbytes: TargetKbytes = None,
+    joint: Joint = False,
+    device: Device = "cpu",
     resume: Resume = False,
     force: Force = False,
     quiet: Quiet = False,
@@ -96,8 +126,19 @@ def train(
     from bitsmith import run
 
     with sentences(f"Interrupted; go on with: bitsmith train {recipe} --out {out_folder} --resume"):
+        wanted = target_overrides(board, target_cycles, target_fps, target_bitops, target_kbytes, joint=joint)
         with bars(quiet) as progress:
-            made = run.start(recipe, out_folder, board, engine, overrides, resume=resume, force=force, progress=progress)
+            made = run.start(
+                recipe,
+                out_folder,
+                board,
+                engine,
+                [*(overrides or []), *wanted],
+                resume=resume,
+                force=force,
+                device=device,
+                progress=progress,
+            )
             run.train(made, until)
         write_json(json, {"stage": until, "history": made.trainer.state.history})
         rest = (
@@ -323,8 +364,9 @@ def show_metrics(metrics: dict[str, Any]) -> None:
         )
     )
     out.print(
-        f"Logits equal between trained and integer network: {percent(metrics['logit_agreement'])}. Cost by the table"
-        f" {metrics['final_table_cost']} of {metrics['budget']} {metrics['cost']}; of the program {metrics['final_cost']}."
+        f"Logits equal between trained and integer network: {percent(metrics['logit_agreement'])}. Cost of the program"
+        f" {metrics['final_cost']} of {metrics['budget']} {metrics['cost']}; by the table {metrics['final_table_cost']}"
+        f" ({metrics['table_difference']:+d})."
     )
 
 

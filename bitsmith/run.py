@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from hwgen.board import load_board
-from hwgen.cycles import cost_table, time_program
+from hwgen.cycles import time_program
 from hwgen.engine import EngineConfig, read_engine, write_engine
 from hwgen.errors import InputError
 from hwgen.explore import choose_engine
@@ -19,6 +19,8 @@ from hwgen.network import Network
 from hwgen.output import check_output
 from hwgen.schedule import schedule
 from model import pipeline
+from model.cost import Cycles
+from model.distributed import World, join
 from model.recipe import Recipe, read_recipe
 from model.train import STAGES, Trainer
 
@@ -31,8 +33,13 @@ class RunFolder:
 
     folder: Path
     board: str
-    engine: EngineConfig
     prepared: pipeline.Run
+    cycles: Cycles
+
+    @property
+    def engine(self) -> EngineConfig:
+        """The engine; a search may grow its buffers, a joint one change its shape."""
+        return self.cycles.engine
 
     @property
     def trainer(self) -> Trainer:
@@ -52,9 +59,13 @@ def start(
     *,
     resume: bool = False,
     force: bool = False,
+    device: str = "cpu",
     progress: Any = _silent,
 ) -> RunFolder:
     """Make a run folder, or take up one with a checkpoint.
+
+    Args:
+        device: "cpu", "cuda", or "auto" for a GPU where there is one.
 
     Raises:
         InputError: bad recipe, board or engine, or a folder that exists while neither ``force`` nor ``resume`` is set.
@@ -62,45 +73,57 @@ def start(
     recipe = read_recipe(recipe_path, overrides)
     load_board(board)
     given = None if engine_file is None else read_engine(engine_file)
+    world = join(device)
     if resume:
-        return reopen(folder, recipe, progress)
-    check_output(folder, "run.json", force=force, reads=recipe_path)
-    if folder.exists():
-        shutil.rmtree(folder)
-    progress("choosing the engine", 0, 1)
-    engine = given or choose_engine(pipeline.describe(recipe), load_board(board)).engine
-    progress("choosing the engine", 1, 1)
-    folder.mkdir(parents=True)
-    write_engine(engine, folder / "engine.json")
-    (folder / "run.json").write_text(
-        json.dumps({"board": board, "recipe": recipe.model_dump(mode="json")}, indent=2) + "\n", encoding="utf-8"
-    )
-    return _open(folder, board, engine, recipe, progress)
+        return reopen(folder, recipe, progress, world)
+
+    def make() -> None:
+        check_output(folder, "run.json", force=force, reads=recipe_path)
+        if folder.exists():
+            shutil.rmtree(folder)
+        progress("choosing the engine", 0, 1)
+        engine = given or choose_engine(pipeline.describe(recipe), load_board(board)).engine
+        progress("choosing the engine", 1, 1)
+        folder.mkdir(parents=True)
+        facts = {
+            "board": board,
+            "engine": asdict(engine),
+            "engine_given": given is not None,
+            "recipe": recipe.model_dump(mode="json"),
+        }
+        (folder / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        write_engine(engine, folder / "engine.json")
+
+    world.lead(make)
+    return _open(folder, None, progress, world)
 
 
-def reopen(folder: Path, recipe: Recipe | None = None, progress: Any = _silent) -> RunFolder:
+def reopen(folder: Path, recipe: Recipe | None = None, progress: Any = _silent, world: World | None = None) -> RunFolder:
     """A run folder with the state of its checkpoint.
 
     Raises:
         InputError: not a run folder, or a checkpoint that is damaged or of another recipe.
     """
-    try:
-        facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        board, own = str(facts["board"]), Recipe.model_validate(facts["recipe"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(
-            "It is not a run folder: no readable run.json; 'bitsmith search' makes one.", str(folder)
-        ) from None
-    made = _open(folder, board, read_engine(folder / "engine.json"), recipe or own, progress)
+    made = _open(folder, recipe, progress, world or join("cpu"))
     if made.trainer.path is not None and (made.trainer.path.exists() or recipe is None):
         made.trainer.resume()  # a run that was stopped before its first checkpoint starts over
     return made
 
 
-def _open(folder: Path, board: str, engine: EngineConfig, recipe: Recipe, progress: Any) -> RunFolder:
+def _open(folder: Path, recipe: Recipe | None, progress: Any, world: World) -> RunFolder:
     torch.set_num_threads(_THREADS)
-    prepared = pipeline.prepare(recipe, folder, lambda network: cost_table(network, engine), progress)
-    return RunFolder(folder, board, engine, prepared)
+    try:
+        facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        board, own = str(facts["board"]), Recipe.model_validate(facts["recipe"])
+        engine, given = EngineConfig(**facts["engine"]), bool(facts["engine_given"])
+    except (OSError, ValueError, KeyError, TypeError, InputError):
+        raise InputError(
+            "It is not a run folder: no readable run.json; 'bitsmith search' makes one.", str(folder)
+        ) from None
+    # A given engine stays as it is; a chosen one may grow its buffers to what the searched network needs.
+    cycles = Cycles(engine, None if given else load_board(board))
+    prepared = pipeline.prepare(recipe or own, folder, cycles, progress, world)
+    return RunFolder(folder, board, prepared, cycles)
 
 
 def train(run: RunFolder, until: str = STAGES[-1]) -> None:
@@ -112,6 +135,8 @@ def train(run: RunFolder, until: str = STAGES[-1]) -> None:
     if until not in STAGES:
         raise InputError(f"There is no stage '{until}'; the stages are {', '.join(STAGES)}.")
     pipeline.train(run.prepared, until)
+    if run.trainer.world.first:
+        write_engine(run.engine, run.folder / "engine.json")
 
 
 def export(run: RunFolder) -> Network:
@@ -120,8 +145,9 @@ def export(run: RunFolder) -> Network:
 
 
 def evaluate(run: RunFolder, network: Network) -> dict[str, Any]:
-    """Metrics on the test images; the final cost is that of the assembled program where cycles count."""
-    final = None
-    if run.prepared.recipe.search.cost == "cycles":
-        final = time_program(schedule(network, run.engine)).cycles_per_image
-    return pipeline.evaluate(run.prepared, network, final)
+    """Metrics on the test images; the final cost is that of the assembled program."""
+    metrics = pipeline.evaluate(run.prepared, network)
+    metrics["cycles"] = time_program(schedule(network, run.engine)).cycles_per_image
+    metrics["engine"] = run.engine.name
+    (run.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    return metrics

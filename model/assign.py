@@ -1,15 +1,14 @@
 """Discretisation: which bits each layer gets, a multiple-choice knapsack solved exactly.
 
 Layers that read one tensor share its activation bits; they form a group. An option of a group is one activation width and a
-weight width per layer. Maximise the sum of log probabilities subject to a budget on the sum of costs.
+weight width per layer. Maximise the sum of log probabilities subject to a window on the sum of costs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
-from math import log
+from math import gcd, log
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from hwgen.errors import InputError
 
 _FLOOR = 1e-12
-_MOST_STATES = 200_000
+_MOST_UNITS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -49,25 +48,24 @@ class Option:
     cost: int
 
 
-def options(group: Group) -> Iterator[Option]:
-    """Every option of a group."""
+def options(group: Group) -> list[Option]:
+    """The options of a group by rising cost; of equally dear ones the likeliest alone."""
+    best: dict[int, Option] = {}
     for activation, p in zip(group.activation_bits, group.activation_p, strict=True):
-        for picks in product(*(range(len(layer.weight_bits)) for layer in group.layers)):
-            weights = tuple(layer.weight_bits[pick] for layer, pick in zip(group.layers, picks, strict=True))
-            score = log(max(p, _FLOOR)) + sum(
-                log(max(layer.weight_p[pick], _FLOOR)) for layer, pick in zip(group.layers, picks, strict=True)
-            )
-            cost = sum(int(layer.cost[w - 1, activation - 1]) for layer, w in zip(group.layers, weights, strict=True))
-            yield Option(activation, weights, score, cost)
-
-
-def _useful(choices: Sequence[Option]) -> list[Option]:
-    """Options that no other beats in both cost and score."""
-    kept: list[Option] = []
-    for option in sorted(choices, key=lambda item: (item.cost, -item.score)):
-        if not kept or option.score > kept[-1].score:
-            kept.append(option)
-    return kept
+        partial = {0: Option(activation, (), log(max(p, _FLOOR)), 0)}
+        for layer in group.layers:
+            grown: dict[int, Option] = {}
+            for option in partial.values():
+                for bits, weight_p in zip(layer.weight_bits, layer.weight_p, strict=True):
+                    cost = option.cost + int(layer.cost[bits - 1, activation - 1])
+                    score = option.score + log(max(weight_p, _FLOOR))
+                    if cost not in grown or score > grown[cost].score:
+                        grown[cost] = Option(activation, (*option.weights, bits), score, cost)
+            partial = grown
+        for cost, option in partial.items():
+            if cost not in best or option.score > best[cost].score:
+                best[cost] = option
+    return sorted(best.values(), key=lambda item: item.cost)
 
 
 def most_likely(groups: Sequence[Group]) -> list[Option]:
@@ -75,52 +73,99 @@ def most_likely(groups: Sequence[Group]) -> list[Option]:
     return [max(options(group), key=lambda item: item.score) for group in groups]
 
 
+def extremes(groups: Sequence[Group]) -> tuple[list[Option], list[Option]]:
+    """The cheapest and the dearest assignment by the table."""
+    every = [options(group) for group in groups]
+    return [item[0] for item in every], [item[-1] for item in every]
+
+
 def cost_range(groups: Sequence[Group]) -> tuple[int, int]:
     """Least and greatest cost that any assignment has."""
-    costs = [[option.cost for option in options(group)] for group in groups]
-    return sum(min(item) for item in costs), sum(max(item) for item in costs)
+    least, most = extremes(groups)
+    return sum(item.cost for item in least), sum(item.cost for item in most)
 
 
-def check_budget(groups: Sequence[Group], budget: int) -> None:
-    """Whether any assignment costs at most ``budget``.
+def out_of_reach(budget: int, least: int, most: int, unit: str = "") -> InputError:
+    """The error for a budget below every assignment."""
+    return InputError(
+        f"No assignment of bits costs at most {budget}{unit}; the candidates reach from {least} to {most}."
+        " Raise the budget or allow fewer bits."
+    )
+
+
+class Knapsack:
+    """Every reachable cost up to ``limit`` with its likeliest assignment, by dynamic programming over whole costs.
+
+    Costs are counted in their greatest common divisor; where that makes more than 2**18 steps, in coarser units, rounded
+    up, so that nothing ever costs more than it says (and at most one unit per group less).
+
+    exact: whether no cost was rounded. unit: cost of one step.
 
     Raises:
-        InputError: none is that cheap; the message says what can be reached.
+        InputError: no assignment costs at most ``limit``; the message says what can be reached.
     """
-    least, most = cost_range(groups)
-    if least > budget:
-        raise InputError(
-            f"No assignment of bits costs at most {budget}; the candidates reach from {least} to {most}."
-            " Raise the budget or allow fewer bits."
-        )
+
+    def __init__(self, groups: Sequence[Group], limit: int) -> None:
+        self._options = [options(group) for group in groups]
+        self._base = sum(item[0].cost for item in self._options)
+        if self._base > limit:
+            raise out_of_reach(limit, *cost_range(groups))
+        limit = min(limit, sum(item[-1].cost for item in self._options))
+        extras = [[option.cost - item[0].cost for option in item] for item in self._options]
+        self.unit = max(gcd(*(extra for item in extras for extra in item)), 1)
+        self.exact = (limit - self._base) // self.unit <= _MOST_UNITS
+        if not self.exact:
+            self.unit = -(-(limit - self._base) // _MOST_UNITS)
+        size = (limit - self._base) // self.unit
+        self._steps = [[-(-extra // self.unit) for extra in item] for item in extras]
+        best = np.full(size + 1, -np.inf)
+        best[0] = 0.0
+        self._picks: list[NDArray[np.int32]] = []
+        for item, steps in zip(self._options, self._steps, strict=True):
+            grown = np.full(size + 1, -np.inf)
+            pick = np.zeros(size + 1, np.int32)
+            for at, (option, step) in enumerate(zip(item, steps, strict=True)):
+                if step > size:
+                    continue
+                score = best[: size + 1 - step] + option.score
+                better = score > grown[step:]
+                grown[step:][better] = score[better]
+                pick[step:][better] = at
+            best = grown
+            self._picks.append(pick)
+        self._best = best
+
+    def best(self, lowest: int, highest: int) -> list[Option] | None:
+        """The likeliest assignment that costs at least ``lowest`` and at most ``highest``; None: there is none."""
+        first = max(-(-(lowest - self._base) // self.unit), 0)
+        last = min((highest - self._base) // self.unit, len(self._best) - 1)
+        if last < first or not np.isfinite(self._best[first : last + 1]).any():
+            return None
+        return self._way(first + int(np.argmax(self._best[first : last + 1])))
+
+    def nearest(self, highest: int) -> list[Option]:
+        """The dearest assignment that costs at most ``highest``, at least the cheapest there is."""
+        last = max(min((highest - self._base) // self.unit, len(self._best) - 1), 0)
+        return self._way(int(np.flatnonzero(np.isfinite(self._best[: last + 1]))[-1]))
+
+    def _way(self, at: int) -> list[Option]:
+        way = []
+        for item, steps, pick in zip(reversed(self._options), reversed(self._steps), reversed(self._picks), strict=True):
+            chosen = int(pick[at])
+            way.append(item[chosen])
+            at -= steps[chosen]
+        return way[::-1]
 
 
 def solve(groups: Sequence[Group], budget: int) -> list[Option]:
-    """The best assignment that costs at most ``budget``.
+    """The likeliest assignment that costs at most ``budget``.
 
     Raises:
         InputError: no assignment is that cheap; the message says what can be reached.
     """
-    check_budget(groups, budget)
-    # States: (cost, score) pairs that no other beats, with the way there.
-    states: list[tuple[int, float, tuple[Option, ...]]] = [(0, 0.0, ())]
-    rest = [min(option.cost for option in options(group)) for group in groups]
-    for at, group in enumerate(groups):
-        room = budget - sum(rest[at + 1 :])
-        grown = [
-            (cost + option.cost, score + option.score, (*way, option))
-            for cost, score, way in states
-            for option in _useful(list(options(group)))
-            if cost + option.cost <= room
-        ]
-        grown.sort(key=lambda item: (item[0], -item[1]))
-        states = []
-        for state in grown:
-            if not states or state[1] > states[-1][1]:
-                states.append(state)
-        if len(states) > _MOST_STATES:
-            raise InputError("The assignment has too many undominated states; use a coarser cost.")
-    return list(states[-1][2])
+    found = Knapsack(groups, budget).best(0, budget)
+    assert found is not None
+    return found
 
 
 def as_bits(groups: Sequence[Group], chosen: Sequence[Option]) -> dict[str, tuple[int, int]]:

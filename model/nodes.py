@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from model.fold import Folded, fold
 from model.mixture import mix_unsigned, mix_weight
-from model.quantise import Quantised, quantise_signed, quantise_unsigned, quantise_weight
+from model.quantise import Branches, Quantised, quantise_signed, quantise_unsigned, quantise_weight
 
 SKIP_BITS = 8
 _EXACT_FLOAT32 = 1 << 24
@@ -33,11 +33,17 @@ class Mode(Enum):
 
 @dataclass
 class Context:
-    """What the nodes share during one pass. noise: Gumbel noise source of EBS-Sto; None: deterministic."""
+    """What the nodes share during one pass. noise: Gumbel noise source of EBS-Sto; None: deterministic.
+
+    branches: keep every candidate of an activation apart, for a supernet. autocast: convolve codes in bfloat16, which holds
+    them exactly up to 256; scales, quantisers and mixtures stay in float32.
+    """
 
     mode: Mode
     temperature: float = 1.0
     noise: torch.Generator | None = None
+    branches: bool = False
+    autocast: bool = False
 
 
 class Choice(nn.Module):
@@ -52,6 +58,12 @@ class Choice(nn.Module):
         self.bits: int | None = candidates[0] if len(candidates) == 1 else None
         self.strengths = nn.Parameter(torch.zeros(len(candidates)))
 
+    def restrict(self, candidates: tuple[int, ...]) -> None:
+        """Other candidates, their strengths equal again."""
+        self.candidates = candidates
+        self.bits = candidates[0] if len(candidates) == 1 else None
+        self.strengths = nn.Parameter(self.strengths.new_zeros(len(candidates)))
+
     @property
     def searchable(self) -> bool:
         return len(self.candidates) > 1
@@ -61,7 +73,7 @@ class Choice(nn.Module):
         logits = torch.log_softmax(self.strengths, 0)
         if context.noise is not None and self.searchable:
             uniform = torch.rand(logits.shape, generator=context.noise).clamp(1e-9, 1 - 1e-9)
-            logits = logits - torch.log(-torch.log(uniform))
+            logits = logits - torch.log(-torch.log(uniform)).to(logits.device)
         return torch.softmax(logits / context.temperature, 0)
 
 
@@ -108,6 +120,10 @@ class Quantiser(nn.Module):
             return Quantised(value, None, None)
         if self.signed:
             return quantise_signed(x, self.scale(), self.bits)
+        if self.choice.bits is None and context.branches:
+            p = self.choice.probabilities(context)
+            each = tuple(quantise_unsigned(x, self.positive_clip(), bits).value for bits in self.choice.candidates)
+            return Quantised(sum_of(p, each), None, None, Branches(each, p))
         if self.choice.bits is None:
             return Quantised(
                 mix_unsigned(x, self.positive_clip(), self.choice.probabilities(context), self.choice.candidates),
@@ -115,6 +131,14 @@ class Quantiser(nn.Module):
                 None,
             )
         return quantise_unsigned(x, self.positive_clip(), self.bits)
+
+
+def sum_of(p: Tensor, each: tuple[Tensor, ...]) -> Tensor:
+    """sum_j p_j x_j."""
+    total = p[0] * each[0]
+    for weight, value in zip(p[1:], each[1:], strict=True):
+        total = total + weight * value
+    return total
 
 
 def straight_through(code: Tensor, quantised: Quantised) -> Quantised:
@@ -154,6 +178,7 @@ class WeightedNode(NetNode):
         self.weight = nn.Parameter(torch.empty(channels[1], channels[0], kernel, kernel))
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
         self.choice = Choice(candidates)
+        self.branches: nn.ParameterDict | None = None  # a supernet's copies of the weights
 
     @property
     def weight_bits(self) -> int:
@@ -164,6 +189,8 @@ class WeightedNode(NetNode):
         """(sum in real units, integer sums, their scale); the integers only where both operands have codes."""
         if context.mode is Mode.FLOAT:
             return self._conv(x.value, self.weight), None, None
+        if self.branches is not None and context.branches:
+            return self._supernet(x, context), None, None
         if self.choice.bits is None:
             weight = mix_weight(self.weight, self.choice.probabilities(context), self.choice.candidates)
             return self._conv(x.value, weight), None, None
@@ -174,11 +201,31 @@ class WeightedNode(NetNode):
         largest = int(x.code.detach().abs().max())
         bound = int(weights.code.detach().abs().flatten(1).sum(1).max()) * max(largest, 1)
         if bound < _EXACT_FLOAT32:
-            acc = self._conv(x.code, weights.code)
+            acc = self._codes(x.code, weights.code, context)
         else:
             acc = self._conv(x.code.double(), weights.code.double())
         scale = x.scale * weights.scale
         return (acc * scale).to(x.value.dtype), acc, scale
+
+    def _codes(self, code: Tensor, weight: Tensor, context: Context) -> Tensor:
+        if not context.autocast or context.mode is Mode.INTEGER:
+            return self._conv(code, weight)
+        with torch.autocast(code.device.type, torch.bfloat16):
+            return self._conv(code, weight).float()
+
+    def _supernet(self, x: Quantised, context: Context) -> Tensor:
+        """sum_ij p_i p_j conv(x_j, w_ij), a convolution each."""
+        assert self.branches is not None
+        each, p = (x.branches.each, x.branches.p) if x.branches is not None else ((x.value,), None)
+        weight_p = self.choice.probabilities(context)
+        total: Tensor | None = None
+        for at, weight in enumerate(self.branches.values()):
+            row, column = divmod(at, len(each))
+            y = self._conv(each[column], quantise_weight(weight, self.choice.candidates[row]).value)
+            y = y * (weight_p[row] if p is None else weight_p[row] * p[column])
+            total = y if total is None else total + y
+        assert total is not None
+        return total
 
     def _conv(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.conv2d(x, weight, stride=self.stride, padding=self.padding)

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from hwgen.errors import InputError
-from hwgen.network import Network, Samples, Weighted
+from hwgen.network import Network, Samples
 from hwgen.network_file import write_network
-from model.assign import check_budget
+from model import choose
+from model.cost import BitOperations, Cost, Table, WeightBytes
 from model.data import DataSet, digits
+from model.distributed import World
 from model.export import compare, export
+from model.logbook import write_logs
 from model.networks import QuantNet, residual_network
-from model.nodes import Context, Mode
+from model.nodes import Mode
 from model.recipe import Recipe
-from model.train import STAGES, Table, Trainer, accuracy
+from model.search import Search
+from model.train import STAGES, Trainer, accuracy
 from sim import golden
 
 REFERENCE_BITS = 4
-CostModel = Callable[[Network], Table]
 
 
 def _silent(*_: Any) -> None:
@@ -39,10 +40,19 @@ class Run:
     recipe: Recipe
     data: DataSet
     net: QuantNet
-    table: Table
-    budget: int
+    search: Search
     trainer: Trainer
     folder: Path | None
+
+    @property
+    def table(self) -> Table:
+        """Cost of each layer by its bits."""
+        return self.search.table
+
+    @property
+    def budget(self) -> int:
+        """Most that the assembled program may cost."""
+        return self.search.budget
 
 
 def build_network(recipe: Recipe, data: DataSet) -> QuantNet:
@@ -50,7 +60,7 @@ def build_network(recipe: Recipe, data: DataSet) -> QuantNet:
     torch.manual_seed(recipe.seed)
     height, width, channels = data.train.images.shape[1:]
     search = recipe.search
-    return residual_network(
+    net = residual_network(
         recipe.model.name,
         (height, width, channels),
         data.bits,
@@ -62,6 +72,8 @@ def build_network(recipe: Recipe, data: DataSet) -> QuantNet:
         activation_bits=tuple(search.activation_bits),
         pinned=search.pinned,
     )
+    choose.apply_rules(net, search.layers)
+    return net
 
 
 def describe(recipe: Recipe, bits: int = REFERENCE_BITS) -> Network:
@@ -69,31 +81,24 @@ def describe(recipe: Recipe, bits: int = REFERENCE_BITS) -> Network:
     data = digits()
     flat = recipe.model_copy(
         update={
-            "search": recipe.search.model_copy(update={"weight_bits": [bits], "activation_bits": [bits], "pinned": None})
+            "search": recipe.search.model_copy(
+                update={"weight_bits": [bits], "activation_bits": [bits], "pinned": None, "layers": {}}
+            )
         }
     )
     return export(build_network(flat, data), proven=False)
 
 
-def bit_operations(network: Network) -> Table:
-    """Binary operations of each weighted node: MAC * weight bits * activation bits, int64 (8, 8)."""
-    steps = np.arange(1, 9, dtype=np.int64)
-    table = {}
-    for node in network.nodes:
-        if isinstance(node, Weighted):
-            height, width, _ = network.tensors[node.output].shape
-            table[node.name] = node.weight.size * height * width * np.outer(steps, steps)
-    return table
-
-
-def _check_sizes(recipe: Recipe, data: DataSet) -> None:
+def _check_sizes(recipe: Recipe, data: DataSet, processes: int) -> None:
     """Every part of the training set must fill at least one batch and hold every class."""
     total, batch = len(data.train), recipe.train.batch
     held = int(total * recipe.search.hold_out)
     problems = []
+    if batch % processes:
+        problems.append(f"'train.batch': {batch} images cannot be shared by {processes} processes.")
     if batch > total:
         problems.append(f"'train.batch': {batch} is more than the {total} training images.")
-    elif recipe.search.method != "uniform":
+    elif recipe.search.method not in ("uniform", "random"):
         if held < max(batch, data.classes):
             problems.append(
                 f"'search.hold_out': {recipe.search.hold_out} holds out {held} of {total} images, less than a batch of {batch};"
@@ -105,60 +110,69 @@ def _check_sizes(recipe: Recipe, data: DataSet) -> None:
         raise InputError(problems, "recipe")
 
 
+def cost_of(recipe: Recipe, cycles: Cost | None) -> Cost:
+    """The cost that a recipe counts.
+
+    Raises:
+        InputError: it counts cycles and there is no engine, or chooses engines while it counts something else.
+    """
+    if recipe.search.joint and recipe.search.cost != "cycles":
+        raise InputError("'search.joint' chooses engines by their cycles; set search.cost to \"cycles\".", "recipe")
+    if recipe.search.cost == "cycles":
+        if cycles is None:
+            raise InputError(
+                'The recipe\'s cost is cycles, which needs an engine; give one, or set search.cost to "bitops".'
+            )
+        return cycles
+    return BitOperations() if recipe.search.cost == "bitops" else WeightBytes()
+
+
 def prepare(
     recipe: Recipe,
     folder: Path | None = None,
-    cost_model: CostModel | None = None,
+    cycles: Cost | None = None,
     progress: Callable[..., None] = _silent,
+    world: World | None = None,
 ) -> Run:
     """Load the data, build the network and its cost table.
 
     Args:
-        cost_model: gives the cycles table of the run's engine for a network; needed where the recipe counts cycles.
+        cycles: counts cycles on the run's engine; needed where the recipe counts them.
+        world: the processes that train together; None: this one, on the CPU.
 
     Raises:
-        InputError: the recipe counts cycles and there is no cost model, its sizes do not fit the data, or no bits are
-            as cheap as its budget.
+        InputError: the recipe counts cycles and there is no engine, its sizes do not fit the data or the number of
+            processes, or no bits are as cheap as its budget.
     """
+    world = world or World()
     data = digits()
-    _check_sizes(recipe, data)
-    reference = describe(recipe)
-    if recipe.search.cost == "bitops":
-        table = bit_operations(reference)
-    elif cost_model is None:
-        raise InputError('The recipe\'s cost is cycles, which needs an engine; give one, or set search.cost to "bitops".')
-    else:
-        table = cost_model(reference)
+    _check_sizes(recipe, data, world.size)
     net = build_network(recipe, data)
-    uniform = sum(
-        int(table[node.name][REFERENCE_BITS - 1, (data.bits if net.source_choice(node) is None else REFERENCE_BITS) - 1])
-        for node in net.weighted()
-    )
-    budget = int(recipe.search.budget * uniform)
-    trainer = Trainer(net, recipe, data, table, budget, folder, progress)
+    search = Search(recipe, build_network(recipe, data), cost_of(recipe, cycles), 0)
+    search.budget = recipe.search.target or int(recipe.search.budget * search.program(reference_bits(net)))
     if recipe.search.method != "uniform":  # known now, not after minutes of training
-        check_budget(trainer.groups(Context(Mode.QUANTISED)), budget)
-    return Run(recipe, data, net, table, budget, trainer, folder)
+        search.check(net)
+    trainer = Trainer(net, recipe, data, search, folder, progress, world)
+    return Run(recipe, data, net, search, trainer, folder)
+
+
+def reference_bits(net: QuantNet) -> choose.Bits:
+    """W4A4 everywhere but at the image: what budgets are shares of."""
+    return {
+        node.name: (REFERENCE_BITS, net.input_bits if net.source_choice(node) is None else REFERENCE_BITS)
+        for node in net.weighted()
+    }
 
 
 def train(run: Run, until: str = STAGES[-1], *, resume: bool = False) -> None:
     """Train the stages up to ``until``; with ``resume`` from the checkpoint on."""
     if resume:
         run.trainer.resume()
-    run.trainer.run(until)
-    if run.folder is not None:
-        write_curves(run)
-
-
-def write_curves(run: Run) -> None:
-    """curves.csv: one line per epoch."""
-    assert run.folder is not None
-    history = run.trainer.state.history
-    names = list(dict.fromkeys(name for row in history for name in row))
-    with (run.folder / "curves.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, names)
-        writer.writeheader()
-        writer.writerows(history)
+    try:
+        run.trainer.run(until)
+    finally:
+        if run.folder is not None and run.trainer.world.first:
+            write_logs(run.folder, run.trainer.state.history, run.trainer.state.strengths)
 
 
 def export_run(run: Run) -> Network:
@@ -194,6 +208,7 @@ def evaluate(run: Run, network: Network, final_cost: int | None = None) -> dict[
     float_net.load_state_dict(run.trainer.float_state)
     agreement = compare(run.net, network, test.images)
     integer = golden.accuracy(network, test.images, test.labels)
+    final = final_cost if final_cost is not None else run.search.cost.total(network)
     metrics: dict[str, Any] = {
         "method": run.recipe.search.method,
         "images": len(test),
@@ -202,15 +217,20 @@ def evaluate(run: Run, network: Network, final_cost: int | None = None) -> dict[
         "integer_accuracy": integer,
         "agreement": agreement.top1,
         "logit_agreement": agreement.logits,
+        "seconds": {
+            stage: round(sum(float(row["seconds"]) for row in state.history if row["stage"] == stage), 1)
+            for stage in STAGES
+        },
         "bits": [
             {"layer": name, "weight": weight, "activation": activation}
             for name, (weight, activation) in state.bits.items()
         ],
         "cost": run.recipe.search.cost,
         "budget": run.budget,
-        "expected_cost": state.chosen.get("expected_cost", state.chosen.get("final_table_cost")),
+        "expected_cost": state.chosen.get("expected_cost", state.chosen.get("program_cost")),
         **state.chosen,
-        "final_cost": final_cost if final_cost is not None else state.chosen.get("final_table_cost"),
+        "final_cost": final,
+        "table_difference": final - int(state.chosen.get("final_table_cost", final)),
     }
     if run.folder is not None:
         (run.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")

@@ -14,6 +14,13 @@ import torch
 from torch import Tensor
 
 
+class Branches(NamedTuple):
+    """One activation tensor at each of its candidates with their probabilities, for a supernet."""
+
+    each: tuple[Tensor, ...]
+    p: Tensor
+
+
 class Quantised(NamedTuple):
     """An activation or weight tensor: ``value = scale * code``.
 
@@ -23,6 +30,7 @@ class Quantised(NamedTuple):
     value: Tensor
     code: Tensor | None
     scale: Tensor | None
+    branches: Branches | None = None
 
 
 class _Round(torch.autograd.Function):

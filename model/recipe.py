@@ -35,22 +35,52 @@ class ModelSection(_Section):
     shortcut: Annotated[Literal["projection", "a"], Field(description="shortcut where shapes change")] = "projection"
 
 
+Range = Annotated[list[Bits], Field(min_length=2, max_length=2)]
+
+
+class LayerRule(_Section):
+    """[search.layers."NAME OR PATTERN"]: other candidates for the layers that it matches; activations are the layer's input."""
+
+    weight_bits: Annotated[
+        list[Bits] | None, Field(min_length=1, description="candidate weight bits of these layers")
+    ] = None
+    activation_bits: Annotated[
+        list[Bits] | None, Field(min_length=1, description="candidate bits of these layers' input")
+    ] = None
+    weight_range: Annotated[Range | None, Field(description="[least, most] weight bits of these layers")] = None
+    activation_range: Annotated[Range | None, Field(description="[least, most] bits of these layers' input")] = None
+
+
 class SearchSection(_Section):
     """[search]: the bit search."""
 
-    method: Annotated[Literal["ebs-det", "ebs-sto", "uniform"], Field(description="how bits are chosen")] = "ebs-det"
+    method: Annotated[
+        Literal["ebs-det", "ebs-sto", "dnas", "uniform", "random"],
+        Field(
+            description="how bits are chosen: EBS, a DNAS-style supernet, the same everywhere, or at random in the budget"
+        ),
+    ] = "ebs-det"
     weight_bits: Annotated[list[Bits], Field(min_length=1, description="candidate weight bits")] = [1, 2, 3, 4, 5]
     activation_bits: Annotated[list[Bits], Field(min_length=1, description="candidate activation bits")] = [1, 2, 3, 4, 5]
     uniform: Annotated[
         list[Bits], Field(min_length=2, max_length=2, description="[weight, activation] bits of method uniform")
     ] = [3, 3]
     pinned: Annotated[Bits | None, Field(description="weight bits of first and last layer; left out: searched")] = None
-    cost: Annotated[Literal["cycles", "bitops"], Field(description="what the budget counts")] = "cycles"
+    layers: Annotated[dict[str, LayerRule], Field(description="other candidates by layer name or pattern")] = {}
+    cost: Annotated[
+        Literal["cycles", "bitops", "bytes"],
+        Field(description="what the budget counts: cycles of the engine, bit operations, or bytes of weights"),
+    ] = "cycles"
     budget: Annotated[Positive, Field(description="budget as a share of the cost of uniform W4A4")] = 0.6
+    target: Annotated[int | None, Field(ge=1, description="budget in units of the cost instead of a share")] = None
+    joint: Annotated[
+        int, Field(ge=0, le=20, description="times the engine's shape is chosen anew during the search (cycles only)")
+    ] = 0
     hold_out: Annotated[float, Field(gt=0, lt=0.9, description="share of the training set that trains the strengths")] = (
         0.33
     )
     epochs: Annotated[Epochs, Field(description="epochs of the search")] = 20
+    warm: Annotated[float, Field(ge=0, le=1, description="share of these epochs that trains the weights alone")] = 0.2
     strength_rate: Annotated[Positive, Field(description="learning rate of the strengths (Adam)")] = 0.05
     cost_weight: Annotated[
         float, Field(ge=0, allow_inf_nan=False, description="weight of the cost term above the budget")
@@ -67,10 +97,33 @@ class TrainSection(_Section):
     float_epochs: Annotated[Epochs, Field(description="epochs of float training")] = 25
     epochs: Annotated[Epochs, Field(description="epochs of retraining at the chosen bits")] = 25
     integer_epochs: Annotated[Epochs, Field(description="last epochs, batch norm frozen, on folded integers")] = 5
-    rate: Annotated[Positive, Field(description="highest learning rate (AdamW, cosine)")] = 0.004
+    rate: Annotated[Positive, Field(description="highest learning rate of float training (cosine)")] = 0.004
     quantised_rate: Annotated[Positive, Field(description="highest learning rate of search and retraining")] = 0.002
     clip_rate: Annotated[Positive, Field(description="learning rate of clips and steps")] = 0.01
+    clip_decay: Annotated[float, Field(ge=0, allow_inf_nan=False, description="decay of clips and steps")] = 0.0
     decay: Annotated[float, Field(ge=0, allow_inf_nan=False, description="weight decay")] = 0.0005
+    optimiser: Annotated[
+        Literal["adamw", "sgd"], Field(description="optimiser of the weights: AdamW, or SGD with Nesterov momentum 0.9")
+    ] = "adamw"
+    most_steps: Annotated[
+        int | None, Field(ge=1, description="steps of an epoch at most; left out: all images are seen")
+    ] = None
+    start: Annotated[
+        Literal["meta", "float"], Field(description="retraining starts from the search's meta weights or the float ones")
+    ] = "meta"
+    float_from: Annotated[
+        str | None, Field(description="run folder whose float network is taken instead of training one")
+    ] = None
+    distil: Annotated[
+        float, Field(ge=0, le=1, description="share of the retraining loss that follows the float network's logits")
+    ] = 0.0
+    distil_temperature: Annotated[Positive, Field(description="softmax temperature of distillation")] = 4.0
+    norm_batches: Annotated[
+        int, Field(ge=0, le=10_000, description="batches that re-estimate batch norm once the bits are chosen")
+    ] = 20
+    autocast: Annotated[
+        bool, Field(description="convolve codes in bfloat16 (exact up to 8 bits) but for the last stage")
+    ] = False
     shift: Annotated[int, Field(ge=0, le=4, description="augmentation: pixels an image is moved at most")] = 1
 
 

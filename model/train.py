@@ -3,8 +3,10 @@ resumed run is the run that was never interrupted."""
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,44 +14,47 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from hwgen.engine import EngineConfig
 from hwgen.errors import InputError
-from model import checkpoint
-from model.assign import Group, Layer, as_bits, most_likely, solve, total_cost
+from model import checkpoint, choose, dnas
+from model.assign import Group
+from model.cost import Cost, Cycles, Table
 from model.data import DataSet, Split, hold_out, shift
+from model.distributed import World, share_norms
 from model.export import image_tensor
 from model.networks import QuantNet
-from model.nodes import Choice, Context, Mode
+from model.nodes import Context, Mode
 from model.recipe import Recipe
+from model.search import Search
 
 STAGES = ("float", "search", "retrain", "integer")
 Progress = Callable[..., None]
-Table = Mapping[str, NDArray[np.int64]]
 _CALIBRATION_IMAGES = 512
 _GRADIENT_NORM = 5.0
-_WARM_SHARE = 0.2  # of the search epochs train the weights alone
+_NORM_STREAM, _STAGE_STREAM = 77, 0
 
 
 @dataclass
 class State:
-    """Where a run stands. bits: (weight, activation) by layer once chosen."""
+    """Where a run stands. bits: (weight, activation) by layer once chosen. strengths: probabilities by epoch and operand."""
 
     stage: int = 0
     epoch: int = 0
     bits: dict[str, tuple[int, int]] = field(default_factory=dict)
     history: list[dict[str, float | str]] = field(default_factory=list)
-    chosen: dict[str, float | int] = field(default_factory=dict)
+    strengths: list[dict[str, Any]] = field(default_factory=list)
+    chosen: dict[str, Any] = field(default_factory=dict)
 
 
 class Trainer:
     """Trains one network by a recipe.
 
     Args:
-        table: cost of each weighted layer by [weight bits - 1][activation bits - 1], int64 (8, 8).
-        budget: most that the chosen bits may cost by the table.
+        search: how its bits are chosen, and what they cost.
         folder: where the checkpoint goes; None: none is written.
+        world: the processes that share each batch.
     """
 
     def __init__(
@@ -57,16 +62,31 @@ class Trainer:
         net: QuantNet,
         recipe: Recipe,
         data: DataSet,
-        table: Table,
-        budget: int,
+        search: Search,
         folder: Path | None,
         progress: Progress,
+        world: World,
     ) -> None:
-        self.net, self.recipe, self.data, self.table, self.budget = net, recipe, data, table, budget
-        self.folder, self.progress = folder, progress
+        self.net, self.recipe, self.data, self.search = net, recipe, data, search
+        self.folder, self.progress, self.world = folder, progress, world
         self.state = State()
         self.float_state: dict[str, Tensor] = {}
         self.optimisers: list[torch.optim.Optimizer] = []
+        self._teacher: QuantNet | None = None
+        net.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if world.size > 1:
+            share_norms(net)
+        self._model: Callable[..., Tensor] = net
+
+    @property
+    def table(self) -> Table:
+        """Cost of each layer by its bits."""
+        return self.search.table
+
+    @property
+    def budget(self) -> int:
+        """Most that the chosen bits may cost."""
+        return self.search.budget
 
     # ---------------------------------------------------------------- checkpoints
     @property
@@ -75,7 +95,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write the checkpoint; whole or not at all."""
-        if self.path is None:
+        if self.path is None or not self.world.first:
             return
         state = self.state
         checkpoint.save(
@@ -85,11 +105,12 @@ class Trainer:
                 "epoch": state.epoch,
                 "bits": {name: list(pair) for name, pair in state.bits.items()},
                 "history": state.history,
+                "strengths": state.strengths,
                 "chosen": state.chosen,
                 "net": self.net.state_dict(),
                 "float": self.float_state,
                 "optimisers": [item.state_dict() for item in self.optimisers],
-                "budget": self.budget,
+                "search": self.search.state(),
             },
             self.recipe.digest,
         )
@@ -111,23 +132,27 @@ class Trainer:
 
     def _restore(self, data: dict[str, Any]) -> None:
         bits = {name: (pair[0], pair[1]) for name, pair in data["bits"].items()}
-        self.state = State(data["stage"], data["epoch"], bits, data["history"], data["chosen"])
+        self.state = State(data["stage"], data["epoch"], bits, data["history"], data["strengths"], data["chosen"])
+        self.search.restore(data["search"])
+        stage = STAGES[self.state.stage] if self.state.stage < len(STAGES) else ""
+        if stage == "search" and self.state.epoch and self.recipe.search.method == "dnas":
+            dnas.expand(self.net)
         self.net.load_state_dict(data["net"])
-        self.float_state = data["float"]
+        self.float_state = {name: value.to(self.world.device) for name, value in data["float"].items()}
         if self.state.bits:
-            self._fix(self.state.bits)
-        if self.state.epoch and self.state.stage < len(STAGES):
-            self.optimisers = self._optimisers(STAGES[self.state.stage])
+            choose.fix_bits(self.net, self.state.bits)
+        if self.state.epoch and stage:
+            self.optimisers = self._optimisers(stage)
             for optimiser, saved in zip(self.optimisers, data["optimisers"], strict=True):
                 optimiser.load_state_dict(saved)
 
     # ---------------------------------------------------------------- stages
     def epochs(self, stage: str) -> int:
+        """Epochs of a stage; none where there is nothing to do."""
         train = self.recipe.train
-        searched = self.recipe.search.method != "uniform"
         return {
-            "float": train.float_epochs,
-            "search": self.recipe.search.epochs if searched else 0,
+            "float": 0 if train.float_from else train.float_epochs,
+            "search": self.recipe.search.epochs if self.search.trains else 0,
             "retrain": train.epochs,
             "integer": train.integer_epochs,
         }[stage]
@@ -145,9 +170,12 @@ class Trainer:
             if self.state.epoch == 0:
                 self._enter(stage)
                 self.optimisers = self._optimisers(stage)
+            self._model = self.world.wrap(self.net)
             while self.state.epoch < total:
+                began = time.monotonic()
                 figures = self._epoch(stage, self.state.epoch, total)
                 self.state.epoch += 1
+                figures["seconds"] = round(time.monotonic() - began, 3)
                 self.state.history.append({"stage": stage, "epoch": self.state.epoch, **figures})
                 self.save()
                 self.progress(stage, self.state.epoch, total, f"loss {figures['loss']:.3f}")
@@ -156,15 +184,44 @@ class Trainer:
             self.save()
 
     def _enter(self, stage: str) -> None:
-        if stage == "retrain":
-            self._fix(self.state.bits)
+        train = self.recipe.train
+        if stage == "float" and train.float_from:
+            self._take_float(Path(train.float_from))
+        elif stage == "search" and self.recipe.search.method == "dnas":
+            dnas.expand(self.net)
+        elif stage == "retrain":
+            if train.start == "float":
+                kept = {k: v for k, v in self.float_state.items() if not k.endswith("strengths")}
+                self.net.load_state_dict(kept, strict=False)
+            choose.fix_bits(self.net, self.state.bits)
+            self._estimate_norms(STAGES.index(stage))
+        elif stage == "integer":
+            self._estimate_norms(STAGES.index(stage))
 
     def _leave(self, stage: str) -> None:
         if stage == "float":
             self._calibrate()
             self.float_state = {name: value.clone() for name, value in self.net.state_dict().items()}
         elif stage == "search":
-            self._choose()
+            _, held = hold_out(self.data.train, self.recipe.search.hold_out, self.recipe.seed)
+            chosen = self.search.choose(self.net, lambda: accuracy(self.net, held, Mode.QUANTISED, self.search.last))
+            self.state.bits, self.state.chosen = chosen
+
+    def _take_float(self, folder: Path) -> None:
+        """The float network of another run.
+
+        Raises:
+            InputError: no trained run there, or one of another network.
+        """
+        path = folder / "checkpoint.pt" if folder.is_dir() else folder
+        state = checkpoint.load(path).get("float")
+        if not isinstance(state, dict) or not state:
+            raise InputError("It holds no float network yet; train that run to the end of its float stage.", str(path))
+        kept = {k: v for k, v in state.items() if not k.endswith("strengths")}
+        wanted = {k: v.shape for k, v in self.net.state_dict().items() if not k.endswith("strengths")}
+        if {k: v.shape for k, v in kept.items()} != wanted:
+            raise InputError("It belongs to a network of another shape.", str(path))
+        self.net.load_state_dict(kept, strict=False)
 
     def _calibrate(self) -> None:
         """Set every clip to what its tensor reaches in one pass over training images."""
@@ -173,169 +230,121 @@ class Trainer:
         for quantiser in quantisers:
             quantiser.calibrating = True
         with torch.no_grad():
-            self.net(image_tensor(self.data.train.images[:_CALIBRATION_IMAGES]), Context(Mode.FLOAT))
+            self.net(self._images(self.data.train.images[:_CALIBRATION_IMAGES]), Context(Mode.FLOAT))
             for quantiser in quantisers:
                 quantiser.calibrating = False
                 quantiser.clip.fill_(max(quantiser.peak, 0.1))
 
-    # ---------------------------------------------------------------- bits
-    def groups(self, context: Context) -> list[Group]:
-        """Choices with their probabilities, layers that read one tensor together."""
-        by_choice: dict[int, tuple[Choice | None, list[Layer]]] = {}
-        for node in self.net.weighted():
-            choice = self.net.source_choice(node)
-            p = tuple(node.choice.probabilities(context).tolist())
-            layer = Layer(node.name, node.choice.candidates, p, self.table[node.name])
-            by_choice.setdefault(-1 - len(by_choice) if choice is None else id(choice), (choice, []))[1].append(layer)
-        groups = []
-        for choice, layers in by_choice.values():
-            if choice is None:
-                groups.append(Group((self.net.input_bits,), (1.0,), tuple(layers)))
-            else:
-                groups.append(Group(choice.candidates, tuple(choice.probabilities(context).tolist()), tuple(layers)))
-        return groups
-
-    def _choose(self) -> None:
-        search = self.recipe.search
-        if search.method == "uniform":
-            w, k = search.uniform
-            bits = {}
-            for node in self.net.weighted():
-                choice = self.net.source_choice(node)
-                edge = search.pinned is not None and node in (self.net.weighted()[0], self.net.weighted()[-1])
-                bits[node.name] = (
-                    search.pinned if edge and search.pinned else w,
-                    self.net.input_bits
-                    if choice is None
-                    else k
-                    if choice.searchable or len(choice.candidates) > 1
-                    else choice.candidates[0],
-                )
-            self.state.bits = bits
-            self.state.chosen = {"final_table_cost": total_cost(bits, self.table)}
+    def _estimate_norms(self, stage: int) -> None:
+        """Batch norm's statistics anew, of the network as it is now."""
+        norms = [item for item in self.net.modules() if isinstance(item, nn.BatchNorm2d)]
+        if not self.recipe.train.norm_batches or not norms:
             return
+        momentum = norms[0].momentum
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None
+        self.net.train()
+        rng = np.random.default_rng([self.recipe.seed, _NORM_STREAM, stage])
         with torch.no_grad():
-            groups = self.groups(Context(Mode.QUANTISED, search.temperature[1]))
-        chosen = solve(groups, self.budget)
-        likely = as_bits(groups, most_likely(groups))
-        self.state.bits = as_bits(groups, chosen)
-        with torch.no_grad():
-            expected = float(self._expected_cost(Context(Mode.QUANTISED, search.temperature[1])))
-        # The mixture has more levels than any candidate: what choosing costs before retraining, on held-out images.
-        _, held = hold_out(self.data.train, search.hold_out, self.recipe.seed)
-        mixed = accuracy(self.net, held, Mode.QUANTISED, search.temperature[1])
-        self._fix(likely)
-        likely_accuracy = accuracy(self.net, held, Mode.QUANTISED)
-        self._fix(self.state.bits)
-        self.state.chosen = {
-            "expected_cost": expected,
-            "arg_max_cost": total_cost(likely, self.table),
-            "final_table_cost": total_cost(self.state.bits, self.table),
-            "mixed_accuracy": mixed,
-            "arg_max_accuracy": likely_accuracy,
-            "chosen_accuracy": accuracy(self.net, held, Mode.QUANTISED),
-        }
-
-    def _fix(self, bits: Mapping[str, tuple[int, int]]) -> None:
-        for node in self.net.weighted():
-            weight, activation = bits[node.name]
-            node.choice.bits = weight
-            choice = self.net.source_choice(node)
-            if choice is not None:
-                choice.bits = activation
-
-    def _expected_cost(self, context: Context) -> Tensor:
-        """sum over layers of p_w^T table p_a."""
-        total = torch.zeros(())
-        for node in self.net.weighted():
-            choice = self.net.source_choice(node)
-            rows = [bits - 1 for bits in node.choice.candidates]
-            columns = [self.net.input_bits - 1] if choice is None else [bits - 1 for bits in choice.candidates]
-            table = torch.from_numpy(self.table[node.name][np.ix_(rows, columns)].astype(np.float32))
-            p = torch.ones(1) if choice is None else choice.probabilities(context)
-            total = total + node.choice.probabilities(context) @ table @ p
-        return total
+            for images, _ in self._batches(self.data.train, rng, self.recipe.train.norm_batches):
+                self.net(images, Context(Mode.QUANTISED))
+        for norm in norms:
+            norm.momentum = momentum
 
     # ---------------------------------------------------------------- epochs
     def _optimisers(self, stage: str) -> list[torch.optim.Optimizer]:
+        """Of weights, of clips and steps, and while searching of strengths."""
         train = self.recipe.train
         rate = train.rate if stage == "float" else train.quantised_rate * (0.25 if stage == "integer" else 1.0)
         weights = self.net.meta_weights()
         if stage == "integer":
             weights = [node.weight for node in self.net.weighted()]
+        made: list[torch.optim.Optimizer] = []
+        if train.optimiser == "sgd":
+            made.append(torch.optim.SGD(weights, lr=rate, momentum=0.9, nesterov=True, weight_decay=train.decay))
+        else:
+            made.append(torch.optim.AdamW(weights, lr=rate, weight_decay=train.decay))
         clip_rate = train.clip_rate * (0.1 if stage == "integer" else 1.0)
-        made: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(weights, lr=rate, weight_decay=train.decay),
-            torch.optim.Adam(self.net.clips(), lr=clip_rate),
-        ]
+        made.append(torch.optim.Adam(self.net.clips(), lr=clip_rate, weight_decay=train.clip_decay))
         strengths = self.net.strengths()
         if stage == "search" and strengths:  # none where every choice has one candidate
             made.append(torch.optim.Adam(strengths, lr=self.recipe.search.strength_rate, betas=(0.5, 0.999)))
         return made
 
-    def _batches(self, split: Split, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    def _images(self, images: Any) -> Tensor:
+        return image_tensor(images).to(self.world.device, non_blocking=True)
+
+    def _batches(
+        self, split: Split, rng: np.random.Generator, most: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """This process's part of each global batch, in an order that all processes share."""
         order = rng.permutation(len(split))
         images = shift(split.images, self.recipe.train.shift, rng)
         size = self.recipe.train.batch
-        for start in range(0, len(order) - size + 1, size):
-            pick = order[start : start + size]
-            yield image_tensor(images[pick]), torch.from_numpy(split.labels[pick])
+        for at, start in enumerate(range(0, len(order) - size + 1, size)):
+            if most is not None and at == most:
+                return
+            pick = self.world.part(order[start : start + size])
+            yield self._images(images[pick]), torch.from_numpy(split.labels[pick]).to(self.world.device)
 
     def _epoch(self, stage: str, epoch: int, total: int) -> dict[str, float]:
         rng = np.random.default_rng([self.recipe.seed, STAGES.index(stage), epoch])
-        search = self.recipe.search
+        recipe = self.recipe
         mode = {"float": Mode.FLOAT, "integer": Mode.INTEGER}.get(stage, Mode.QUANTISED)
-        context = Context(mode)
-        split, held = self.data.train, None
+        context = Context(
+            mode, branches=recipe.search.method == "dnas" and stage == "search", autocast=recipe.train.autocast
+        )
+        split, held, warm = self.data.train, None, True
         if stage == "search":
-            first, last = search.temperature
-            context.temperature = first * (last / first) ** (epoch / max(total - 1, 1))
-            if search.method == "ebs-sto":
+            context.temperature = self.search.temperature(epoch, total)
+            if recipe.search.method == "ebs-sto":
                 context.noise = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
-            split, held = hold_out(self.data.train, search.hold_out, self.recipe.seed)
-        rate = 0.5 * (1 + math.cos(math.pi * epoch / max(total, 1)))
-        peak = [item.defaults["lr"] for item in self.optimisers]
-        for optimiser, most in zip(self.optimisers[:2], peak, strict=False):
-            for group in optimiser.param_groups:
-                group["lr"] = most * max(rate, 0.02)
-        warm = epoch < _WARM_SHARE * total or len(self.optimisers) < 3
+            split, held = hold_out(self.data.train, recipe.search.hold_out, recipe.seed)
+            warm = epoch < recipe.search.warm * total or len(self.optimisers) < 3
+            self.search.prepare_epoch(self.net, epoch, total, context.temperature)
+        self._set_rates(epoch, total)
         held_batches = iter(()) if held is None else self._cycle(held, rng)
         losses = []
-        for images, labels in self._batches(split, rng):
-            if held is not None and not warm:
+        for images, labels in self._batches(split, rng, recipe.train.most_steps):
+            if not warm:
                 self._strength_step(*next(held_batches), context)
-            losses.append(self._weight_step(images, labels, context, frozen=stage == "integer"))
+            losses.append(self._weight_step(images, labels, context, stage))
         figures = {"loss": float(np.mean(losses)), "temperature": context.temperature}
         if stage == "search":
-            with torch.no_grad():
-                plain = Context(Mode.QUANTISED, context.temperature)
-                figures["expected_cost"] = float(self._expected_cost(plain))
-                figures["entropy"] = self._entropy(plain)
+            found, rows = self.search.figures(self.net, context.temperature)
+            figures |= found
+            self.state.strengths.append({"epoch": epoch + 1, **rows})
         return figures
+
+    def _set_rates(self, epoch: int, total: int) -> None:
+        """A cosine over the stage for weights and clips; strengths keep their rate."""
+        share = max(0.5 * (1 + math.cos(math.pi * epoch / max(total, 1))), 0.02)
+        for optimiser in self.optimisers[:2]:
+            for group in optimiser.param_groups:
+                group["lr"] = optimiser.defaults["lr"] * share
 
     def _cycle(self, split: Split, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         while True:
             yield from self._batches(split, rng)
 
-    def _entropy(self, context: Context) -> float:
-        """Mean entropy of all searchable choices, in bits."""
-        values = []
-        for choice in self.net.modules():
-            if isinstance(choice, Choice) and choice.searchable:
-                p = choice.probabilities(context)
-                values.append(float(-(p * torch.log2(p.clamp(min=1e-12))).sum()))
-        return float(np.mean(values)) if values else 0.0
-
-    def _weight_step(self, images: Tensor, labels: Tensor, context: Context, *, frozen: bool) -> float:
-        self.net.train(not frozen)
-        loss = F.cross_entropy(self.net(images, context), labels)
-        value = float(loss.detach())
+    # ---------------------------------------------------------------- steps
+    def _weight_step(self, images: Tensor, labels: Tensor, context: Context, stage: str) -> float:
+        self.net.train(stage != "integer")
+        self._train_only(strengths=False)
+        logits = self._model(images, context)
+        loss = F.cross_entropy(logits, labels)
+        if self.recipe.train.distil and stage in ("retrain", "integer"):
+            loss = self._distilled(loss, logits, images)
+        value = self.world.mean(loss.detach())
         if not math.isfinite(value):
-            raise InputError(self._blame(images, context), "training")
+            raise self._no_number(images, context)
         for optimiser in self.optimisers:
             optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.optimisers[0].param_groups[0]["params"], _GRADIENT_NORM)
+        norm = torch.nn.utils.clip_grad_norm_(self.optimisers[0].param_groups[0]["params"], _GRADIENT_NORM)
+        if not torch.isfinite(norm):
+            raise self._no_number(images, context)
         for optimiser in self.optimisers[:2]:
             optimiser.step()
         return value
@@ -343,34 +352,75 @@ class Trainer:
     def _strength_step(self, images: Tensor, labels: Tensor, context: Context) -> None:
         """One step of the strengths on held-out images: batch-norm statistics and clips stay."""
         self.net.eval()
-        cost = self._expected_cost(Context(Mode.QUANTISED, context.temperature))
-        excess = F.relu(cost / self.budget - 1.0)
-        loss = F.cross_entropy(self.net(images, context), labels) + self.recipe.search.cost_weight * excess
+        self._train_only(strengths=True)
+        loss = F.cross_entropy(self._model(images, context), labels)
+        loss = loss + self.search.pressure(self.net, context.temperature)
         for optimiser in self.optimisers:
             optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimisers[2].step()
 
-    def _blame(self, images: Tensor, context: Context) -> str:
+    def _train_only(self, *, strengths: bool) -> None:
+        """Gradients for the strengths or for everything else: what is not stepped costs nothing."""
+        for parameter in self.net.parameters():
+            parameter.requires_grad_(not strengths)
+        for parameter in self.net.strengths():
+            parameter.requires_grad_(strengths)
+
+    def _distilled(self, loss: Tensor, logits: Tensor, images: Tensor) -> Tensor:
+        train = self.recipe.train
+        if self._teacher is None:
+            self._teacher = copy.deepcopy(self.net)
+            self._teacher.load_state_dict(self.float_state)
+            self._teacher.eval()
+        with torch.no_grad():
+            target = self._teacher(images, Context(Mode.FLOAT))
+        t = train.distil_temperature
+        kept = F.kl_div(
+            F.log_softmax(logits / t, 1), F.log_softmax(target / t, 1), log_target=True, reduction="batchmean"
+        )
+        return (1 - train.distil) * loss + train.distil * t * t * kept
+
+    def _no_number(self, images: Tensor, context: Context) -> InputError:
+        """The error that names the first layer without numbers, in any process."""
         with torch.no_grad():
             values = self.net.tensors(images, context)
-        names = [node.name for node in self.net if not torch.isfinite(values[node.output].value).all()]
+        own = [node.name for node in self.net if not torch.isfinite(values[node.output].value).all()]
+        grads = [
+            node.name
+            for node in self.net
+            if any(p.grad is not None and not p.grad.isfinite().all() for p in node.parameters())
+        ]
+        names = [name for found in self.world.gather(own) for name in found]
         where = f"first in layer '{names[0]}'" if names else "in the loss itself"
-        return (
+        if not names and grads:
+            where = f"in the gradient of layer '{grads[-1]}'"
+        return InputError(
             f"The loss is no longer a number, {where}; the last good checkpoint is kept. Lower train.rate or"
-            " train.quantised_rate."
+            " train.quantised_rate.",
+            "training",
         )
+
+    # ---------------------------------------------------------------- what others ask
+    def groups(self, context: Context) -> list[Group]:
+        """Choices with their probabilities, layers that read one tensor together."""
+        return choose.groups(self.net, self.table, context)
+
+    @property
+    def engine(self) -> EngineConfig | None:
+        """The engine that the run's cycles are counted on."""
+        cost: Cost = self.search.cost
+        return cost.engine if isinstance(cost, Cycles) else None
 
 
 def accuracy(net: QuantNet, split: Split, mode: Mode, temperature: float = 1.0) -> float:
     """Share of images whose largest logit is their label; ``temperature`` is that of bits still mixed."""
     net.eval()
+    device = next(net.parameters()).device
+    context = Context(mode, temperature, branches=any(node.branches is not None for node in net.weighted()))
+    right = []
     with torch.no_grad():
-        right = [
-            (
-                net(image_tensor(split.images[at : at + 256]), Context(mode, temperature)).argmax(1).numpy()
-                == split.labels[at : at + 256]
-            )
-            for at in range(0, len(split), 256)
-        ]
+        for at in range(0, len(split), 256):
+            logits = net(image_tensor(split.images[at : at + 256]).to(device), context)
+            right.append(logits.argmax(1).cpu().numpy() == split.labels[at : at + 256])
     return float(np.mean(np.concatenate(right)))

@@ -14,6 +14,4 @@ def test_stage_queue(tmp_path: Path, depth: int) -> None:
 
 
 def test_loader(tmp_path: Path) -> None:
-    simulate(
-        tmp_path, "bs_loader", ["bs_loader"], "tb_loader", {"PROGRAM_DEPTH": 64, "ENGINE_HASH": 0x1234567}
-    )
+    simulate(tmp_path, "bs_loader", ["bs_loader"], "tb_loader", {"PROGRAM_DEPTH": 64, "ENGINE_HASH": 0x1234567})

@@ -33,9 +33,7 @@ def simulate(
     package.write_text(render_package(), encoding="utf-8")
     sources = [package, *(rtl / f"{module}.sv" for module in modules)]
     compiled = build(sources, top, parameters)
-    compiled.test(
-        bench, tmp_path / "run", python_path=[BENCHES], testcase=testcase, seed=seed, timeout_s=300
-    ).check()
+    compiled.test(bench, tmp_path / "run", python_path=[BENCHES], testcase=testcase, seed=seed, timeout_s=300).check()
 
 
 def parameters() -> dict[str, int]:

@@ -42,9 +42,7 @@ class TB:
         await reset(self.dut, ("start_i", "plane_ready_i"), clock=not self.clocked)
         self.clocked = True
 
-    async def run(
-        self, pixels: int, channels: int, bits: int, planar: bool, base: int, pitch: int
-    ) -> tuple[bool, int]:
+    async def run(self, pixels: int, channels: int, bits: int, planar: bool, base: int, pitch: int) -> tuple[bool, int]:
         """Whether it ended without an error, and the cycles it took; the rows are checked here."""
         dut = self.dut
         image = np.frombuffer(self.random.randbytes(pixels * channels), np.uint8).reshape(pixels, channels)

@@ -53,9 +53,7 @@ class TB:
 
 
 @cocotb.test()
-@cocotb.parametrize(
-    ("timing", [Timing((5, 5)), Timing((30, 120)), Timing((1, 40), stall=0.4)]), ("pause", [0.0, 0.6])
-)
+@cocotb.parametrize(("timing", [Timing((5, 5)), Timing((30, 120)), Timing((1, 40), stall=0.4)]), ("pause", [0.0, 0.6]))
 async def random_commands(dut: Any, timing: Timing, pause: float) -> None:
     """Words come in order, each once, and last marks the end of each command."""
     tb = TB(dut, timing, pause, seed=3)

@@ -1,0 +1,44 @@
+"""Budgets as people say them (frames per second, kilobytes) turned into the recipe's own settings."""
+
+from __future__ import annotations
+
+from hwgen.board import load_board
+from hwgen.errors import InputError
+
+_JOINT_ROUNDS = 3
+
+
+def target_overrides(
+    board: str,
+    cycles: int | None = None,
+    fps: float | None = None,
+    bitops: float | None = None,
+    kbytes: float | None = None,
+    *,
+    joint: bool = False,
+) -> list[str]:
+    """Overrides ``section.name=value`` for at most one budget.
+
+    Args:
+        fps: images per second at the board's clock. bitops: in 10^9 bit operations per image. kbytes: in 1,000 bytes.
+
+    Raises:
+        InputError: several budgets, one that is not positive, or ``joint`` with one that no engine changes.
+    """
+    given = {"--target-cycles": cycles, "--target-fps": fps, "--target-bitops": bitops, "--target-kbytes": kbytes}
+    named = [name for name, value in given.items() if value is not None]
+    problems = []
+    if len(named) > 1:
+        problems.append(f"{', '.join(named)}: give one budget.")
+    problems += [f"{name}: it must be above 0." for name in named if not (given[name] or 0) > 0]
+    if joint and (bitops is not None or kbytes is not None):
+        problems.append("--joint chooses the engine by cycles; give --target-cycles or --target-fps.")
+    if problems:
+        raise InputError(problems)
+    made = [f"search.joint={_JOINT_ROUNDS}"] if joint else []
+    if fps is not None:
+        cycles = int(load_board(board).clock_mhz * 1e6 / fps)
+    for cost, target in (("cycles", cycles), ("bitops", bitops and bitops * 1e9), ("bytes", kbytes and kbytes * 1000)):
+        if target is not None:
+            made += [f'search.cost="{cost}"', f"search.target={int(target)}"]
+    return made

@@ -1,0 +1,161 @@
+"""Several processes as one: each takes its part of every global batch; gradients, losses and batch norm are those of the whole.
+
+Started by ``torchrun``; without it there is one process. Every process draws the same randomness (order, augmentation, Gumbel
+noise), so that a run of several is the run of one with the same global batch, but for the order of float sums.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from hwgen.errors import InputError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all of a run. device: where it computes."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes files and speaks."""
+        return self.rank == 0
+
+    def part(self, batch: NDArray[Any]) -> NDArray[Any]:
+        """This process's share of a global batch."""
+        return batch[self.rank :: self.size]
+
+    def wrap(self, net: nn.Module) -> Callable[..., Tensor]:
+        """The network whose gradients are averaged over all processes and whose batch norm sees all of them."""
+        if self.size == 1:
+            return net
+        ids = None if self.device.type == "cpu" else [self.device.index]
+        # Weights and strengths are trained in turn, so each step leaves some of them without a gradient.
+        made: nn.Module = DistributedDataParallel(
+            net, device_ids=ids, find_unused_parameters=True, broadcast_buffers=False
+        )
+        return made
+
+    def mean(self, value: Tensor) -> float:
+        """The mean of a 0-dim tensor over all processes."""
+        if self.size > 1:
+            value = value.detach().clone()
+            dist.all_reduce(value)
+            value /= self.size
+        return float(value)
+
+    def gather(self, value: T) -> list[T]:
+        """Everyone's ``value``, by rank."""
+        if self.size == 1:
+            return [value]
+        every: list[Any] = [None] * self.size
+        dist.all_gather_object(every, value)
+        return every
+
+    def lead(self, work: Callable[[], T]) -> T:
+        """What the first process makes of ``work``, given to all; its mistake is everyone's.
+
+        Raises:
+            InputError: the first process's.
+        """
+        if self.size == 1:
+            return work()
+        box: list[Any] = [None, None]
+        if self.first:
+            try:
+                box[0] = work()
+            except InputError as error:
+                box[1] = (error.problems, error.subject)
+        dist.broadcast_object_list(box)
+        if box[1] is not None:
+            raise InputError(*box[1])
+        result: T = box[0]
+        return result
+
+
+def join(device: str = "auto") -> World:
+    """This process's world; joins the others where ``torchrun`` started it.
+
+    Args:
+        device: "cpu", "cuda", or "auto" for a GPU where there is one.
+
+    Raises:
+        InputError: a GPU is asked for and there is none.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"There is no device '{device}'; it is auto, cpu or cuda.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("There is no GPU that torch can use; leave the device out, or install a CUDA build of torch.")
+    name = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    where = torch.device(name, int(os.environ.get("LOCAL_RANK", "0"))) if name == "cuda" else torch.device("cpu")
+    if name == "cuda":
+        torch.cuda.set_device(where)
+    if size > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if name == "cuda" else "gloo")
+    return World(rank, size, where)
+
+
+def leave() -> None:
+    """Part from the other processes."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over all processes; the gradient is the sum of everyone's."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x = x.clone()
+        dist.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        grad = grads[0].clone()
+        dist.all_reduce(grad)
+        return grad
+
+
+class CrossProcessNorm(nn.BatchNorm2d):
+    """Batch norm over the batches of all processes, on CPU too. Every process has as many images."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        count = x.numel() // x.shape[1] * dist.get_world_size()
+        total: Tensor = _Sum.apply(x.sum((0, 2, 3)))  # type: ignore[no-untyped-call]
+        mean = total / count
+        centred = x - mean.view(1, -1, 1, 1)
+        squares: Tensor = _Sum.apply(centred.square().sum((0, 2, 3)))  # type: ignore[no-untyped-call]
+        variance = squares / count
+        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+            with torch.no_grad():
+                self.num_batches_tracked += 1
+                share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+                self.running_mean.lerp_(mean, share)
+                self.running_var.lerp_(variance * (count / max(count - 1, 1)), share)
+        gain = self.weight * torch.rsqrt(variance + self.eps)
+        return centred * gain.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+
+
+def share_norms(net: nn.Module) -> None:
+    """Make every batch norm of a network one over all processes, in place."""
+    for module in net.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = CrossProcessNorm

@@ -1,0 +1,186 @@
+"""The search's side of training: temperature, budget pressure, figures, and the choice of bits at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hwgen.engine import EngineConfig
+from hwgen.network import Network
+from model import choose, dnas
+from model.assign import Group, Knapsack, as_bits, extremes, most_likely, total_cost
+from model.choose import Bits, plain_context
+from model.cost import Cost, Cycles, Table
+from model.export import export
+from model.networks import QuantNet
+from model.recipe import Recipe
+
+_JOINT_ROUNDS = 4  # of engine and bits at the end of a joint search
+
+
+class Search:
+    """How a run chooses its bits.
+
+    Args:
+        reference: an untrained network of the same shape; its bits are set to ask what an assignment costs.
+        budget: most that the assembled program of the chosen bits may cost.
+    """
+
+    def __init__(self, recipe: Recipe, reference: QuantNet, cost: Cost, budget: int) -> None:
+        self.recipe, self.reference, self.cost, self.budget = recipe, reference, cost, budget
+        self.table: Table = cost.table(self.network(self._all(4)))
+        self.offset = 0  # what programs cost beside the table
+
+    def _all(self, bits: int) -> Bits:
+        return choose.uniform_bits(self.reference, bits, bits)
+
+    # ---------------------------------------------------------------- costs
+    def network(self, bits: Mapping[str, tuple[int, int]]) -> Network:
+        """The untrained integer network at given bits."""
+        choose.fix_bits(self.reference, bits)
+        return export(self.reference, proven=False)
+
+    def program(self, bits: Mapping[str, tuple[int, int]]) -> int:
+        """Cost of the assembled program at given bits.
+
+        Raises:
+            InputError: it does not fit the engine.
+        """
+        return self.cost.total(self.network(bits))
+
+    def check(self, net: QuantNet) -> None:
+        """Whether any assignment meets the budget.
+
+        Raises:
+            InputError: the cheapest program is above it; the message says what can be reached.
+        """
+        choose.check_reach(self._scored(net, 1.0), self.budget, self.program, self.cost.unit)
+
+    # ---------------------------------------------------------------- while training
+    @property
+    def trains(self) -> bool:
+        """Whether the method has strengths to train."""
+        return self.recipe.search.method not in ("uniform", "random")
+
+    @property
+    def last(self) -> float:
+        """The last temperature."""
+        return self.recipe.search.temperature[1]
+
+    def temperature(self, epoch: int, total: int) -> float:
+        """From the first to the last temperature, geometrically."""
+        first, last = self.recipe.search.temperature
+        return float(first * (last / first) ** (epoch / max(total - 1, 1)))
+
+    def prepare_epoch(self, net: QuantNet, epoch: int, total: int, temperature: float) -> None:
+        """Choose the engine's shape anew where the recipe says so, and see what programs now cost beside the table."""
+        joint = self.recipe.search.joint
+        with torch.no_grad():
+            if joint and epoch in {total * at // (joint + 1) for at in range(1, joint + 1)}:
+                self._adapt(self._discretise(net, temperature).bits)
+            layers = self._scored(net, temperature)
+        knapsack = Knapsack(layers, max(self.budget * 2, total_cost(as_bits(layers, extremes(layers)[0]), self.table)))
+        bits = as_bits(layers, knapsack.best(0, self.budget - self.offset) or knapsack.nearest(self.budget - self.offset))
+        self.offset = self.program(bits) - total_cost(bits, self.table)
+
+    def pressure(self, net: QuantNet, temperature: float) -> Tensor:
+        """The cost term: how far the expected cost is above the budget, as a share of it, weighted."""
+        cost = choose.expected_cost(net, self.table, plain_context(temperature)) + self.offset
+        return self.recipe.search.cost_weight * F.relu(cost / self.budget - 1.0)
+
+    def figures(self, net: QuantNet, temperature: float) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+        """(expected cost and mean entropy in bits, probabilities by operand and bits) after an epoch."""
+        context = plain_context(temperature)
+        with torch.no_grad():
+            entropy = list(choose.entropies(net, context).values())
+            found = {
+                "expected_cost": float(choose.expected_cost(net, self.table, context)) + self.offset,
+                "entropy": sum(entropy) / max(len(entropy), 1),
+            }
+            table = choose.strength_table(net, context)
+            return found, {
+                name: {str(b): value for b, value in zip(bits, p.tolist(), strict=True)}
+                for name, bits, p in table
+                if len(bits) > 1
+            }
+
+    # ---------------------------------------------------------------- the choice
+    def _scored(self, net: QuantNet, temperature: float) -> list[Group]:
+        with torch.no_grad():
+            if self.recipe.search.method == "random":
+                return choose.random_groups(net, self.table, self.recipe.seed)
+            return choose.groups(net, self.table, plain_context(temperature))
+
+    def _discretise(self, net: QuantNet, temperature: float) -> choose.Chosen:
+        return choose.discretise(self._scored(net, temperature), self.budget, self.table, self.program, self.cost.unit)
+
+    def _adapt(self, bits: Bits) -> bool:
+        network = self.network(bits)
+        if not self.cost.adapt(network):
+            return False
+        self.table = self.cost.table(network)
+        return True
+
+    def choose(self, net: QuantNet, accuracy: Callable[[], float]) -> tuple[Bits, dict[str, Any]]:
+        """The bits, which ``net`` is set to, and what is to be known about them.
+
+        Args:
+            accuracy: that of ``net`` on held-out images, not yet retrained.
+        """
+        if self.recipe.search.method == "uniform":
+            w, k = self.recipe.search.uniform
+            bits = choose.uniform_bits(net, w, k)
+            facts: dict[str, Any] = {"final_table_cost": total_cost(bits, self.table), "program_cost": self.program(bits)}
+        else:
+            facts = {}
+            if self.trains:
+                with torch.no_grad():
+                    expected = choose.expected_cost(net, self.table, plain_context(self.last))
+                facts = {"expected_cost": float(expected) + self.offset, "mixed_accuracy": accuracy()}
+            chosen = self._discretise(net, self.last)
+            for _ in range(_JOINT_ROUNDS if self.recipe.search.joint else 0):
+                if not self._adapt(chosen.bits):
+                    break
+                chosen = self._discretise(net, self.last)
+            bits = chosen.bits
+            if self.trains:
+                layers = self._scored(net, self.last)
+                likely = as_bits(layers, most_likely(layers))
+                facts["arg_max_cost"] = total_cost(likely, self.table)
+                facts["arg_max_accuracy"] = self._accuracy_at(net, likely, accuracy)
+            facts |= {"final_table_cost": chosen.table_cost, "program_cost": chosen.cost, "nearness": chosen.nearness}
+        facts["table_difference"] = facts["program_cost"] - facts["final_table_cost"]
+        self.cost.settle(self.network(bits))
+        if self.trains:
+            facts["chosen_accuracy"] = self._accuracy_at(net, bits, accuracy)
+        dnas.collapse(net, bits)
+        choose.fix_bits(net, bits)
+        return bits, facts
+
+    def _accuracy_at(self, net: QuantNet, bits: Bits, accuracy: Callable[[], float]) -> float:
+        """Accuracy at given bits; the candidates are mixed again after."""
+        copies = dnas.borrow(net, bits)
+        choose.fix_bits(net, bits)
+        found = accuracy()
+        dnas.give_back(net, copies)
+        choose.free_bits(net)
+        return found
+
+    # ---------------------------------------------------------------- checkpoints
+    def state(self) -> dict[str, Any]:
+        """Plain values for a checkpoint."""
+        engine = dict(self.cost.engine.__dict__) if isinstance(self.cost, Cycles) else {}
+        return {"engine": engine, "offset": self.offset, "budget": self.budget}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from :meth:`state`."""
+        self.offset, self.budget = int(state["offset"]), int(state["budget"])
+        if isinstance(self.cost, Cycles) and state["engine"]:
+            engine = EngineConfig(**state["engine"])
+            if engine != self.cost.engine:
+                self.cost.engine = engine
+                self.table = self.cost.table(self.network(self._all(4)))
