@@ -252,6 +252,9 @@ def verify(
         str | None, typer.Option(help="How many sample images, or an .npy file of uint8 (N, H, W, C).")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of random images, memory latencies and memory garbage.")] = 1,
+    simulator: Annotated[
+        str, typer.Option(help="'compiled': all in C++, on every core; 'cocotb': with Python in every cycle.")
+    ] = "compiled",
     waves: Annotated[Path | None, typer.Option(help="Folder for a waveform (dump.vcd).")] = None,
     junit: Annotated[Path | None, typer.Option(help="File for a JUnit report, one case per tensor.")] = None,
     json: Json = None,
@@ -260,7 +263,7 @@ def verify(
 ) -> None:
     """Simulate the RTL, the whole network through AXI, and compare every tensor with the golden model."""
     with sentences():
-        figures = run_verify(build, images, seed, waves, junit, quiet)
+        figures = run_verify(build, images, seed, simulator, waves, junit, quiet)
         write_json(json, figures)
         if not quiet:
             show_verify(figures)
@@ -329,7 +332,7 @@ def demo(
 
 
 def run_verify(
-    build: Path, images: str | None, seed: int, waves: Path | None, junit: Path | None, quiet: bool
+    build: Path, images: str | None, seed: int, simulator: str, waves: Path | None, junit: Path | None, quiet: bool
 ) -> dict[str, Any]:
     """Parse ``--images`` and verify with a progress bar."""
     from sim.verify import read_images
@@ -345,7 +348,16 @@ def run_verify(
         else:
             raise InputError(f"--images {images}: it is neither a number nor a file.")
     with bars(quiet) as progress:
-        return simulate(build, images=array, count=count, seed=seed, waves=waves, junit=junit, progress=progress)
+        return simulate(
+            build,
+            images=array,
+            count=count,
+            seed=seed,
+            simulator=simulator,
+            waves=waves,
+            junit=junit,
+            progress=progress,
+        )
 
 
 def show_metrics(metrics: dict[str, Any]) -> None:

@@ -13,13 +13,18 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from hwgen import isa
 from hwgen.network import Tensor
 from hwgen.schedule import Band, Schedule
 
 
 @dataclass(frozen=True)
 class Mismatch:
-    """One wrong value, or one wrong write: where, what was expected, what was found."""
+    """One wrong value, or one wrong write: where, what was expected, what was found.
+
+    cycle: of the write, since the monitor began to watch. address: of the instruction that made it, in bytes from the
+    program's start. None where there is no one write or instruction.
+    """
 
     image: int
     node: str
@@ -27,29 +32,64 @@ class Mismatch:
     where: str
     expected: int
     found: int
+    cycle: int | None = None
+    address: int | None = None
 
     def __str__(self) -> str:
+        facts = [] if self.cycle is None else [f"cycle {self.cycle}"]
+        facts += [] if self.address is None else [f"program address {self.address:#x}"]
         return (
             f"image {self.image}, node '{self.node}', tensor '{self.tensor}', {self.where}:"
-            f" expected {self.expected}, found {self.found}"
+            f" expected {self.expected}, found {self.found}" + (f" ({', '.join(facts)})" if facts else "")
         )
 
 
 @dataclass(frozen=True)
-class _PlaneWrite:
+class ExpectedWrite:
+    """One write to a buffer row.
+
+    The row holds D_N pixels of some channels each: from pixel ``bank`` of the row on lie the pixels
+    [first, first + pixels) of the map, their channels from ``channel`` on.
+
+    enables: of the row's parts; None: any. plane: of the codes; 0 where whole codes are written.
+    """
+
     band: Band
-    tile: int
-    row_tile: int
-    plane: int
+    made: Tensor
     row: int
+    enables: int | None
+    first: int
+    pixels: int
+    bank: int
+    channel: int
+    plane: int = 0
+
+    def __str__(self) -> str:
+        return f"plane {self.plane} of the pixels from {self.first} and the channels from {self.channel} on"
 
 
-@dataclass(frozen=True)
-class _ByteWrite:
-    band: Band
-    tile: int
-    group: int
-    row: int
+class Port:
+    """A write port: what it writes for an image, in order, and how far it is.
+
+    Args:
+        name: "plane" or "byte". order: the writes of one image. width: channels of a pixel in a row.
+    """
+
+    def __init__(self, name: str, order: Sequence[ExpectedWrite], width: int) -> None:
+        self.name = name
+        self.order = order
+        self.width = width
+        self.image = self.at = 0
+        self.maps: dict[str, NDArray[np.int64]] = {}
+        self.cycles: dict[str, NDArray[np.int64]] = {}
+        bands = [item.band for item in order]
+        self.ends = [at + 1 == len(bands) or bands[at + 1].layer != band.layer for at, band in enumerate(bands)]
+
+    def advance(self, writes: int) -> None:
+        """Count ``writes`` as seen."""
+        self.at += writes
+        if self.at == len(self.order):
+            self.at, self.image = 0, self.image + 1
 
 
 @dataclass
@@ -74,40 +114,43 @@ class TensorMonitor:
         schedule: the program that runs.
         golden: every tensor by name, integer codes (N, H, W, C), as the golden model gives them.
         most: mismatches kept in full; the rest is only counted.
+        first_image: number of the first image in what mismatches say.
     """
 
-    def __init__(self, schedule: Schedule, golden: Mapping[str, NDArray[np.integer]], most: int = 20) -> None:
+    def __init__(
+        self, schedule: Schedule, golden: Mapping[str, NDArray[np.integer]], most: int = 20, first_image: int = 0
+    ) -> None:
         self.schedule = schedule
         self.engine = schedule.engine
         self.golden = golden
         self.images = len(golden[schedule.network.output])
         self.most = most
+        self.first_image = first_image
         self.tally = Tally()
-        self.planes_image = self.bytes_image = self.logits_image = 0
-        self._plane_order = list(self._plane_writes())
-        self._byte_order = list(self._byte_writes())
-        self._plane_at = self._byte_at = 0
-        self._plane_maps: dict[str, NDArray[np.int64]] = {}
-        self._byte_maps: dict[str, NDArray[np.int64]] = {}
-        self._plane_ends = self._ends([item.band for item in self._plane_order])
-        self._byte_ends = self._ends([item.band for item in self._byte_order])
+        self.logits_image = 0
+        self.planes = Port("plane", list(self._plane_writes()), self.engine.rows)
+        self.bytes = Port("byte", list(self._byte_writes()), self.engine.lane_rows)
 
     # ---------------------------------------------------------------- expected writes of one image
-    def _plane_writes(self) -> Iterator[_PlaneWrite]:
+    def _plane_writes(self) -> Iterator[ExpectedWrite]:
+        columns, rows = self.engine.columns, self.engine.rows
         for band in self.schedule.bands:
             made = band.item.planes
             if made is None:
                 continue
             region = self.schedule.memory.planes[made.name]
-            row_tiles = -(-band.item.code.shape[2] // self.engine.rows)
+            row_tiles = -(-band.item.code.shape[2] // rows)
             for tile in range(band.first, band.first + band.tiles):
                 for row_tile in range(row_tiles):
-                    group = row_tile // self.engine.rows_per_group
+                    group, chunk = divmod(row_tile, self.engine.rows_per_group)
                     for plane in range(made.bits):
                         row = region.base + (group * made.bits + plane) * region.pitch + tile
-                        yield _PlaneWrite(band, tile, row_tile, plane, row)
+                        yield ExpectedWrite(
+                            band, made, row, 1 << chunk, tile * columns, columns, 0, row_tile * rows, plane
+                        )
 
-    def _byte_writes(self) -> Iterator[_ByteWrite]:
+    def _byte_writes(self) -> Iterator[ExpectedWrite]:
+        columns, lane_rows = self.engine.columns, self.engine.lane_rows
         for band in self.schedule.bands:
             made = band.item.bytes
             if made is None:
@@ -116,93 +159,82 @@ class TensorMonitor:
             groups = -(-band.item.code.shape[2] // self.engine.rows) * self.engine.beats
             for tile in range(band.first, band.first + band.tiles):
                 for group in range(groups):
-                    yield _ByteWrite(band, tile, group, region.base + group * region.pitch + tile)
-
-    @staticmethod
-    def _ends(bands: Sequence[Band]) -> list[bool]:
-        """Whether a write is the last of its pass."""
-        return [at + 1 == len(bands) or bands[at + 1].layer != band.layer for at, band in enumerate(bands)]
+                    row = region.base + group * region.pitch + tile
+                    yield ExpectedWrite(band, made, row, None, tile * columns, columns, 0, group * lane_rows)
 
     # ---------------------------------------------------------------- the ports
-    def plane_write(self, chunks: int, row: int, data: int) -> None:
-        """One row of bit planes. chunks: write enables; data: bit position * D_M + channel."""
-        engine = self.engine
-        if self.planes_image >= self.images:
-            self._wrong_write(self.planes_image, "-", "-", "a plane write after the last image", 0, row)
-            return
-        want = self._plane_order[self._plane_at]
-        made = want.band.item.planes
-        assert made is not None
-        chunk = 1 << want.row_tile % engine.rows_per_group
-        if row != want.row or chunks != chunk:
-            where = f"plane {want.plane} of position tile {want.tile}, row tile {want.row_tile}: written row"
-            self._wrong_write(self.planes_image, want.band.item.name, made.name, where, want.row, row)
-        bits = np.unpackbits(
-            np.frombuffer(data.to_bytes(engine.columns * engine.rows // 8, "little"), np.uint8), bitorder="little"
-        ).reshape(engine.columns, engine.rows)
-        found = self._map(self._plane_maps, made)
-        first, channel = want.tile * engine.columns, want.row_tile * engine.rows
-        part = found[first : first + engine.columns, channel : channel + engine.rows]
-        part += bits[: part.shape[0], : part.shape[1]].astype(np.int64) << want.plane
-        if self._plane_ends[self._plane_at]:
-            codes = self._plane_maps.pop(made.name)
-            self._compare(self.planes_image, want.band, made, codes + made.lo)
-        self._plane_at += 1
-        if self._plane_at == len(self._plane_order):
-            self._plane_at, self.planes_image = 0, self.planes_image + 1
+    def plane_write(self, enables: int, row: int, data: int, cycle: int | None = None) -> None:
+        """One row of bit planes. enables: write enables; data: bit position * D_M + channel."""
+        raw = np.frombuffer(data.to_bytes(self.engine.columns * self.engine.rows // 8, "little"), np.uint8)
+        self._write(self.planes, enables, row, np.unpackbits(raw, bitorder="little"), cycle)
 
-    def byte_write(self, row: int, data: int) -> None:
+    def byte_write(self, row: int, data: int, cycle: int | None = None) -> None:
         """One row of bytes. data: byte position * LANE_ROWS + channel of the group."""
-        engine = self.engine
-        if self.bytes_image >= self.images:
-            self._wrong_write(self.bytes_image, "-", "-", "a byte write after the last image", 0, row)
+        self._write(self.bytes, 1, row, np.frombuffer(data.to_bytes(self.engine.lanes, "little"), np.uint8), cycle)
+
+    def _write(self, port: Port, enables: int, row: int, values: NDArray[np.uint8], cycle: int | None) -> None:
+        if port.image >= self.images:
+            what = f"a {port.name} write after the last image"
+            self._wrong_write(port.image, None, "-", what, 0, row, cycle)
             return
-        want = self._byte_order[self._byte_at]
-        made = want.band.item.bytes
-        assert made is not None
-        if row != want.row:
-            where = f"channel group {want.group} of position tile {want.tile}: written row"
-            self._wrong_write(self.bytes_image, want.band.item.name, made.name, where, want.row, row)
-        raw = np.frombuffer(data.to_bytes(engine.lanes, "little"), np.int8 if made.signed else np.uint8)
-        found = self._map(self._byte_maps, made)
-        first, channel = want.tile * engine.columns, want.group * engine.lane_rows
-        part = found[first : first + engine.columns, channel : channel + engine.lane_rows]
-        part[:] = raw.reshape(engine.columns, engine.lane_rows)[: part.shape[0], : part.shape[1]]
-        if self._byte_ends[self._byte_at]:
-            self._compare(self.bytes_image, want.band, made, self._byte_maps.pop(made.name))
-        self._byte_at += 1
-        if self._byte_at == len(self._byte_order):
-            self._byte_at, self.bytes_image = 0, self.bytes_image + 1
+        want = port.order[port.at]
+        made = want.made
+        if row != want.row or want.enables not in (None, enables):
+            self._wrong_write(port.image, want.band, made.name, f"{want}: written row", want.row, row, cycle)
+        shape = (made.shape[0] * made.shape[1], made.shape[2])
+        found = port.maps.setdefault(made.name, np.zeros(shape, np.int64))
+        cycles = port.cycles.setdefault(made.name, np.full(shape, -1, np.int64))
+        place = (slice(want.first, want.first + want.pixels), slice(want.channel, want.channel + port.width))
+        part = found[place]
+        cells = values.reshape(-1, port.width)[want.bank :][: part.shape[0], : part.shape[1]]
+        part += cells.astype(np.int64) << want.plane
+        if cycle is not None:
+            cycles[place] = cycle
+        if port.ends[port.at]:
+            codes = port.maps.pop(made.name)
+            if port is self.planes:
+                codes += made.lo  # signed codes lie in offset binary
+            elif made.signed:
+                codes = codes.astype(np.int8).astype(np.int64)
+            self._compare(port.image, want.band, made, codes, port.cycles.pop(made.name))
+        port.advance(1)
+
+    def accept(self, port: Port) -> None:
+        """Count the next image of a port as compared and right."""
+        for want, end in zip(port.order, port.ends, strict=True):
+            if end:
+                self.tally.tensors += 1
+                self.tally.compared[want.made.name] += 1
+        port.advance(len(port.order))
 
     def logits(self, image: int, found: NDArray[np.integer]) -> None:
         """The logits of one image as they lie in memory, int32, at least the classes."""
         last = self.schedule.bands[-1]
         classes = last.item.code.shape[2]
-        self._compare(image, last, last.item.code, np.asarray(found[:classes], np.int64).reshape(1, classes))
+        codes = np.asarray(found[:classes], np.int64).reshape(1, classes)
+        self._compare(image, last, last.item.code, codes, np.full(codes.shape, -1, np.int64))
         self.logits_image = max(self.logits_image, image + 1)
 
     def finish(self) -> Tally:
         """The tally; missing writes are mismatches."""
-        for what, order, image, at in (
-            ("plane writes", self._plane_order, self.planes_image, self._plane_at),
-            ("byte writes", self._byte_order, self.bytes_image, self._byte_at),
-        ):
-            expected = len(order) * self.images
-            if order and (image, at) != (self.images, 0):
-                self._wrong_write(image, "-", "-", what, expected, image * len(order) + at)
+        for port in (self.planes, self.bytes):
+            expected = len(port.order) * self.images
+            if port.order and (port.image, port.at) != (self.images, 0):
+                written = port.image * len(port.order) + port.at
+                self._wrong_write(port.image, None, "-", f"{port.name} writes", expected, written)
         if self.logits_image != self.images:
             self._wrong_write(
-                self.logits_image, "-", self.schedule.network.output, "images with logits", self.images, self.logits_image
+                self.logits_image,
+                None,
+                self.schedule.network.output,
+                "images with logits",
+                self.images,
+                self.logits_image,
             )
         return self.tally
 
     # ---------------------------------------------------------------- comparing
-    def _map(self, maps: dict[str, NDArray[np.int64]], made: Tensor) -> NDArray[np.int64]:
-        if made.name not in maps:
-            maps[made.name] = np.zeros((made.shape[0] * made.shape[1], made.shape[2]), np.int64)
-        return maps[made.name]
-
-    def _compare(self, image: int, band: Band, made: Tensor, found: NDArray[np.int64]) -> None:
+    def _compare(self, image: int, band: Band, made: Tensor, found: NDArray[np.int64], cycles: NDArray[np.int64]) -> None:
         expected = np.asarray(self.golden[made.name][image], np.int64).reshape(found.shape)
         self.tally.tensors += 1
         self.tally.compared[made.name] += 1
@@ -211,19 +243,46 @@ class TensorMonitor:
         self.tally.wrong_by_tensor[made.name] += len(wrong)
         for position, channel in wrong[: max(self.most - len(self.tally.mismatches), 0)]:
             y, x = divmod(int(position), made.shape[1])
+            cycle = int(cycles[position, channel])
             self.tally.mismatches.append(
                 Mismatch(
-                    image,
+                    self.first_image + image,
                     band.item.name,
                     made.name,
                     f"y {y}, x {x}, channel {int(channel)}",
                     int(expected[position, channel]),
                     int(found[position, channel]),
+                    None if cycle < 0 else cycle,
+                    self._address(band, int(position)),
                 )
             )
 
-    def _wrong_write(self, image: int, node: str, tensor: str, where: str, expected: int, found: int) -> None:
+    def _wrong_write(
+        self, image: int, band: Band | None, tensor: str, where: str, expected: int, found: int, cycle: int | None = None
+    ) -> None:
         self.tally.wrong += 1
         self.tally.wrong_by_tensor[tensor] += 1
         if len(self.tally.mismatches) < self.most:
-            self.tally.mismatches.append(Mismatch(image, node, tensor, where, expected, found))
+            node = "-" if band is None else band.item.name
+            address = None if band is None else self._address(band, band.first * self.engine.columns)
+            self.tally.mismatches.append(
+                Mismatch(self.first_image + image, node, tensor, where, expected, found, cycle, address)
+            )
+
+    def _address(self, last: Band, position: int) -> int | None:
+        """Where the write-back instruction lies that makes an output position of the pass of ``last``."""
+        tile = position // self.engine.columns
+        band = next(
+            (
+                item
+                for item in self.schedule.bands
+                if item.layer == last.layer and item.first <= tile < item.first + item.tiles
+            ),
+            last,
+        )
+        program = self.schedule.program
+        for index, instruction in enumerate(program.write_back):
+            if (instruction["layer"], instruction["start_tile"]) == (band.layer, band.first):
+                before = len(program.fetch) + len(program.execute) + index
+                return (isa.HEADER_WORDS + before * isa.WORDS) * (isa.WORD_BITS // 8)
+        return None

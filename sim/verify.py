@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import os
+import subprocess
+import sys
 import tempfile
-import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,19 +23,16 @@ from hwgen.cycles import time_program
 from hwgen.errors import InputError
 from hwgen.lower import ArrayPass
 from hwgen.network import Network
-from hwgen.network_file import write_arrays
 from hwgen.schedule import Schedule
 from sim import golden, verilator
+from sim.compiled import PUBLIC, compile_engine
+from sim.job import Job, Result
 
-PUBLIC = (
-    "bs_core.u_write_back",
-    "bs_write_back.plane_*_o",
-    "bs_write_back.byte_*_o",
-    "bs_write_back.logits_*_o",
-    "bs_issue.first_word_o",
-    "bs_issue.layer_o",
-)
+SIMULATORS = ("compiled", "cocotb")
+_ROOT = Path(__file__).resolve().parent.parent
+_LOG_TAIL = 4000
 _POLL_S = 0.2
+_IMAGES_PER_PROCESS = 4  # a process has to load the program and weights before its first image
 Progress = Callable[[str, int, int], None]
 
 
@@ -115,23 +116,23 @@ def steady_cycles(plan: Schedule, first_issue: list[tuple[int, int]]) -> tuple[f
     return float(steady.sum()), layers
 
 
-def _write_junit(path: Path, build: Build, result: dict[str, Any]) -> None:
+def _write_junit(path: Path, build: Build, result: Result) -> None:
     """One test case per tensor, and one for the run itself."""
     suite = ElementTree.Element("testsuite", name=f"bitsmith verify {build.network.name}")
     run = ElementTree.SubElement(suite, "testcase", classname=build.network.name, name="run")
-    if result["problem"]:
-        ElementTree.SubElement(run, "failure", message=result["problem"])
-    failures = int(bool(result["problem"]))
-    for tensor, compared in sorted(result["compared"].items()):
+    if result.problem:
+        ElementTree.SubElement(run, "failure", message=result.problem)
+    failures = int(bool(result.problem))
+    for tensor, compared in sorted(result.compared.items()):
         case = ElementTree.SubElement(suite, "testcase", classname=build.network.name, name=tensor)
-        wrong = result["wrong_by_tensor"].get(tensor, 0)
+        wrong = result.wrong_by_tensor.get(tensor, 0)
         if wrong:
             failures += 1
-            text = [item for item in result["mismatches"] if f"tensor '{tensor}'" in item]
+            text = [item for item in result.mismatches if f"tensor '{tensor}'" in item]
             ElementTree.SubElement(case, "failure", message=f"{wrong} wrong values in {compared} maps").text = "\n".join(
                 text
             )
-    suite.set("tests", str(len(result["compared"]) + 1))
+    suite.set("tests", str(len(result.compared) + 1))
     suite.set("failures", str(failures))
     path.parent.mkdir(parents=True, exist_ok=True)
     ElementTree.ElementTree(suite).write(path, encoding="utf-8", xml_declaration=True)
@@ -143,8 +144,11 @@ def verify(
     images: NDArray[np.uint8] | None = None,
     count: int | None = None,
     seed: int = 1,
+    simulator: str = SIMULATORS[0],
+    processes: int | None = None,
     latency: tuple[int, int] = (20, 60),
     stall: float = 0.1,
+    beats_per_cycle: float | None = None,
     waves: Path | None = None,
     junit: Path | None = None,
     progress: Progress = _silent,
@@ -155,17 +159,24 @@ def verify(
         path: the build folder.
         images: uint8 (N, H, W, C); None: ``count`` of the network's samples (all), else random ones.
         seed: of random images, memory latencies and the garbage that memory holds at first.
+        simulator: "compiled" (no Python in a cycle) or "cocotb". Both see the same cycles.
+        processes: of the compiled path, among which the images are divided; None: one per processor core, if each has
+            some images to do. Waves are recorded by one process.
         latency: least and most cycles of a memory access. stall: chance per cycle that a memory channel pauses.
+        beats_per_cycle: 8-byte beats that all memory ports together move per cycle; None: no limit.
         waves: folder for a waveform. junit: file for a JUnit report.
         progress: called with a stage, steps done and steps in all.
 
     Returns:
         images, mismatches, tensors_compared, cycles_per_image, layers[{name, cycles}], accuracy (None without labels),
-        golden_accuracy, predictions, problem (empty if the run ended well), first_mismatches, counters.
+        golden_accuracy, predictions, problem (empty if the run ended well), first_mismatches, counters (summed over the
+        processes), simulator, processes, seconds (of simulation).
 
     Raises:
-        InputError: the build or the images are unusable, or no simulator is installed.
+        InputError: the build, the images or the simulator's name are unusable, or no simulator is installed.
     """
+    if simulator not in SIMULATORS:
+        raise InputError(f"There is no simulator '{simulator}'; there are {' and '.join(SIMULATORS)}.")
     build = read_build(path)
     labels = None
     if images is None:
@@ -173,70 +184,108 @@ def verify(
     progress("golden model", 0, 1)
     tensors = golden.run(build.network, images)
     progress("golden model", 1, 1)
+    parts = 1
+    if simulator == "compiled" and waves is None:
+        parts = processes or min(os.cpu_count() or 1, len(images) // _IMAGES_PER_PROCESS)
+        parts = max(min(parts, len(images)), 1)
     progress("compiling the RTL", 0, 1)
-    model = verilator.build(build.rtl, "bs_top", public=PUBLIC, trace=waves is not None)
+    run: Callable[[Path], str]
+    library = ""
+    if simulator == "compiled":
+        library = str(compile_engine(build.rtl, trace=waves is not None))
+        run = _run_compiled
+    else:
+        model = verilator.build(build.rtl, "bs_top", public=PUBLIC, trace=waves is not None)
+        run = partial(_run_cocotb, model, seed, waves)
     progress("compiling the RTL", 1, 1)
+    if waves is not None:
+        waves.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bitsmith-verify-") as scratch:
-        folder = Path(scratch)
-        np.save(folder / "images.npy", images)
-        write_arrays(folder / "golden.npz", tensors)
-        limit = 100_000 + 8 * len(images) * (
-            time_program(build.schedule).cycles_per_image + 4 * build.schedule.image_bytes
-        )
-        limit += 64 * len(build.program.read_bytes())
-        job = {"build": str(path.resolve()), "seed": seed, "latency": list(latency), "stall": stall, "limit": limit}
-        (folder / "job.json").write_text(json.dumps(job))
-        result = _simulate(model, folder, seed, waves, len(images), progress)
-    cycles, layers = steady_cycles(build.schedule, result["first_issue"])
-    predictions = result["predictions"]
+        folders = []
+        for index, chosen in enumerate(np.array_split(np.arange(len(images)), parts)):
+            job = Job(
+                build=str(path.resolve()),
+                seed=seed + index,
+                latency=latency,
+                stall=stall,
+                beats_per_cycle=beats_per_cycle,
+                limit=_limit(build, len(chosen)),
+                first_image=int(chosen[0]),
+                library=library,
+                waves="" if waves is None else str((waves / "dump.vcd").resolve()),
+            )
+            folders.append(Path(scratch) / str(index))
+            job.write(folders[-1], images[chosen], {name: codes[chosen] for name, codes in tensors.items()})
+        start = time.perf_counter()
+        result = _simulate(run, folders, len(images), progress)
+        seconds = time.perf_counter() - start
+    cycles, layers = steady_cycles(build.schedule, result.first_issue)
     best = np.asarray(tensors[build.network.output]).reshape(len(images), -1).argmax(axis=1)
     known = labels is not None
     if junit is not None:
         _write_junit(junit, build, result)
     return {
         "images": len(images),
-        "mismatches": result["wrong"],
-        "tensors_compared": result["tensors"],
+        "mismatches": result.wrong,
+        "tensors_compared": result.tensors,
         "cycles_per_image": cycles,
         "layers": layers,
-        "accuracy": float(np.mean(np.asarray(predictions) == labels)) if known and predictions else None,
+        "accuracy": float(np.mean(np.asarray(result.predictions) == labels)) if known and not result.problem else None,
         "golden_accuracy": float(np.mean(best == labels)) if known else None,
-        "predictions": predictions,
-        "problem": result["problem"],
-        "first_mismatches": result["mismatches"],
-        "counters": result["counters"],
+        "predictions": result.predictions,
+        "problem": result.problem,
+        "first_mismatches": result.mismatches,
+        "counters": result.counters,
+        "simulator": simulator,
+        "processes": parts,
+        "seconds": round(seconds, 3),
     }
 
 
-def _simulate(
-    model: verilator.SimBuild, folder: Path, seed: int, waves: Path | None, images: int, progress: Progress
-) -> dict[str, Any]:
-    done = threading.Event()
+def _limit(build: Build, images: int) -> int:
+    """Cycles in which a run over some images certainly ends."""
+    per_image = time_program(build.schedule).cycles_per_image + 4 * build.schedule.image_bytes
+    return 100_000 + 8 * images * per_image + 64 * len(build.program.read_bytes())
 
-    def poll() -> None:
-        while not done.wait(_POLL_S):
-            try:
-                progress("simulating", int((folder / "progress").read_text()), images)
-            except (OSError, ValueError):
-                continue
 
-    poller = threading.Thread(target=poll, daemon=True)
+def _run_cocotb(model: verilator.SimBuild, seed: int, waves: Path | None, folder: Path) -> str:
+    """Run a job; the end of the log."""
+    outcome = model.test(
+        "sim.tb_system",
+        folder if waves is None else waves,
+        env={"BITSMITH_JOB": str(folder)},
+        seed=seed,
+        waves=waves is not None,
+        python_path=[_ROOT],
+    )
+    return outcome.tail()
+
+
+def _run_compiled(folder: Path) -> str:
+    """Run a job in a process of its own: a crash of the model ends only that one."""
+    env = dict(os.environ) | {"PYTHONPATH": os.pathsep.join([str(_ROOT), *sys.path])}
+    command = [sys.executable, "-m", "sim.compiled_job", str(folder)]
+    ended = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    return f"exit code {ended.returncode}\n{ended.stdout[-_LOG_TAIL:]}"
+
+
+def _simulate(run: Callable[[Path], str], folders: list[Path], images: int, progress: Progress) -> Result:
+    """Run all jobs at the same time and join their results."""
     progress("simulating", 0, images)
-    poller.start()
-    try:
-        outcome = model.test(
-            "sim.tb_system",
-            folder if waves is None else waves,
-            env={"BITSMITH_JOB": str(folder)},
-            seed=seed,
-            waves=waves is not None,
-            python_path=[Path(__file__).resolve().parent.parent],
-        )
-    finally:
-        done.set()
-        poller.join()
-    if not (folder / "result.json").exists():
-        raise RuntimeError(f"the simulation ended without a result:\n{outcome.tail()}")
+    with ThreadPoolExecutor(len(folders)) as pool:
+        running = [pool.submit(run, folder) for folder in folders]
+        while wait(running, _POLL_S).not_done:
+            progress("simulating", sum(_done(folder) for folder in folders), images)
+    for folder, one in zip(folders, running, strict=True):
+        if not (folder / "result.json").exists():
+            raise RuntimeError(f"the simulation ended without a result:\n{one.result()}")
     progress("simulating", images, images)
-    result: dict[str, Any] = json.loads((folder / "result.json").read_text())
-    return result
+    return Result.joined([Result.read(folder) for folder in folders])
+
+
+def _done(folder: Path) -> int:
+    """Images that a running job has told to be done."""
+    try:
+        return int((folder / "progress").read_text())
+    except (OSError, ValueError):
+        return 0

@@ -26,12 +26,14 @@ from pathlib import Path
 
 from hwgen.errors import InputError
 
-# What changes the compiled program without being a source or a parameter; part of every cache key.
+# What changes the compiled program without being a source or a parameter; part of every cache key. --vpi makes signals
+# reachable by name, for cocotb and for the compiled harness alike.
 _FLAGS = (
     "--cc", "--exe", "--vpi", "--no-timing", "-O3", "--x-assign", "fast", "--x-initial", "fast",
     "--timescale", "1ns/1ps", "-Wno-fatal", "-Wno-WIDTH", "-Wno-UNUSED", "-Wno-DECLFILENAME",
 )  # fmt: skip
 _OPTIMISE = "-O2"
+_OPTIMISE_LIBRARY = "-O2"
 _LOG_TAIL_LINES = 40
 
 
@@ -256,19 +258,79 @@ def _run(command: Sequence[str], env: Mapping[str, str], log: Path, what: str) -
 
 
 def _key(verilator: Verilator, sources: Sequence[Path], settings: Mapping[str, object]) -> str:
-    import cocotb_tools.config
-    from cocotb import __version__ as cocotb_version
-
     digest = hashlib.sha256()
     facts = [
-        verilator.version, *verilator.make_variables, cocotb_version, str(cocotb_tools.config.libs_dir),
-        platform.machine(), *_FLAGS, _OPTIMISE, json.dumps(settings, sort_keys=True),
+        verilator.version, *verilator.make_variables, platform.machine(), *_FLAGS, json.dumps(settings, sort_keys=True),
     ]  # fmt: skip
     for fact in facts:
         digest.update(fact.encode() + b"\0")
     for source in sources:
         digest.update(source.name.encode() + b"\0" + hashlib.sha256(source.read_bytes()).digest())
     return digest.hexdigest()[:20]
+
+
+def _compile(
+    sources: Sequence[Path],
+    top: str,
+    product: str,
+    *,
+    root: Path,
+    settings: Mapping[str, object],
+    more_sources: Sequence[Path] = (),
+    flags: Sequence[str],
+    public: Sequence[str] | None,
+    optimise: str,
+    trace: bool,
+) -> Path:
+    """Compile into a folder of the cache, or find it there; the path of ``product``.
+
+    Args:
+        more_sources: C++ files, and the headers beside them; compiled with the model.
+        flags: of Verilator, besides the common ones.
+        public: ``module.signal`` patterns; None: everything.
+        optimise: of the C++ compiler, for the model.
+    """
+    verilator = find_verilator()
+    key = _key(verilator, [*sources, *more_sources], {**settings, "flags": list(flags), "optimise": optimise, "trace": trace})
+    root.mkdir(parents=True, exist_ok=True)
+    folder = root / f"{top}-{key}"
+    result = folder / product
+    if result.exists():
+        return result
+    with _locked(root / f"{folder.name}.lock"):
+        if result.exists():
+            return result
+        with tempfile.TemporaryDirectory(prefix=f".{top}-", dir=root) as scratch_name:
+            scratch = Path(scratch_name)
+            objects, log = scratch / "obj", scratch / "build.log"
+            objects.mkdir()
+            control = scratch / "public.vlt"
+            lines = ["`verilator_config"]
+            for pattern in (f"{top}.*", *(public or ())):
+                module, _, signal = pattern.partition(".")
+                lines.append(f'public_flat_rw -module "{module}" -var "{signal}"')
+            control.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            command = [
+                str(verilator.executable), *_FLAGS, "-Mdir", str(objects), "--top-module", top, "--prefix", "Vtop",
+                "-o", product, *(["--public-flat-rw"] if public is None else [str(control)]),
+                *(["--trace"] if trace else []), *flags,
+                *(str(source.resolve()) for source in more_sources if source.suffix == ".cpp"),
+                *(str(source.resolve()) for source in sources),
+            ]  # fmt: skip
+            _run(command, verilator.environment(), log, f"Verilator on {top}")
+            make = [
+                "make", "-j", str(os.cpu_count() or 1), "-C", str(objects), "-f", "Vtop.mk", f"VM_TRACE={int(trace)}",
+                f"OPT_FAST={optimise}", *verilator.make_variables,
+            ]  # fmt: skip
+            _run(make, verilator.environment(), log, f"compiling {top}")
+            finished = scratch / "finished"
+            finished.mkdir()
+            shutil.copy2(objects / product, finished / product)
+            shutil.copy2(log, finished / "build.log")
+            # A folder of this name without the product can only be what an interrupted machine left.
+            shutil.rmtree(folder, ignore_errors=True)
+            finished.rename(folder)
+    return result
 
 
 def build(
@@ -295,53 +357,55 @@ def build(
         InputError: no Verilator, or a tool that it needs is missing.
     """
     import cocotb_tools.config
+    from cocotb import __version__ as cocotb_version
 
-    verilator = find_verilator()
     chosen = dict(parameters or {})
-    settings = {
-        "top": top, "parameters": chosen, "trace": trace, "public": None if public is None else list(public),
-    }  # fmt: skip
-    root = default_cache() if build_root is None else build_root
-    root.mkdir(parents=True, exist_ok=True)
-    folder = root / f"{top}-{_key(verilator, sources, settings)}"
-    result = SimBuild(folder, top, trace, chosen)
-    if result.executable.exists():
-        return result
-    with _locked(root / f"{folder.name}.lock"):
-        if result.executable.exists():
-            return result
-        with tempfile.TemporaryDirectory(prefix=f".{top}-", dir=root) as scratch_name:
-            scratch = Path(scratch_name)
-            objects, log = scratch / "obj", scratch / "build.log"
-            objects.mkdir()
-            control = scratch / "public.vlt"
-            patterns = [f"{top}.*", *(public or ())]
-            lines = ["`verilator_config"]
-            for pattern in patterns:
-                module, _, signal = pattern.partition(".")
-                lines.append(f'public_flat_rw -module "{module}" -var "{signal}"')
-            control.write_text("\n".join(lines) + "\n", encoding="utf-8")
-            libraries = cocotb_tools.config.libs_dir
-            main = cocotb_tools.config.share_dir / "lib" / "verilator" / "verilator.cpp"
-            command = [
-                str(verilator.executable), *_FLAGS, "-Mdir", str(objects), "--top-module", top, "--prefix", "Vtop",
-                "-o", top, "-LDFLAGS", f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator",
-                *(["--public-flat-rw"] if public is None else [str(control)]),
-                *(["--trace"] if trace else []),
-                *(f"-G{name}={value}" for name, value in chosen.items()),
-                str(main), *(str(source.resolve()) for source in sources),
-            ]  # fmt: skip
-            _run(command, verilator.environment(), log, f"Verilator on {top}")
-            make = [
-                "make", "-j", str(os.cpu_count() or 1), "-C", str(objects), "-f", "Vtop.mk", f"VM_TRACE={int(trace)}",
-                f"OPT_FAST={_OPTIMISE}", *verilator.make_variables,
-            ]  # fmt: skip
-            _run(make, verilator.environment(), log, f"compiling {top}")
-            finished = scratch / "finished"
-            finished.mkdir()
-            shutil.copy2(objects / top, finished / top)
-            shutil.copy2(log, finished / "build.log")
-            # A folder of this name without the executable can only be what an interrupted machine left.
-            shutil.rmtree(folder, ignore_errors=True)
-            finished.rename(folder)
-    return result
+    libraries = cocotb_tools.config.libs_dir
+    executable = _compile(
+        sources, top, top,
+        root=default_cache() if build_root is None else build_root,
+        settings={
+            "parameters": chosen, "public": None if public is None else list(public),
+            "cocotb": [cocotb_version, str(libraries)],
+        },
+        more_sources=[cocotb_tools.config.share_dir / "lib" / "verilator" / "verilator.cpp"],
+        flags=[
+            "-LDFLAGS", f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator",
+            *(f"-G{name}={value}" for name, value in chosen.items()),
+        ],
+        public=public, optimise=_OPTIMISE, trace=trace,
+    )  # fmt: skip
+    return SimBuild(executable.parent, top, trace, chosen)
+
+
+def build_library(
+    sources: Sequence[Path],
+    top: str,
+    harness: Sequence[Path],
+    *,
+    build_root: Path | None = None,
+    trace: bool = False,
+    public: Sequence[str] = (),
+) -> Path:
+    """Compile module ``top`` with a C++ harness to a shared library, or take it from the cache; the library's path.
+
+    Args:
+        sources: SystemVerilog files, packages first.
+        harness: C++ files, and the headers beside them.
+        public: ``module.signal`` patterns that the harness may touch besides the ports of ``top``.
+
+    Raises:
+        BuildError: the design or the harness does not compile.
+        InputError: no Verilator, or a tool that it needs is missing.
+    """
+    return _compile(
+        sources, top, f"lib{top}.so",
+        root=default_cache() if build_root is None else build_root,
+        settings={"public": list(public)},
+        more_sources=harness,
+        flags=[
+            "-CFLAGS", "-fPIC -std=gnu++17 -DVL_USER_FINISH -DVL_USER_STOP -DVL_USER_FATAL",
+            "-LDFLAGS", "-shared -Wl,-Bsymbolic",
+        ],
+        public=public, optimise=_OPTIMISE_LIBRARY, trace=trace,
+    )  # fmt: skip

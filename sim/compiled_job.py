@@ -1,0 +1,70 @@
+"""Runs one job on the compiled path: ``python -m sim.compiled_job FOLDER`` (see :mod:`sim.job`)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from sim.compiled import CompiledEngine, MemoryTiming, SimulationError
+from sim.job import IDLE_CYCLES_AFTER, STATUS_ERROR, Result, Setting, stopped, stuck
+from sim.monitor import TensorMonitor
+from sim.replay import Replay
+
+_CHUNK_CYCLES = 50_000  # between two of them events are compared, and progress is told
+
+
+def run(folder: Path) -> Result:
+    """Run the job of a folder, compare everything, tell progress in its file ``progress``."""
+    setting = Setting(folder)
+    job = setting.job
+    monitor = TensorMonitor(setting.plan, setting.golden, first_image=job.first_image)
+    replay = Replay(monitor)
+    timing = MemoryTiming(job.latency, job.stall, beats_per_cycle=job.beats_per_cycle, seed=job.seed)
+    waves = Path(job.waves) if job.waves else None
+    first_issue: list[tuple[int, int]] = []
+    problem = ""
+    with CompiledEngine(Path(job.library), setting.memory_bytes, timing, waves=waves) as engine:
+        setting.fill(engine.memory)
+
+        def compare() -> None:
+            events = engine.take_events()
+            first_issue.extend(events.first_issue)
+            replay.feed(events)
+            (folder / "progress").write_text(str(engine.logits_seen))
+
+        try:
+            for name, value in setting.registers():
+                engine.write_register(name, value)
+            engine.watch()
+            start = engine.cycles
+            while not engine.run(min(_CHUNK_CYCLES, job.limit - (engine.cycles - start))):
+                compare()
+                if engine.cycles - start >= job.limit:
+                    problem = stuck(job.limit, engine.logits_seen)
+                    break
+            if not problem and engine.read_register("status") & STATUS_ERROR:
+                problem = stopped(engine.read_register("error"), engine.read_register("error_info"))
+            if not problem:
+                engine.step(IDLE_CYCLES_AFTER)
+        except SimulationError as error:
+            problem = f"The simulation ended early: {error}."
+        compare()
+        replay.finish()
+        counters = {}
+        if not problem:
+            for index, logits in enumerate(setting.logits(engine.memory)):
+                monitor.logits(index, logits)
+        try:
+            counters = {name: engine.read_register(name) for name in setting.counters}
+        except SimulationError as error:
+            problem = problem or f"The simulation ended early: {error}."
+        return Result.of(problem, monitor.finish(), first_issue, counters, setting.predictions(engine.memory))
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    run(folder).write(folder)
+
+
+if __name__ == "__main__":
+    main()

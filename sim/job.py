@@ -1,0 +1,211 @@
+"""One verification run: which images on which build, where everything lies in memory, and what came out.
+
+:mod:`sim.verify` writes a job into a folder; the simulation, in another process, reads it there and leaves its result
+beside it: ``sim/tb_system.py`` under cocotb, ``sim/compiled_job.py`` on the compiled path.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwgen import isa
+from hwgen.build import Build, read_build
+from hwgen.network_file import write_arrays
+from hwgen.schedule import Schedule
+from sim.monitor import Tally
+
+STATUS_BUSY, STATUS_DONE, STATUS_ERROR = 1, 2, 4
+START_WITH_INTERRUPT = 5
+IDLE_CYCLES_AFTER = 64  # after the interrupt: a write that comes too late is still seen
+_WATCHDOG = 1 << 16
+_PAGE = 4096
+_COUNTERS = (
+    "images_done",
+    "cycles",
+    "fetch_cycles",
+    "fill_cycles",
+    "issue_cycles",
+    "write_back_cycles",
+    "read_beats",
+    "write_beats",
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to run.
+
+    Args:
+        build: the build folder.
+        seed: of the memory's latencies, pauses and first contents.
+        latency: least and most cycles of a memory access. stall: chance per cycle that a memory channel pauses.
+        beats_per_cycle: 8-byte beats that all ports move per cycle; None: no limit.
+        limit: cycles after which the engine counts as stuck.
+        first_image: number of the first image in messages.
+        library: of the compiled path. waves: VCD file that the compiled path records.
+    """
+
+    build: str
+    seed: int
+    latency: tuple[int, int]
+    stall: float
+    limit: int
+    beats_per_cycle: float | None = None
+    first_image: int = 0
+    library: str = ""
+    waves: str = ""
+
+    def write(self, folder: Path, images: NDArray[np.uint8], golden: Mapping[str, NDArray[np.integer]]) -> None:
+        """Leave the job in a folder, made if absent."""
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / "images.npy", images)
+        write_arrays(folder / "golden.npz", golden)
+        (folder / "job.json").write_text(json.dumps(asdict(self)))
+
+    @classmethod
+    def read(cls, folder: Path) -> Job:
+        """The job of a folder."""
+        facts = json.loads((folder / "job.json").read_text())
+        return cls(**{**facts, "latency": tuple(facts["latency"])})
+
+
+@dataclass
+class Result:
+    """What came out.
+
+    problem: empty, or why the run did not end well. first_issue: (cycle, layer) of each band's first word. predictions:
+    arg-max of the logits in memory, the lowest index of equal ones. The rest as in :class:`sim.monitor.Tally`.
+    """
+
+    problem: str
+    tensors: int
+    wrong: int
+    mismatches: list[str]
+    compared: dict[str, int]
+    wrong_by_tensor: dict[str, int]
+    first_issue: list[tuple[int, int]]
+    counters: dict[str, int]
+    predictions: list[int] = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls,
+        problem: str,
+        tally: Tally,
+        first_issue: list[tuple[int, int]],
+        counters: dict[str, int],
+        predictions: list[int],
+    ) -> Result:
+        return cls(
+            problem, tally.tensors, tally.wrong, [str(item) for item in tally.mismatches], dict(tally.compared),
+            dict(tally.wrong_by_tensor), first_issue, counters, [] if problem else predictions,
+        )  # fmt: skip
+
+    def write(self, folder: Path) -> None:
+        (folder / "result.json").write_text(json.dumps(asdict(self)))
+
+    @classmethod
+    def read(cls, folder: Path) -> Result:
+        return cls(**json.loads((folder / "result.json").read_text()))
+
+    @classmethod
+    def joined(cls, parts: list[Result], most: int = 20) -> Result:
+        """One result of several runs over consecutive images; the first issues are those of the first run."""
+        compared: Counter[str] = Counter()
+        wrong: Counter[str] = Counter()
+        counters: Counter[str] = Counter()
+        for part in parts:
+            compared.update(part.compared)
+            wrong.update(part.wrong_by_tensor)
+            counters.update(part.counters)
+        return cls(
+            " ".join(dict.fromkeys(part.problem for part in parts if part.problem)),
+            sum(part.tensors for part in parts),
+            sum(part.wrong for part in parts),
+            [line for part in parts for line in part.mismatches][:most],
+            dict(compared),
+            dict(wrong),
+            parts[0].first_issue,
+            dict(counters),
+            [guess for part in parts for guess in part.predictions],
+        )
+
+
+class Setting:
+    """A job's build, images and golden tensors, and the memory map: program, images, logits, garbage between them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.job = Job.read(folder)
+        self.build: Build = read_build(Path(self.job.build))
+        self.images: NDArray[np.uint8] = np.load(folder / "images.npy")
+        golden = np.load(folder / "golden.npz", allow_pickle=False)
+        self.golden = {name: golden[name] for name in golden.files}
+        self.program = self.build.program.read_bytes()
+        self.image_stride = _up(self.plan.image_bytes, 8)
+        self.output_stride = _up(self.plan.logits_rows * 4, 8)
+        self.image_addr = _up(len(self.program), _PAGE)
+        self.output_addr = self.image_addr + _up(self.image_stride * len(self.images), _PAGE)
+        self.memory_bytes = self.output_addr + self.output_stride * len(self.images) + _PAGE
+
+    @cached_property
+    def plan(self) -> Schedule:
+        return self.build.schedule
+
+    def fill(self, memory: NDArray[np.uint8]) -> None:
+        """Put program and images into memory; the rest becomes garbage."""
+        memory[:] = np.random.default_rng(self.job.seed).integers(0, 256, len(memory), np.uint8)
+        memory[: len(self.program)] = np.frombuffer(self.program, np.uint8)
+        for index, image in enumerate(self.images):
+            start = self.image_addr + index * self.image_stride
+            memory[start : start + image.size] = image.ravel()
+
+    def registers(self) -> list[tuple[str, int]]:
+        """What to write, in this order; the last one starts the run."""
+        return [
+            ("watchdog", _WATCHDOG),
+            ("program_addr", 0),
+            ("image_addr", self.image_addr),
+            ("image_stride", self.image_stride),
+            ("output_addr", self.output_addr),
+            ("output_stride", self.output_stride),
+            ("image_count", len(self.images)),
+            ("image_planar", 0),
+            ("control", START_WITH_INTERRUPT),
+        ]
+
+    @property
+    def counters(self) -> tuple[str, ...]:
+        """Registers to read after a run."""
+        return _COUNTERS
+
+    def logits(self, memory: NDArray[np.uint8]) -> list[NDArray[np.int32]]:
+        """Each image's logits as they lie in memory, classes rounded up to whole row tiles."""
+        starts = [self.output_addr + index * self.output_stride for index in range(len(self.images))]
+        return [memory[start : start + self.plan.logits_rows * 4].view("<i4") for start in starts]
+
+    def predictions(self, memory: NDArray[np.uint8]) -> list[int]:
+        classes = self.plan.passes[-1].code.shape[2]
+        return [int(row[:classes].argmax()) for row in self.logits(memory)]
+
+
+def stuck(cycles: int, images: int) -> str:
+    """The sentence for a run over its limit."""
+    return f"The engine has not finished after {cycles} cycles; {images} images are done."
+
+
+def stopped(code: int, info: int) -> str:
+    """The sentence for a run that ended with an error."""
+    error = isa.Error(code)
+    return f"The engine stopped with error {error.name}: {isa.ERROR_MEANING[error]} (information {info:#010x})."
+
+
+def _up(size: int, step: int) -> int:
+    return -(-size // step) * step
