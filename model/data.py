@@ -1,28 +1,48 @@
-"""Data sets as uint8 arrays held in memory, and their vectorised augmentation."""
+"""Data sets as uint8 images and labels, and the vectorised augmentation of images in memory.
+
+CIFAR-10 lives decoded in memory (model.data_cifar), ImageNet is decoded batch by batch from its folders (model.data_imagenet).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+from hwgen.errors import InputError
+
+DATA_SETS = ("digits", "cifar10", "imagenet")
 DIGITS_BITS = 4
 _DIGITS_TEST = 360
 _DIGITS_SEED = 2
+
+DRAWS = 5  # random numbers that augmentation takes per image
+
+Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Split:
     """Images, uint8 (N, H, W, C), and labels, int64 (N,)."""
 
-    images: NDArray[np.uint8]
+    images: Pixels
     labels: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def batch(self, pick: NDArray[np.int64], draws: NDArray[np.float64], shift: int = 0, flip: bool = False) -> Pixels:
+        """Augmented training images, uint8 (n, H, W, C), of the indices ``pick``; draws: (n, DRAWS) in [0, 1)."""
+        return augment(self.images[pick], draws, shift, flip)
+
+    def take(self, pick: NDArray[np.int64]) -> Split:
+        """The part of the split that ``pick`` indexes."""
+        return replace(self, images=self.images[pick], labels=self.labels[pick])
 
 
 @dataclass(frozen=True)
@@ -33,6 +53,26 @@ class DataSet:
     test: Split
     bits: int
     classes: int
+
+
+@lru_cache(maxsize=2)
+def load_data(name: str, path: str = "") -> DataSet:
+    """A data set by name: "digits", "cifar10" or "imagenet"; decoded once per process.
+
+    Args:
+        path: where the files are; digits need none.
+
+    Raises:
+        InputError: no path, or files that are missing or damaged; the message says what to download and where to put it.
+    """
+    from model.data_cifar import cifar10
+    from model.data_imagenet import imagenet
+
+    if name == "digits":
+        return digits()
+    if name not in DATA_SETS:
+        raise InputError(f"There is no data set '{name}'; there are {', '.join(DATA_SETS)}.")
+    return {"cifar10": cifar10, "imagenet": imagenet}[name](Path(path).expanduser() if path else None)
 
 
 def digits() -> DataSet:
@@ -46,16 +86,21 @@ def digits() -> DataSet:
 
 def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
     """(the rest, ``share`` of the images), stratified by label."""
-    parts = train_test_split(split.images, split.labels, test_size=share, random_state=seed, stratify=split.labels)
-    return Split(parts[0], parts[2]), Split(parts[1], parts[3])
+    rest, held = train_test_split(np.arange(len(split)), test_size=share, random_state=seed, stratify=split.labels)
+    return split.take(rest), split.take(held)
 
 
-def shift(images: NDArray[np.uint8], pixels: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Move each image by up to ``pixels`` rows and columns, zeros coming in; uint8 (N, H, W, C)."""
-    if pixels == 0:
-        return images
+def augment(images: Pixels, draws: NDArray[np.float64], shift: int = 0, flip: bool = False) -> Pixels:
+    """Move each image by up to ``shift`` rows and columns, zeros coming in, and mirror half of them; uint8 (N, H, W, C).
+
+    One gather does both for the whole batch. draws: (N, DRAWS) random numbers in [0, 1).
+    """
     n, height, width, _ = images.shape
-    padded = np.pad(images, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)))
-    y = rng.integers(0, 2 * pixels + 1, (n, 1)) + np.arange(height)
-    x = rng.integers(0, 2 * pixels + 1, (n, 1)) + np.arange(width)
+    if not shift and not flip:
+        return images
+    padded = np.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0))) if shift else images
+    y = (draws[:, :1] * (2 * shift + 1)).astype(np.int64) + np.arange(height)
+    x = (draws[:, 1:2] * (2 * shift + 1)).astype(np.int64) + np.arange(width)
+    if flip:
+        x = np.where(draws[:, 2:3] < 0.5, x[:, ::-1], x)
     return np.asarray(padded[np.arange(n)[:, None, None], y[:, :, None], x[:, None, :]], np.uint8)

@@ -15,7 +15,7 @@ from hwgen.network import Network, Samples
 from hwgen.network_file import write_network
 from model import choose
 from model.cost import BitOperations, Cost, Table, WeightBytes
-from model.data import DataSet, digits
+from model.data import DataSet, load_data
 from model.distributed import World
 from model.export import compare, export
 from model.logbook import write_logs
@@ -78,7 +78,7 @@ def build_network(recipe: Recipe, data: DataSet) -> QuantNet:
 
 def describe(recipe: Recipe, bits: int = REFERENCE_BITS) -> Network:
     """The integer network of a recipe at uniform bits, untrained: the shapes that engine choice and cost tables need."""
-    data = digits()
+    data = load_data(recipe.data, recipe.data_path)
     flat = recipe.model_copy(
         update={
             "search": recipe.search.model_copy(
@@ -145,7 +145,7 @@ def prepare(
             processes, or no bits are as cheap as its budget.
     """
     world = world or World()
-    data = digits()
+    data = load_data(recipe.data, recipe.data_path)
     _check_sizes(recipe, data, world.size)
     net = build_network(recipe, data)
     search = Search(recipe, build_network(recipe, data), cost_of(recipe, cycles), 0)

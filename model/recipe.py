@@ -125,12 +125,14 @@ class TrainSection(_Section):
         bool, Field(description="convolve codes in bfloat16 (exact up to 8 bits) but for the last stage")
     ] = False
     shift: Annotated[int, Field(ge=0, le=4, description="augmentation: pixels an image is moved at most")] = 1
+    flip: Annotated[bool, Field(description="augmentation: mirror half of the images")] = False
 
 
 class Recipe(_Section):
     """A whole recipe."""
 
-    data: Annotated[Literal["digits"], Field(description="data set")] = "digits"
+    data: Annotated[Literal["digits", "cifar10", "imagenet"], Field(description="data set")] = "digits"
+    data_path: Annotated[str, Field(description="where the data set's files are; digits need none")] = ""
     seed: Annotated[int, Field(ge=0, lt=1 << 63, description="seed of everything random")] = 1
     model: ModelSection
     search: SearchSection = SearchSection()
@@ -138,8 +140,9 @@ class Recipe(_Section):
 
     @property
     def digest(self) -> str:
-        """Identity of the recipe's content."""
-        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:16]
+        """Identity of the recipe's content; where the data lies does not belong to it."""
+        content = self.model_dump(mode="json", exclude={"data_path"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _set(data: dict[str, Any], assignment: str, problems: list[str]) -> None:

@@ -21,7 +21,7 @@ from hwgen.errors import InputError
 from model import checkpoint, choose, dnas
 from model.assign import Group
 from model.cost import Cost, Cycles, Table
-from model.data import DataSet, Split, hold_out, shift
+from model.data import DRAWS, DataSet, Split, hold_out
 from model.distributed import World, share_norms
 from model.export import image_tensor
 from model.networks import QuantNet
@@ -280,13 +280,14 @@ class Trainer:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """This process's part of each global batch, in an order that all processes share."""
         order = rng.permutation(len(split))
-        images = shift(split.images, self.recipe.train.shift, rng)
-        size = self.recipe.train.batch
+        train = self.recipe.train
+        size = train.batch
         for at, start in enumerate(range(0, len(order) - size + 1, size)):
             if most is not None and at == most:
                 return
+            draws = self.world.part(rng.random((size, DRAWS)))  # drawn for the global batch: all processes stay in step
             pick = self.world.part(order[start : start + size])
-            yield self._images(images[pick]), torch.from_numpy(split.labels[pick]).to(self.world.device)
+            yield self._images(split.batch(pick, draws, train.shift, train.flip)), torch.from_numpy(split.labels[pick]).to(self.world.device)
 
     def _epoch(self, stage: str, epoch: int, total: int) -> dict[str, float]:
         rng = np.random.default_rng([self.recipe.seed, STAGES.index(stage), epoch])
