@@ -60,10 +60,8 @@ def ram_halves(width: int, depth: int) -> int:
 def bram36(engine: EngineConfig) -> int:
     """Block RAMs of an engine: plane (twice), column, count, weight, byte, parameter, program and FIFO memories."""
     halves = 2 * engine.columns * ram_halves(engine.slot_channels, engine.plane_depth)
-    count_bits = engine.word_bits.bit_length()
-    halves += engine.columns * (
-        ram_halves(engine.word_bits, engine.column_depth) + ram_halves(count_bits, engine.column_depth)
-    )
+    halves += engine.columns * ram_halves(engine.word_bits, engine.column_depth)
+    halves += ram_halves(16 * engine.columns, engine.column_depth)
     halves += engine.row_chunks * ram_halves(64, engine.weight_depth)
     halves += engine.columns * ram_halves(8 * engine.lane_rows, engine.byte_depth)
     params = max(512, engine.param_depth // engine.lane_rows)

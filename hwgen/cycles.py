@@ -6,18 +6,19 @@ per image, tile by tile; what the memory side adds (loading an image) is taken t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections import deque
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwgen.engine import EngineConfig
-from hwgen.lower import ArrayPass, Pass, PoolPass, Window
+from hwgen.fill import run_operations, tile_runs
+from hwgen.lower import ArrayPass, Pass, PoolPass
 from hwgen.network import AvgPool, Network, Weighted
 from hwgen.plan import choose_words
 from hwgen.schedule import Band, Schedule, tile_cycles
-from hwgen.words import WordPlan, tile_bound
+from hwgen.words import tile_bound
 
 _FILL_START = 3  # bs_fill: instruction taken (IDLE), SETUP, TILE, then the first operation
 _FILLED = 11  # bs_fill: last operation of a tile to issue's count of filled tiles
@@ -51,57 +52,6 @@ class Timing:
     layers: tuple[LayerCycles, ...]
 
 
-@lru_cache(maxsize=4096)
-def _plane_operations(groups: int, kernel_h: int, kernel_w: int, slots: int, depthwise: bool, pairs: int) -> int:
-    """Operations of bs_fill for ``pairs`` consecutive planes that share words; one for plain words."""
-    operations = slot = 0
-    for _ in range(pairs):
-        for _ in range(groups):
-            for _ in range(kernel_h):
-                kx = 0
-                while kx < kernel_w:
-                    taps = min(3 - slot % 3, kernel_w - kx)
-                    kx += taps
-                    slot = (slot + taps) % slots
-                    operations += 1
-            if depthwise:
-                slot = 0
-    return operations
-
-
-def run_operations(words: WordPlan, window: Window, weight_planes: int, planes: int, slots: int, depthwise: bool) -> int:
-    """Operations of bs_fill for one run of columns."""
-    shape = (words.groups, window.kernel_h, window.kernel_w, slots, depthwise)
-    if not words.packed:
-        return planes * _plane_operations(*shape, 1)
-    counts = [min(weight_planes - 1, s) - max(0, s - planes + 1) + 1 for s in range(weight_planes + planes - 1)]
-    return sum(_plane_operations(*shape, count) for count in counts)
-
-
-def tile_runs(window: Window, columns: int, tiles: int) -> list[int]:
-    """Runs of bs_walker in each position tile of a map."""
-    room = {1: columns, 2: columns // 2}.get(window.stride, 1)
-    counts = []
-    x = y = 0
-    for _ in range(tiles):
-        column = runs = 0
-        while column < columns and y < window.out_height:
-            step = min(room - column % room, window.out_width - x)
-            column += step
-            x += step
-            runs += 1
-            if x == window.out_width:
-                x, y = 0, y + 1
-        counts.append(runs)
-    return counts
-
-
-@dataclass
-class _Fill:
-    free: int = 0  # first cycle in IDLE
-    given: list[int] = field(default_factory=list)  # when each instruction's token is there
-
-
 class _Model:
     """One walk through the program."""
 
@@ -114,7 +64,8 @@ class _Model:
         self.fill_tokens: list[int] = []
         self.store_tokens: list[int] = []
         self.fill_used = self.store_used = 0
-        self.released = [0, 0]
+        self.free_words = self.engine.column_depth
+        self.released: deque[tuple[int, int]] = deque()  # tiles in the column buffer: when it is free, its words
         self.issue_done = -1
         self.issue_done_before = -1
         self.issue_loaded = -1
@@ -126,15 +77,14 @@ class _Model:
         self.image_ready = 0
         words = {item.name: plan.memory.words.get(item.name) for item in plan.passes}
         self.runs = {
-            item.name: tile_runs(item.window, self.engine.columns, -(-item.window.positions // self.engine.columns))
-            for item in plan.passes
+            item.name: tile_runs(item.window, self.engine.columns) for item in plan.passes
         }
         self.operations: dict[str, int] = {}
         for item in plan.passes:
             plan_words = words[item.name]
             if isinstance(item, ArrayPass) and plan_words is not None:
                 self.operations[item.name] = run_operations(
-                    plan_words, item.window, item.weight_planes, item.source.bits, self.engine.slots, item.depthwise
+                    plan_words, item.window, self.engine.slots, depthwise=item.depthwise
                 )
 
     def run(self, images: int) -> None:
@@ -194,9 +144,15 @@ class _Model:
         state = taken + _FILL_START - 1
         spacing = tile_cycles(item, engine)
         for tile in range(band.first, band.first + band.tiles):
-            half_free = self.released.pop(0)
-            state = max(state, half_free)
-            last_operation = state + self.runs[item.name][tile] * self.operations[item.name]
+            # Room is looked for in TILE, or in the last cycle of the tile before.
+            claim = state if tile == band.first else state - 1
+            while self.free_words < words.column_words:
+                free_at, count = self.released.popleft()
+                self.free_words += count
+                if free_at > claim:
+                    claim = state = free_at
+            self.free_words -= words.column_words
+            last_operation = claim + self.runs[item.name][tile] * self.operations[item.name]
             state = last_operation + 1
             go = max(go, last_operation + _FILLED)
             if self.first_issue[image][band.layer] < 0:
@@ -205,7 +161,7 @@ class _Model:
                 end = max(go + words.row_words - 1, self.last_row_tile + spacing)
                 self.last_row_tile = end
                 go = end + 1
-            self.released.append(end + 1)
+            self.released.append((end + 1, words.column_words))
         self.fill_free = state
         self.fill_tokens.append(last_operation + _FILLED)
         self.issue_done = end
@@ -289,10 +245,9 @@ def isolated_cycles(item: ArrayPass, engine: EngineConfig, weight_bits: int, act
         source=replace(item.source, bits=activation_bits),
     )
     words = choose_words(changed, engine)
-    tiles = -(-item.window.positions // engine.columns)
-    operations = run_operations(words, item.window, changed.weight_planes, activation_bits, engine.slots, item.depthwise)
+    operations = run_operations(words, item.window, engine.slots, depthwise=item.depthwise)
     array = words.row_tiles * max(words.row_words, tile_cycles(item, engine))
-    fills = [runs * operations + 1 for runs in tile_runs(item.window, engine.columns, tiles)]
+    fills = [runs * operations for runs in tile_runs(item.window, engine.columns)]
     return fills[0] + sum(max(array, fill) for fill in fills[1:]) + array
 
 

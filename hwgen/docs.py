@@ -10,6 +10,7 @@ import numpy as np
 
 from hwgen import cycles, isa
 from hwgen.engine import EngineConfig
+from hwgen.fill import run_operations, tile_runs
 from hwgen.lower import ArrayPass, lower
 from hwgen.network import Conv, Encoding, Logits, Network, Tensor
 from hwgen.plan import choose_words
@@ -91,22 +92,20 @@ def _example() -> str:
         assert isinstance(item, ArrayPass)
         words = choose_words(item, engine)
         tiles = -(-item.window.positions // engine.columns)
-        operations = cycles.run_operations(
-            words, item.window, item.weight_planes, item.source.bits, engine.slots, item.depthwise
-        )
-        runs = max(cycles.tile_runs(item.window, engine.columns, tiles))
+        operations = run_operations(words, item.window, engine.slots, depthwise=item.depthwise)
+        runs = max(tile_runs(item.window, engine.columns))
         rows.append(
             (
                 item.name,
                 f"{item.source.shape[2]} > {item.channels_out}",
                 f"W{item.weight_bits}A{item.source.bits}",
                 words.pair_slots,
-                "packed" if words.packed else "plain",
+                "nibbles" if words.nibbles else "merged" if words.merged else "plain",
                 words.column_words,
                 words.row_words,
                 words.row_tiles,
                 tiles,
-                runs * operations + 1,
+                runs * operations,
                 words.row_tiles * max(words.row_words, tile_cycles(item, engine)),
                 cycles.isolated_cycles(item, engine, item.weight_bits, item.source.bits),
                 cycles.layer_bound(item, engine),

@@ -66,8 +66,9 @@ def describe_memory(plan: Schedule) -> str:
         if isinstance(item, ArrayPass):
             base = plan.memory.weight_base[item.name]
             words = plan.memory.words[item.name]
-            size = words.row_tiles * (words.row_words if words.packed else words.plane_words * item.weight_planes)
-            rows.append(["weight", item.name, str(base), str(base + size - 1), "packed" if words.packed else "-"])
+            rows.append(
+                ["weight", item.name, str(base), str(base + words.weight_rows - 1), "merged" if words.merged else "-"]
+            )
     used, engine = plan.memory.used_rows(), plan.engine
     budget = [
         [name, str(used[name]), str(depth), f"{100 * used[name] / depth:.0f} %"]

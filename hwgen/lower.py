@@ -9,7 +9,7 @@ average pools and bipolar depthwise layers become two's complement planes.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ from hwgen.errors import InputError
 from hwgen.network import AvgPool, Conv, Encoding, Logits, MaxPool, Network, Node, Requant, ShortcutA, Tensor, Weighted
 
 ACC_LOGIT_BITS = 32
+NIBBLE = 4  # bits of a channel in a slot of a nibble plane
+_COUNT_BITS = 16  # the sum of all codes under a window of merged words is counted in so many bits
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class ArrayPass(Pass):
     negative_top: the top plane counts negative (two's complement). bipolar: acc = 2S - U.
     mul, bias: per output channel; the bias holds the correction for offset-binary sources.
     pad_codes: stored code outside the map per source channel, (C_in,).
+    nibbles: the source is stored in nibble planes (see hwgen.words): images of few channels.
     """
 
     codes: NDArray[np.uint16]
@@ -103,7 +106,8 @@ class ArrayPass(Pass):
     skip_mul: int
     pad_codes: NDArray[np.int64]
     logits: bool
-    weight_bits: int = field(default=0)
+    weight_bits: int
+    nibbles: bool = False
 
     @property
     def channels_out(self) -> int:
@@ -189,7 +193,18 @@ class _Lowering:
                 passes.append(made)
         if self.problems:
             raise InputError(self.problems, f"network '{self.network.name}' on engine {self.engine.name}")
-        return tuple(passes)
+        return self._with_nibbles(passes)
+
+    def _with_nibbles(self, passes: list[Pass]) -> tuple[Pass, ...]:
+        """Nibble planes for the image, if every pass that reads it can use them."""
+        readers = [item for item in passes if isinstance(item, ArrayPass) and item.source.name == self.network.input]
+        use = all(
+            item.bipolar
+            and item.source.shape[2] <= self.engine.slot_channels // NIBBLE
+            and count_fits(item.codes[0].size, item.source.bits)
+            for item in readers
+        )
+        return tuple(replace(item, nibbles=True) if use and item in readers else item for item in passes)
 
     def _store(self, code: Tensor) -> tuple[Tensor | None, Tensor | None, Rounding | None, bool]:
         """planes, bytes, rounding, bytes_rounded of a pass that makes ``code``; fuses at most one requant node."""
@@ -368,6 +383,11 @@ class _Lowering:
         )
 
 
+def count_fits(length: int, bits: int) -> bool:
+    """Whether the sum of ``length`` codes of ``bits`` bits fits the count beside merged words."""
+    return length * ((1 << bits) - 1) < 1 << _COUNT_BITS
+
+
 def lower(network: Network, engine: EngineConfig) -> tuple[Pass, ...]:
     """The passes of a network in order.
 
@@ -385,6 +405,13 @@ def source_channels_last_group(channels: int, slot_channels: int) -> int:
 def pad_fields(made: ArrayPass, engine: EngineConfig) -> tuple[int, int]:
     """The instruction fields ``pad_full`` and ``pad_planes`` of an array pass."""
     channels = made.source.shape[2]
+    if made.nibbles:
+        mask = (1 << NIBBLE) - 1
+        planes = 0
+        for plane in range(-(-made.source.bits // NIBBLE)):
+            for channel, code in enumerate(made.pad_codes.tolist()):
+                planes |= (code >> NIBBLE * plane & mask) << (plane * isa.PAD_PLANE_BITS + NIBBLE * channel)
+        return 0, planes
     last = source_channels_last_group(channels, engine.slot_channels)
     full = int(made.pad_codes[0])
     planes = 0

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from hwgen.engine import EngineConfig
 from hwgen.errors import InputError
-from hwgen.lower import ArrayPass, Pass
+from hwgen.fill import run_operations, tile_runs
+from hwgen.lower import NIBBLE, ArrayPass, Pass, count_fits
 from hwgen.network import Tensor
-from hwgen.words import WordPlan, plan_words, weight_rows_used
+from hwgen.words import WordPlan, plan_words
 
 
 @dataclass(frozen=True)
@@ -56,27 +57,35 @@ class _Need:
 
 
 def choose_words(made: ArrayPass, engine: EngineConfig) -> WordPlan:
-    """Packed or plain words, whichever needs fewer cycles of array and fill together and fits the column buffer."""
+    """Plain or merged words: what fits the column buffer, then what takes fewer cycles, then fewer weight rows."""
     window = made.window
-    assert not (made.bipolar and made.depthwise), "fill and issue have no packed words for depthwise layers"
-    plans = []
-    for packed in (False, True):
-        if packed and not made.bipolar:
-            continue  # pairs of different sign cannot share a word
-        plan = plan_words(
+    taps = window.kernel_h * window.kernel_w
+    ways = [(True, True)] if made.nibbles else [(False, False)]
+    # Merged words share a weight row between planes of equal sign, and count all channels.
+    if made.bipolar and not made.nibbles and count_fits(made.codes[0].size, made.source.bits):
+        ways.append((True, False))
+    plans = [
+        plan_words(
             made.source.shape[2],
             made.channels_out,
-            window.kernel_h * window.kernel_w,
+            taps,
             made.weight_planes,
             made.source.bits,
             engine,
             depthwise=made.depthwise,
-            packed=packed,
+            merged=merged,
+            nibbles=nibbles,
         )
-        slots = plan.pair_slots * (made.weight_planes * made.source.bits if packed else made.source.bits)
-        fill = slots / min(3, window.kernel_w)
-        plans.append((plan.column_words > engine.half_words, max(plan.row_words * plan.row_tiles, fill), packed, plan))
-    return min(plans, key=lambda item: item[:3])[3]
+        for merged, nibbles in ways
+    ]
+    runs = tile_runs(window, engine.columns)
+
+    def cost(plan: WordPlan) -> tuple[bool, float, int]:
+        fill = sum(runs) / len(runs) * run_operations(plan, window, engine.slots, depthwise=made.depthwise)
+        array = plan.row_tiles * max(plan.row_words, engine.beats)
+        return plan.column_words > engine.half_words, max(array, fill), plan.weight_rows
+
+    return min(plans, key=cost)
 
 
 def _first_fit(needs: Sequence[_Need]) -> dict[str, Region]:
@@ -126,8 +135,12 @@ def plan_memory(passes: Sequence[Pass], image: str, engine: EngineConfig) -> Mem
         InputError: buffers that are too small, all at once, with what would fit.
     """
 
+    nibbles = any(isinstance(item, ArrayPass) and item.nibbles for item in passes)
+
     def plane_rows(tensor: Tensor) -> tuple[int, int]:
         pitch = -(-tensor.shape[0] * tensor.shape[1] // engine.columns)
+        if nibbles and tensor.name == image:
+            return -(-tensor.bits // NIBBLE) * pitch, pitch
         return -(-tensor.shape[2] // engine.slot_channels) * tensor.bits * pitch, pitch
 
     def byte_rows(tensor: Tensor) -> tuple[int, int]:
@@ -154,7 +167,7 @@ def plan_memory(passes: Sequence[Pass], image: str, engine: EngineConfig) -> Mem
         words[item.name] = plan
         weight_base[item.name] = weight_rows
         param_base[item.name] = params
-        weight_rows += weight_rows_used(plan, item.weight_planes)
+        weight_rows += plan.weight_rows
         params += plan.row_tiles * engine.rows
         if plan.column_words > engine.half_words:
             problems.append(

@@ -14,11 +14,11 @@ import numpy as np
 
 from hwgen.engine import EngineConfig
 from hwgen.errors import InputError
-from hwgen.lower import ArrayPass, Pass, PoolPass, lower, pad_fields, source_channels_last_group
+from hwgen.lower import NIBBLE, ArrayPass, Pass, PoolPass, lower, pad_fields, source_channels_last_group
 from hwgen.network import Network
 from hwgen.plan import MemoryPlan, plan_memory
 from hwgen.program import Instruction, Program, code_bytes
-from hwgen.words import weight_image, weight_pitch
+from hwgen.words import weight_image
 
 MAX_BANDS = 6
 _MAX_WAIT = 255
@@ -105,6 +105,7 @@ class _Scheduler:
         self.passes = lower(network, engine)
         self.memory = plan_memory(self.passes, network.input, engine)
         self.bands = _bands(self.passes, engine)
+        self.array_passes = [item for item in self.passes if isinstance(item, ArrayPass)]
         self.array_bands = [band for band in self.bands if isinstance(band.item, ArrayPass)]
 
     # ---------------------------------------------------------------- dependencies
@@ -217,17 +218,22 @@ class _Scheduler:
             **values,
             **self._geometry(band, region.base, region.pitch, words.row_tiles),
             in_groups=words.groups,
-            in_bits=item.source.bits,
-            last_channels=source_channels_last_group(item.source.shape[2], self.engine.slot_channels),
+            in_bits=words.planes,
+            last_channels=NIBBLE * item.source.shape[2]
+            if item.nibbles
+            else source_channels_last_group(item.source.shape[2], self.engine.slot_channels),
             pad_full=full,
             pad_planes=planes,
             weight_base=self.memory.weight_base[item.name],
             weight_bits=item.weight_planes,
-            weight_pitch=weight_pitch(words, item.weight_planes),
+            weight_pitch=words.weight_pitch,
+            merged=int(words.merged),
+            nibbles=int(words.nibbles),
+            significances=item.weight_planes + item.source.bits - 1,
+            column_words=words.column_words,
             plane_words=words.plane_words,
+            plane_rest=words.plane_rest,
             column_pitch=words.column_pitch,
-            plane_slots=words.pair_slots,
-            packed_words=int(words.packed),
             depthwise=int(item.depthwise),
             negative_top=int(item.negative_top),
             tile_cycles=tile_cycles(item, self.engine),
@@ -329,7 +335,8 @@ class _Scheduler:
     def _fetch_instructions(self, others: int) -> list[Instruction]:
         _, weight_bytes, channels = self._data()
         start = code_bytes(others + 3)
-        source = next(item.source for item in self.passes if item.source.name == self.network.input)
+        reader = next(item for item in self.array_passes if item.source.name == self.network.input)
+        source = reader.source
         region = self.memory.planes[source.name]
         height, width, depth = source.shape
         return [
@@ -342,7 +349,8 @@ class _Scheduler:
                 post_fill=1,
                 pixels=height * width,
                 channels=depth,
-                bits=source.bits,
+                bits=self.memory.words[reader.name].planes,
+                nibbles=int(reader.nibbles),
                 base=region.base,
                 pitch=region.pitch,
             ),

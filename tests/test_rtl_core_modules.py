@@ -25,7 +25,7 @@ def test_dot_unit(tmp_path: Path, width: int, parts: int, bits: int) -> None:
 
 @pytest.mark.parametrize(("rows", "columns", "width", "lanes"), [(4, 4, 24, 2), (3, 8, 40, 1)])
 def test_array(tmp_path: Path, rows: int, columns: int, width: int, lanes: int) -> None:
-    parameters = {"D_M": rows, "D_N": columns, "D_K": width, "PARTS": 2, "LANE_ROWS": lanes, "ACC_BITS": 16}
+    parameters = {"D_M": rows, "D_N": columns, "D_K": width, "PARTS": 2, "LANE_ROWS": lanes, "ACC_BITS": 16, "COUNT_BITS": 10}
     simulate(tmp_path, "bs_array", ["bs_dot_unit", "bs_array"], "tb_array", parameters)
 
 
@@ -59,7 +59,7 @@ def test_issue(tmp_path: Path, slots: int, chunks: int) -> None:
 
 @pytest.mark.parametrize(("columns", "slots", "group"), [(4, 9, 8), (8, 3, 16)])
 def test_fill(tmp_path: Path, columns: int, slots: int, group: int) -> None:
-    parameters = {"D_N": columns, "SLOTS": slots, "G": group, "PLANE_DEPTH": 1024, "COLUMN_DEPTH": 128}
+    parameters = {"D_N": columns, "SLOTS": slots, "G": group, "PLANE_DEPTH": 1024, "COLUMN_DEPTH": 64, "COUNT_BITS": 16}
     simulate(tmp_path, "bs_fill", ["bs_walker", "bs_window", "bs_fill"], "tb_fill", parameters)
 
 

@@ -8,7 +8,8 @@ module bs_array #(
     parameter int D_K       = 144,  // bit pairs per dot unit and cycle, 8..512
     parameter int PARTS     = 3,    // partial counts of a dot unit, 1..8; divides D_K
     parameter int LANE_ROWS = 2,    // rows per read-out beat; divides D_M
-    parameter int ACC_BITS  = 28    // accumulator width in bits, 12..32
+    parameter int ACC_BITS  = 28,   // accumulator width in bits, 12..32
+    parameter int COUNT_BITS = 16   // bits of a column count, clog2(D_K+1)..24
 ) (
     input  logic                                         clk,
     input  logic                                         rst,
@@ -19,15 +20,13 @@ module bs_array #(
     input  logic                                         last_i,
     input  logic [D_M-1:0][D_K-1:0]                      weights_i,
     input  logic [D_N-1:0][D_K-1:0]                      columns_i,
-    input  logic [D_N-1:0][$clog2(D_K+1)-1:0]            counts_i,
+    input  logic [D_N-1:0][COUNT_BITS-1:0]               counts_i,
     output logic                                         start_o,
     output logic [LANE_ROWS-1:0][D_N-1:0][ACC_BITS-1:0]  acc_o,
     output logic [D_N-1:0][ACC_BITS-1:0]                 column_acc_o
 );
-  localparam int COUNT_BITS = $clog2(D_K + 1);
-
-  if (D_M % LANE_ROWS != 0) begin : gen_bad
-    $error("bs_array: LANE_ROWS must divide D_M (instance %m)");
+  if (D_M % LANE_ROWS != 0 || (1 << COUNT_BITS) <= D_K) begin : gen_bad
+    $error("bs_array: LANE_ROWS must divide D_M, a count must hold D_K (instance %m)");
   end
 
   // Controls, delayed to the accumulators.

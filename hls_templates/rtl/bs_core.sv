@@ -9,7 +9,7 @@ module bs_core #(
     parameter int LANE_ROWS    = 2,     // array rows read out per beat, 1..8, a power of two
     parameter int ACC_BITS     = 28,    // accumulator width in bits, 12..32
     parameter int WEIGHT_DEPTH = 512,   // rows of D_M*SLOTS*G bits, a power of two
-    parameter int COLUMN_DEPTH = 512,   // words per column, two halves, 8..1024, a power of two
+    parameter int COLUMN_DEPTH = 512,   // words per column, 8..1024, a power of two
     parameter int PLANE_DEPTH  = 512,   // rows of D_N*G bits, a power of two
     parameter int BYTE_DEPTH   = 512,   // rows of D_N*LANE_ROWS bytes, a power of two
     parameter int PARAM_DEPTH  = 1024   // channels, a power of two
@@ -60,7 +60,7 @@ module bs_core #(
 );
   localparam int D_K = SLOTS * G;
   localparam int ROWS_G = G / D_M;
-  localparam int COUNT_BITS = $clog2(D_K + 1);
+  localparam int COUNT_BITS = 16;
   localparam int WEIGHT_ADDR = $clog2(WEIGHT_DEPTH);
   localparam int COLUMN_ADDR = $clog2(COLUMN_DEPTH);
   localparam int PLANE_ADDR = $clog2(PLANE_DEPTH);
@@ -167,18 +167,20 @@ module bs_core #(
   end
 
   // ------------------------------------------------------------------ fill and column buffer
-  logic issue_ready, tile_filled, tile_released, fill_idle;
+  logic issue_ready, tile_filled, tile_released, fill_idle, counted;
+  logic [9:0] released_words;
   logic [D_N-1:0] column_we, count_we;
   logic [COLUMN_ADDR-1:0] column_waddr, count_waddr, column_raddr;
   logic [D_N-1:0][D_K-1:0] column_wdata, columns;
-  logic [D_N-1:0][COUNT_BITS-1:0] count_wdata, counts;
+  logic [D_N-1:0][COUNT_BITS-1:0] count_wdata, counts, word_counts;
 
   bs_fill #(
       .D_N(D_N),
       .SLOTS(SLOTS),
       .G(G),
       .PLANE_DEPTH(PLANE_DEPTH),
-      .COLUMN_DEPTH(COLUMN_DEPTH)
+      .COLUMN_DEPTH(COLUMN_DEPTH),
+      .COUNT_BITS(COUNT_BITS)
   ) u_fill (
       .clk,
       .rst,
@@ -196,6 +198,7 @@ module bs_core #(
       .issue_ready_i(issue_ready),
       .tile_filled_o(tile_filled),
       .tile_released_i(tile_released),
+      .released_words_i(released_words),
       .bank_addr_o(bank_addr),
       .bank_data_i(bank_data),
       .halo_addr_o(halo_addr),
@@ -223,18 +226,22 @@ module bs_core #(
         .raddr_i(column_raddr),
         .rdata_o(columns[column])
     );
-    bs_ram #(
-        .WIDTH(COUNT_BITS),
-        .DEPTH(COLUMN_DEPTH)
-    ) u_counts (
-        .clk,
-        .we_i(count_we[column]),
-        .waddr_i(count_waddr),
-        .wdata_i(count_wdata[column]),
-        .raddr_i(column_raddr),
-        .rdata_o(counts[column])
-    );
   end
+
+  // One memory of all columns' counts takes a quarter of the block RAM that a memory for each takes.
+  bs_ram #(
+      .WIDTH(D_N * COUNT_BITS),
+      .DEPTH(COLUMN_DEPTH),
+      .CHUNKS(D_N)
+  ) u_counts (
+      .clk,
+      .we_i(count_we),
+      .waddr_i(count_waddr),
+      .wdata_i(count_wdata),
+      .raddr_i(column_raddr),
+      .rdata_o(word_counts)
+  );
+  assign counts = counted ? word_counts : '0;
 
   // ------------------------------------------------------------------ issue, weight buffer and array
   logic [WEIGHT_ADDR-1:0] weight_raddr;
@@ -262,12 +269,14 @@ module bs_core #(
       .post_weights_o(issue_to_fetch_o),
       .tile_filled_i(tile_filled),
       .tile_released_o(tile_released),
+      .released_words_o(released_words),
       .weight_addr_o(weight_raddr),
       .column_addr_o(column_raddr),
       .valid_o(valid),
       .clear_o(clear),
       .shift_o(shift),
       .negative_o(negative),
+      .count_o(counted),
       .last_o(last),
       .first_word_o(first_word),
       .idle_o(issue_idle),
@@ -295,7 +304,8 @@ module bs_core #(
       .D_K(D_K),
       .PARTS(PARTS),
       .LANE_ROWS(LANE_ROWS),
-      .ACC_BITS(ACC_BITS)
+      .ACC_BITS(ACC_BITS),
+      .COUNT_BITS(COUNT_BITS)
   ) u_array (
       .clk,
       .rst,

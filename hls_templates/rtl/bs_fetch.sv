@@ -217,6 +217,7 @@ module bs_fetch #(
       .bits_i(image.bits),
       .base_i(image.base),
       .pitch_i(image.pitch),
+      .nibbles_i(image.nibbles),
       .planar_i(image_planar_i),
       .busy_o(image_busy),
       .done_o(image_done),

@@ -1,15 +1,17 @@
 /// The fill half of the execute stage: im2col on the fly. Takes conv instructions, reads windows of the packed map and
 /// writes column words, SLOTS slots of G channels each, to the column buffer, one position tile after the other.
 /// A slot is a (tap, channel group) of one plane; up to three taps of a kernel row are placed per cycle.
-/// Order of the words of a run: planes from the top (packed: significances from the top, in each the planes from the
-/// top), in a plane the groups, in a group the kernel rows and columns. The issue stage and the compiler rely on it.
+/// Order of the slots of a run: planes from the top, in a plane the groups, in a group the kernel rows and columns. A
+/// plane (depthwise: a group) begins a word, unless the words are merged. The issue stage and the compiler rely on it.
+/// The column buffer is a ring of words: a tile is filled once it has room, behind the tile before.
 /// The instruction is handed on to issue in the cycle in which take_o is high.
 module bs_fill #(
     parameter int D_N          = 16,   // columns, 2..32, a power of two
     parameter int SLOTS        = 9,    // slots per column word, 3..30, a multiple of 3
     parameter int G            = 16,   // channels per slot, 8 or 16
     parameter int PLANE_DEPTH  = 512,  // rows of the plane buffer, 4..65536, a power of two
-    parameter int COLUMN_DEPTH = 512   // words of the column buffer, two halves, 8..1024, a power of two
+    parameter int COLUMN_DEPTH = 512,  // words of the column buffer, 8..1024, a power of two
+    parameter int COUNT_BITS   = 16    // bits of a column's count, 10..24
 ) (
     input  logic                                    clk,
     input  logic                                    rst,
@@ -30,18 +32,20 @@ module bs_fill #(
     input  logic                                    issue_ready_i,
     output logic                                    tile_filled_o,
     input  logic                                    tile_released_i,
+    input  logic [9:0]                              released_words_i,
     // plane buffer
     output logic [D_N-1:0][$clog2(PLANE_DEPTH)-1:0] bank_addr_o,
     input  logic [D_N-1:0][G-1:0]                   bank_data_i,
     output logic [D_N-1:0][$clog2(PLANE_DEPTH)-1:0] halo_addr_o,
     input  logic [D_N-1:0][G-1:0]                   halo_data_i,
-    // column buffer; the counts of a word's bits follow the word by one cycle
+    // column buffer; a word's count follows the word by one cycle: the bits of the word; of merged words the last one
+    // carries the sum of all codes in the window
     output logic [D_N-1:0]                          column_we_o,
     output logic [$clog2(COLUMN_DEPTH)-1:0]         column_addr_o,
     output logic [D_N-1:0][SLOTS*G-1:0]             column_data_o,
     output logic [D_N-1:0]                          count_we_o,
     output logic [$clog2(COLUMN_DEPTH)-1:0]         count_addr_o,
-    output logic [D_N-1:0][$clog2(SLOTS*G+1)-1:0]   count_data_o,
+    output logic [D_N-1:0][COUNT_BITS-1:0]          count_data_o,
     // status
     output logic                                    active_o,
     output logic                                    idle_o,
@@ -51,11 +55,10 @@ module bs_fill #(
   localparam int LANES = D_N + TAPS - 1;
   localparam int HALF_TILE = D_N / 2;
   localparam int SLOT_BITS = $clog2(SLOTS);
-  localparam int WORD_BITS = $clog2(COLUMN_DEPTH) - 1;  // words of one half
+  localparam int WORD_BITS = $clog2(COLUMN_DEPTH);
   localparam int COLUMN_BITS = $clog2(D_N);
   localparam int ROW_BITS = $clog2(PLANE_DEPTH);
-  localparam int COUNT_BITS = $clog2(SLOTS * G + 1);
-  localparam int LANE_COUNT_BITS = $clog2(G + 1);
+  localparam int LANE_COUNT_BITS = $clog2(15 * G / 4 + 1);
   localparam int ALIGN = 7;  // operations wait this long for their lanes: coordinates (1) and bs_window (6)
 
   if (SLOTS % TAPS != 0) begin : gen_bad
@@ -66,7 +69,7 @@ module bs_fill #(
   typedef enum logic [1:0] {
     IDLE,   // waiting for an instruction and its tokens
     SETUP,  // products of the instruction's fields
-    TILE,   // waiting for a free half of the column buffer
+    TILE,   // waiting for room in the column buffer
     RUN     // one operation a cycle
   } state_e;
 
@@ -74,11 +77,13 @@ module bs_fill #(
   bs_pkg::conv_t cfg_q;
   logic [15:0] tiles_left_q;
   logic [ROW_BITS-1:0] base_q, group_pitch_q;
-  logic [1:0] halves_q;  // halves of the column buffer that are being filled or read
-  logic half_q;          // the half to fill next
-  logic half_free, run_last, tile_last, walk_last;
+  logic [WORD_BITS:0] free_q;          // words of the column buffer that no tile claims
+  logic [WORD_BITS-1:0] tile_word_q;   // first word of the tile
+  logic tile_fits, claim, more_tiles, run_last, tile_last, walk_last;
 
-  assign half_free = halves_q != 2'd2;
+  assign tile_fits = 11'(free_q) >= {1'b0, cfg_q.column_words};
+  assign more_tiles = tiles_left_q != 16'd1;
+  assign claim = tile_fits && (state_q == TILE || (state_q == RUN && tile_last && more_tiles));
   assign need_fetch_o = first_image_i ? instr_i.wait_fetch_first : instr_i.wait_fetch;
   assign need_write_back_o = first_image_i ? instr_i.wait_write_back_first : instr_i.wait_write_back;
   assign instr_ready_o = state_q == IDLE && enough_fetch_i && enough_write_back_i && issue_ready_i;
@@ -99,19 +104,20 @@ module bs_fill #(
         group_pitch_q <= ROW_BITS'(cfg_q.in_pitch * 16'(cfg_q.in_bits));
         state_q       <= TILE;
       end
-      TILE: if (half_free) state_q <= RUN;
+      TILE: if (tile_fits) state_q <= RUN;
       default:
       if (tile_last) begin
-        half_q       <= !half_q;
+        tile_word_q  <= tile_word_q + WORD_BITS'(cfg_q.column_words);
         tiles_left_q <= tiles_left_q - 16'd1;
-        state_q      <= tiles_left_q == 16'd1 ? IDLE : TILE;
+        state_q      <= !more_tiles ? IDLE : tile_fits ? RUN : TILE;
       end
     endcase
-    halves_q <= halves_q + 2'(state_q == TILE && half_free) - 2'(tile_released_i);
+    free_q <= free_q - (claim ? (WORD_BITS + 1)'(cfg_q.column_words) : '0)
+                     + (tile_released_i ? (WORD_BITS + 1)'(released_words_i) : '0);
     if (rst) begin
-      state_q  <= IDLE;
-      halves_q <= '0;
-      half_q   <= 1'b0;
+      state_q     <= IDLE;
+      free_q      <= (WORD_BITS + 1)'(COLUMN_DEPTH);
+      tile_word_q <= '0;
     end
   end
 
@@ -139,8 +145,7 @@ module bs_fill #(
       .last_o(walk_last)
   );
 
-  logic [4:0] significance_q;  // used where words are packed
-  logic [3:0] plane_q, plane_low, plane_next;
+  logic [3:0] plane_q;
   logic [9:0] group_q;
   logic [ROW_BITS-1:0] group_row_q;  // rows before the group
   logic [3:0] ky_q, kx_q, kx_left;
@@ -148,8 +153,9 @@ module bs_fill #(
   logic [1:0] phase_q;                   // next_slot = 3 * triple_q + phase_q
   logic [WORD_BITS-1:0] word_q;
   logic fresh_q;               // first operation of a word
+  logic run_first_q, plane_first_q;  // first operation of the run, of a plane
   logic [1:0] room, taps, phase_end;
-  logic kx_last, ky_last, group_last, plane_last, significance_last, word_full, flush;
+  logic kx_last, ky_last, group_last, plane_last, word_full, flush;
 
   assign next_slot = SLOT_BITS'(TAPS * 32'(triple_q) + 32'(phase_q));
 
@@ -161,35 +167,31 @@ module bs_fill #(
     kx_last = kx_left == 4'(taps);
     ky_last = ky_q == cfg_q.kernel_h - 4'd1;
     group_last = group_q == cfg_q.in_groups - 10'd1;
-    plane_low = '0;
-    plane_next = cfg_q.in_bits - 4'd1;
-    if (cfg_q.packed_words) begin
-      if (significance_q >= 5'(cfg_q.weight_bits)) plane_low = 4'(significance_q - 5'(cfg_q.weight_bits) + 5'd1);
-      if (significance_q <= 5'(cfg_q.in_bits)) plane_next = 4'(significance_q - 5'd1);
-    end
-    plane_last = plane_q == plane_low;
-    significance_last = !cfg_q.packed_words || significance_q == '0;
+    plane_last = plane_q == '0;
     word_full = 32'(next_slot) + 32'(taps) == SLOTS;
     flush = word_full || (kx_last && ky_last &&
-                          (cfg_q.depthwise || (group_last && (!cfg_q.packed_words || plane_last))));
-    run_last = kx_last && ky_last && group_last && plane_last && significance_last;
+                          (cfg_q.depthwise || (group_last && (!cfg_q.merged || plane_last))));
+    run_last = kx_last && ky_last && group_last && plane_last;
     tile_last = run_last && walk_last;
   end
 
   always_ff @(posedge clk) begin
     if (state_q != RUN || run_last) begin
-      significance_q <= 5'(cfg_q.weight_bits) + 5'(cfg_q.in_bits) - 5'd2;
-      plane_q        <= cfg_q.in_bits - 4'd1;
-      group_q        <= '0;
-      group_row_q    <= '0;
-      ky_q           <= '0;
-      kx_q           <= '0;
-      triple_q       <= '0;
-      phase_q        <= '0;
-      word_q         <= '0;
-      fresh_q        <= 1'b1;
+      plane_q       <= cfg_q.in_bits - 4'd1;
+      group_q       <= '0;
+      group_row_q   <= '0;
+      ky_q          <= '0;
+      kx_q          <= '0;
+      triple_q      <= '0;
+      phase_q       <= '0;
+      word_q        <= '0;
+      fresh_q       <= 1'b1;
+      run_first_q   <= 1'b1;
+      plane_first_q <= 1'b1;
     end else begin
-      fresh_q <= flush;
+      fresh_q       <= flush;
+      run_first_q   <= 1'b0;
+      plane_first_q <= kx_last && ky_last && group_last;
       if (flush) begin
         triple_q <= '0;
         phase_q  <= '0;
@@ -206,10 +208,7 @@ module bs_fill #(
         if (ky_last) begin
           group_q     <= group_last ? '0 : group_q + 10'd1;
           group_row_q <= group_last ? '0 : group_row_q + group_pitch_q;
-          if (group_last) begin
-            plane_q <= plane_last ? plane_next : plane_q - 4'd1;
-            if (plane_last) significance_q <= significance_q - 5'd1;
-          end
+          if (group_last) plane_q <= plane_q - 4'd1;
         end
       end
     end
@@ -220,13 +219,16 @@ module bs_fill #(
     logic                       valid;
     logic                       fresh;
     logic                       flush;
+    logic                       count_clear;
+    logic                       count_shift; // a plane begins: what was counted weighs twice, or 16 times
+    logic                       nibbles;
     logic                       last_of_tile;
     logic                       post_fetch;
     logic                       post_write_back;
     logic                       stride_2;
     logic [TAPS-1:0]            taps;      // which of the triple's slots to write
     logic [SLOT_BITS-1:0]       triple;
-    logic [WORD_BITS:0]         word;      // half and word
+    logic [WORD_BITS-1:0]       word;
     logic [D_N-1:0]             columns;
     logic [G-1:0]               mask;      // channels that exist
     logic [G-1:0]               pad;       // what lies outside the map
@@ -241,13 +243,16 @@ module bs_fill #(
     op.valid = state_q == RUN;
     op.fresh = fresh_q;
     op.flush = flush;
+    op.count_clear = cfg_q.merged ? run_first_q : fresh_q;
+    op.count_shift = cfg_q.merged && plane_first_q;
+    op.nibbles = cfg_q.nibbles;
     op.last_of_tile = tile_last;
     op.post_fetch = last_of_instr && cfg_q.post_fetch;
     op.post_write_back = last_of_instr && cfg_q.post_write_back;
     op.stride_2 = cfg_q.stride == 4'd2;
     for (int tap = 0; tap < TAPS; tap++) op.taps[tap] = tap >= 32'(phase_q) && tap < 32'(phase_q) + 32'(taps);
     op.triple = triple_q;
-    op.word = {half_q, word_q};
+    op.word = tile_word_q + word_q;
     op.columns = walk_columns;
     op.mask = '1;
     op.pad = {G{cfg_q.pad_full[plane_q[2:0]]}};
@@ -327,10 +332,20 @@ module bs_fill #(
     for (int i = 0; i < LANES; i++) pixel[i] = lane_valid[i] ? lane[i] & op_end.mask : op_end.pad;
   end
 
-  logic [D_N-1:0][COUNT_BITS-1:0] taken;  // bits that done_q added to each column's word
+  logic [D_N-1:0][COUNT_BITS-1:0] taken;   // what done_q added to each column's word
+  logic [D_N-1:0][COUNT_BITS-1:0] earlier;  // the count it is added to
+
+  function automatic logic [LANE_COUNT_BITS-1:0] weigh(input logic [G-1:0] bits, input logic nibbles);
+    weigh = '0;
+    if (nibbles) for (int nibble = 0; nibble < G / 4; nibble++) weigh = weigh + LANE_COUNT_BITS'(bits[4*nibble+:4]);
+    else weigh = LANE_COUNT_BITS'($countones(bits));
+  endfunction
 
   always_comb begin
     for (int column = 0; column < D_N; column++) begin
+      earlier[column] = count_q[column];
+      if (done_q.count_shift) earlier[column] = done_q.nibbles ? count_q[column] << 4 : count_q[column] << 1;
+      if (done_q.count_clear) earlier[column] = '0;
       taken[column] = '0;
       for (int tap = 0; tap < TAPS; tap++) begin
         if (done_q.taps[tap]) begin
@@ -344,7 +359,7 @@ module bs_fill #(
   always_ff @(posedge clk) begin
     done_q    <= op_end;
     counted_q <= done_q;
-    for (int i = 0; i < LANES; i++) lane_count_q[i] <= LANE_COUNT_BITS'($countones(pixel[i]));
+    for (int i = 0; i < LANES; i++) lane_count_q[i] <= weigh(pixel[i], op_end.nibbles);
     for (int column = 0; column < D_N; column++) begin
       for (int slot = 0; slot < SLOTS; slot++) begin
         if (op_end.taps[slot%TAPS] && op_end.triple == SLOT_BITS'(slot / TAPS)) begin
@@ -354,7 +369,7 @@ module bs_fill #(
           word_data_q[column][slot] <= '0;
         end
       end
-      count_q[column] <= (done_q.fresh ? '0 : count_q[column]) + taken[column];
+      count_q[column] <= earlier[column] + taken[column];
     end
     if (rst) begin
       done_q    <= '0;

@@ -1,6 +1,8 @@
 /// Reads one image of bytes and cuts it into bit planes for the plane buffer.
 /// Pixel p, channel c, plane k goes to row base + ((c / G) * bits + k) * pitch + p / D_N, bit (p % D_N) * G + c % G; bits
 /// beyond the channels and pixels are 0. One byte per cycle. An image has at most G channels, or one pixel.
+/// With nibbles_i a plane holds four bits of each channel: bits 4k to 4k+3 of channel c go to bits 4c to 4c+3 of the
+/// pixel's G bits in plane k. Such an image has at most G/4 channels.
 module bs_image_planes #(
     parameter int D_N         = 16,   // pixels per row, 2..32, a power of two
     parameter int G           = 16,   // channels per group, 8 or 16
@@ -16,6 +18,7 @@ module bs_image_planes #(
     input  logic [3:0]       bits_i,       // 1..8
     input  logic [15:0]      base_i,
     input  logic [15:0]      pitch_i,
+    input  logic             nibbles_i,
     input  logic             planar_i,     // bytes lie as (C, H, W), else (H, W, C)
     output logic             busy_o,
     output logic             done_o,       // pulse: the last row is written
@@ -54,7 +57,7 @@ module bs_image_planes #(
   logic [11:0] channels_q;
   logic [3:0] bits_q;
   logic [15:0] pitch_q;
-  logic planar_q, wide_q, done_q;
+  logic planar_q, wide_q, nibbles_q, done_q;
 
   // ------------------------------------------------------------------ commands
   // (H, W, C) is one run of bytes. (C, H, W) is one command per block of D_N pixels and channel.
@@ -193,7 +196,10 @@ module bs_image_planes #(
 
   always_comb begin
     for (int lane = 0; lane < D_N; lane++) begin
-      for (int slot = 0; slot < G; slot++) plane_data_o[lane*G+slot] = stage_q[lane][slot][plane_q[2:0]];
+      for (int slot = 0; slot < G; slot++) begin
+        plane_data_o[lane*G+slot] = nibbles_q ? stage_q[lane][slot/4][{plane_q[0], 2'(slot%4)}]
+                                              : stage_q[lane][slot][plane_q[2:0]];
+      end
     end
   end
 
@@ -204,6 +210,7 @@ module bs_image_planes #(
         pixels_q    <= pixels_i;
         channels_q  <= channels_i;
         bits_q      <= bits_i;
+        nibbles_q   <= nibbles_i;
         pitch_q     <= pitch_i;
         // One pixel lies in the same order either way.
         planar_q    <= planar_i && pixels_i != 20'd1;
@@ -213,7 +220,8 @@ module bs_image_planes #(
         if (start_i) begin
           state_q <= PREPARE;
           if (pixels_i == '0 || channels_i == '0 || bits_i == '0 || bits_i > 4'd8 ||
-              (channels_i > 12'(G) && pixels_i != 20'd1)) begin
+              (channels_i > 12'(G) && pixels_i != 20'd1) ||
+              (nibbles_i && (channels_i > 12'(G / 4) || bits_i > 4'd2))) begin
             state_q <= FAILED;
           end
         end

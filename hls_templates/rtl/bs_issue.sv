@@ -2,12 +2,13 @@
 /// layer, sends the plane pairs through the array, most significant first. One word a cycle: an address for the weight
 /// buffer, one for the column buffer, and the controls of the accumulators, which leave with the buffers' data.
 /// Words of a row tile: significances from the top; in each the plane pairs from the highest activation plane down;
-/// in each pair the words. Planes lie top plane first in both buffers.
+/// in each pair the words. Planes lie top plane first in both buffers. Merged words hold the slots of all planes: a
+/// significance takes the words in which one of its planes has a slot, each with a weight row of its own.
 module bs_issue #(
     parameter int SLOTS        = 9,    // slots per column word, 3..30
     parameter int ROWS_G       = 2,    // row tiles per channel group (G / D_M), 1..8, a power of two
     parameter int WEIGHT_DEPTH = 512,  // rows of the weight buffer, 2..65536
-    parameter int COLUMN_DEPTH = 512   // words of the column buffer, two halves, 8..1024, a power of two
+    parameter int COLUMN_DEPTH = 512   // words of the column buffer, a ring, 8..1024, a power of two
 ) (
     input  logic                            clk,
     input  logic                            rst,
@@ -24,6 +25,7 @@ module bs_issue #(
     output logic                            post_weights_o,
     input  logic                            tile_filled_i,
     output logic                            tile_released_o,
+    output logic [9:0]                      released_words_o,
     // buffers and array
     output logic [$clog2(WEIGHT_DEPTH)-1:0] weight_addr_o,
     output logic [$clog2(COLUMN_DEPTH)-1:0] column_addr_o,
@@ -31,6 +33,7 @@ module bs_issue #(
     output logic                            clear_o,
     output logic                            shift_o,
     output logic                            negative_o,
+    output logic                            count_o,     // the column's count belongs to the word
     output logic                            last_o,
     // status
     output logic                            first_word_o,  // first word of an instruction
@@ -38,7 +41,7 @@ module bs_issue #(
     output logic [7:0]                      layer_o
 );
   localparam int WEIGHT_BITS = $clog2(WEIGHT_DEPTH);
-  localparam int WORD_BITS = $clog2(COLUMN_DEPTH) - 1;
+  localparam int WORD_BITS = $clog2(COLUMN_DEPTH);
 
   // ------------------------------------------------------------------ instruction queue, two deep
   bs_pkg::conv_t queue_q, cfg_q;
@@ -74,26 +77,32 @@ module bs_issue #(
   end
 
   // ------------------------------------------------------------------ loop nest
-  logic [1:0] filled_q;                // tiles that wait in the column buffer, this one included
-  logic half_q;
-  logic [15:0] tile_q, row_slots_q;
+  logic [WORD_BITS:0] filled_q;        // tiles that wait in the column buffer, this one included
+  logic [WORD_BITS-1:0] tile_word_q;   // first word of the tile
+  logic [15:0] tile_q;
   logic [9:0] row_q, word_q;
   logic [$clog2(ROWS_G+1)-1:0] group_row_q;  // row tile within its channel group
   logic [3:0] weight_plane_q, plane_q;          // of the running pair
   logic [3:0] weight_start_q, plane_start_q;    // of the first pair of the significance
   logic [WEIGHT_BITS-1:0] row_base_q, weight_q, weight_start_addr_q;
   logic [WORD_BITS-1:0] column_q, column_start_q, group_base_q;
-  logic [15:0] slots_left_q;           // packed: slots of this significance still to issue
+  // Merged words: the significance, and its slots from start (included) to stop (excluded), as words and slots beyond.
+  logic [4:0] significance_q;
+  logic [WORD_BITS-1:0] start_word_q, stop_word_q;
+  logic [4:0] start_rest_q, stop_rest_q;
   logic [7:0] spacing_q;               // cycles until the next row tile may end
   logic first_word_q, first_of_significance_q;
 
   logic word_last, pair_last, significance_last, ending, go, row_last, tile_last, bottom;
-  logic [15:0] next_slots;
+  logic start_moves, stop_moves, start_carry, stop_carry;
+  logic [4:0] behind;                  // significances above the lowest at which every weight plane has a partner
+  logic [WORD_BITS-1:0] next_start_word, last_word;
 
   always_comb begin
-    bottom = weight_start_q == '0 && plane_start_q == '0;
-    if (cfg_q.packed_words) begin
-      word_last = slots_left_q <= 16'(SLOTS);
+    bottom = cfg_q.merged ? significance_q == '0 : weight_start_q == '0 && plane_start_q == '0;
+    last_word = stop_word_q - WORD_BITS'(stop_rest_q == '0);
+    if (cfg_q.merged) begin
+      word_last = column_q == last_word;
       pair_last = 1'b1;
     end else begin
       word_last = word_q == cfg_q.plane_words - 10'd1;
@@ -104,20 +113,26 @@ module bs_issue #(
     go = started_q && filled_q != '0 && !(ending && spacing_q != '0);
     row_last = ending && row_q == cfg_q.row_tiles - 10'd1;
     tile_last = row_last && tile_q == cfg_q.tiles - 16'd1;
-    // Pairs of the next significance: one more while the lower bound of the weight planes still falls, one less
-    // once the upper bound falls.
-    next_slots = row_slots_q;
-    if (weight_start_q != '0) next_slots = next_slots + 16'(cfg_q.plane_slots);
-    if (5'(weight_start_q) + 5'(plane_start_q) < 5'(cfg_q.weight_bits)) next_slots = next_slots - 16'(cfg_q.plane_slots);
+    // The next significance has one plane less at the start once the top plane is too high for it, one more at the
+    // stop while planes are still too low for this one. A plane of nibbles serves four significances more.
+    behind = significance_q + 5'd1 - 5'(cfg_q.weight_bits);
+    start_moves = cfg_q.nibbles ? significance_q[1:0] == 2'd0 && significance_q[4:2] < 3'(cfg_q.in_bits)
+                                : significance_q < 5'(cfg_q.in_bits);
+    stop_moves = significance_q >= 5'(cfg_q.weight_bits) && (!cfg_q.nibbles || behind[1:0] == 2'd0);
+    start_carry = 6'(start_rest_q) + 6'(cfg_q.plane_rest) >= 6'(SLOTS);
+    stop_carry = 6'(stop_rest_q) + 6'(cfg_q.plane_rest) >= 6'(SLOTS);
+    next_start_word = start_word_q;
+    if (start_moves) next_start_word = start_word_q + WORD_BITS'(cfg_q.plane_words) + WORD_BITS'(start_carry);
   end
 
   assign done = go && tile_last;
   assign tile_released_o = go && row_last;
+  assign released_words_o = cfg_q.column_words;
   assign post_weights_o = done && cfg_q.post_weights;
   assign idle_o = !queue_valid_q && !cfg_valid_q;
 
   always_ff @(posedge clk) begin
-    filled_q <= filled_q + 2'(tile_filled_i) - 2'(tile_released_o);
+    filled_q <= filled_q + (WORD_BITS + 1)'(tile_filled_i) - (WORD_BITS + 1)'(tile_released_o);
     if (spacing_q != '0) spacing_q <= spacing_q - 8'd1;
 
     if (start || (go && ending)) begin
@@ -127,8 +142,11 @@ module bs_issue #(
       plane_q        <= cfg_q.in_bits - 4'd1;
       plane_start_q  <= cfg_q.in_bits - 4'd1;
       word_q         <= '0;
-      slots_left_q   <= 16'(cfg_q.plane_slots);
-      row_slots_q    <= 16'(cfg_q.plane_slots);
+      significance_q <= cfg_q.significances - 5'd1;
+      start_word_q   <= '0;
+      start_rest_q   <= '0;
+      stop_word_q    <= WORD_BITS'(cfg_q.plane_words);
+      stop_rest_q    <= cfg_q.plane_rest;
       first_word_q   <= 1'b1;
       first_of_significance_q <= 1'b1;
       if (start || row_last) begin
@@ -160,7 +178,7 @@ module bs_issue #(
       end
       if (start) tile_q <= '0;
       else if (row_last) tile_q <= tile_q + 16'd1;
-      if (go && row_last) half_q <= !half_q;
+      if (go && row_last) tile_word_q <= tile_word_q + WORD_BITS'(cfg_q.column_words);
       if (go) spacing_q <= cfg_q.tile_cycles - 8'd1;
     end else if (go) begin
       first_word_q            <= 1'b0;
@@ -169,12 +187,16 @@ module bs_issue #(
         word_q       <= word_q + 10'd1;
         weight_q     <= weight_q + 1'b1;
         column_q     <= column_q + 1'b1;
-        slots_left_q <= slots_left_q - 16'(SLOTS);
-      end else if (cfg_q.packed_words) begin
-        weight_q     <= weight_q + 1'b1;
-        column_q     <= column_q + 1'b1;
-        slots_left_q <= next_slots;
-        row_slots_q  <= next_slots;
+      end else if (cfg_q.merged) begin
+        weight_q       <= weight_q + 1'b1;
+        column_q       <= next_start_word;
+        significance_q <= significance_q - 5'd1;
+        start_word_q   <= next_start_word;
+        if (start_moves) start_rest_q <= start_rest_q + cfg_q.plane_rest - (start_carry ? 5'(SLOTS) : 5'd0);
+        if (stop_moves) begin
+          stop_word_q <= stop_word_q + WORD_BITS'(cfg_q.plane_words) + WORD_BITS'(stop_carry);
+          stop_rest_q <= stop_rest_q + cfg_q.plane_rest - (stop_carry ? 5'(SLOTS) : 5'd0);
+        end
       end else if (!pair_last) begin
         // Next pair: one weight plane up, one activation plane down.
         word_q         <= '0;
@@ -185,33 +207,29 @@ module bs_issue #(
       end else begin
         word_q <= '0;
       end
-      if (significance_last) begin
+      if (significance_last && !cfg_q.merged) begin
         // Next significance: its first pair lies one weight plane lower, or else one activation plane.
         if (weight_start_q != '0) begin
           weight_start_q <= weight_start_q - 4'd1;
           weight_plane_q <= weight_start_q - 4'd1;
           plane_q        <= plane_start_q;
-          if (!cfg_q.packed_words) begin
-            weight_start_addr_q <= weight_start_addr_q + WEIGHT_BITS'(cfg_q.plane_words);
-            weight_q            <= weight_start_addr_q + WEIGHT_BITS'(cfg_q.plane_words);
-            column_q            <= column_start_q;
-          end
+          weight_start_addr_q <= weight_start_addr_q + WEIGHT_BITS'(cfg_q.plane_words);
+          weight_q            <= weight_start_addr_q + WEIGHT_BITS'(cfg_q.plane_words);
+          column_q            <= column_start_q;
         end else begin
           plane_start_q  <= plane_start_q - 4'd1;
           plane_q        <= plane_start_q - 4'd1;
           weight_plane_q <= '0;
-          if (!cfg_q.packed_words) begin
-            column_start_q <= column_start_q + WORD_BITS'(cfg_q.column_pitch);
-            column_q       <= column_start_q + WORD_BITS'(cfg_q.column_pitch);
-            weight_q       <= weight_start_addr_q;
-          end
+          column_start_q <= column_start_q + WORD_BITS'(cfg_q.column_pitch);
+          column_q       <= column_start_q + WORD_BITS'(cfg_q.column_pitch);
+          weight_q       <= weight_start_addr_q;
         end
       end
     end
     if (rst) begin
-      filled_q  <= '0;
-      half_q    <= 1'b0;
-      spacing_q <= '0;
+      filled_q    <= '0;
+      tile_word_q <= '0;
+      spacing_q   <= '0;
     end
   end
 
@@ -221,6 +239,7 @@ module bs_issue #(
     logic clear;
     logic shift;
     logic negative;
+    logic count;
     logic last;
   } control_t;
 
@@ -228,11 +247,13 @@ module bs_issue #(
 
   always_ff @(posedge clk) begin
     weight_addr_o        <= weight_q;
-    column_addr_o        <= {half_q, column_q};
+    column_addr_o        <= tile_word_q + column_q;
     control_0_q.valid    <= go;
     control_0_q.clear    <= first_word_q;
     control_0_q.shift    <= first_of_significance_q && !first_word_q;
     control_0_q.negative <= cfg_q.negative_top && weight_plane_q == cfg_q.weight_bits - 4'd1;
+    // The sum of all codes weighs 2**weight_bits - 1: it enters at as many of the lowest significances.
+    control_0_q.count    <= !cfg_q.merged || (word_last && significance_q < 5'(cfg_q.weight_bits));
     control_0_q.last     <= ending;
     first_word_o         <= go && first_word_q && row_q == '0 && tile_q == '0;
     control_1_q          <= control_0_q;
@@ -244,7 +265,7 @@ module bs_issue #(
     end
   end
 
-  assign {valid_o, clear_o, shift_o, negative_o, last_o} = control_2_q;
+  assign {valid_o, clear_o, shift_o, negative_o, count_o, last_o} = control_2_q;
 
   // Fields of the instruction that belong to fill.
   logic unused_fields;

@@ -20,10 +20,8 @@ def slots_of_words(instruction: Instruction) -> list[list[list[tuple[int, int, i
     taps = [(ky, kx) for ky in range(get["kernel_h"]) for kx in range(get["kernel_w"])]
     stretches: list[list[tuple[int, int, int, int]]] = []
     planes = list(reversed(range(get["in_bits"])))
-    if get["packed_words"]:
-        for significance in reversed(range(get["weight_bits"] + get["in_bits"] - 1)):
-            own = [plane for plane in planes if 0 <= significance - plane < get["weight_bits"]]
-            stretches.append([(plane, group, *tap) for plane in own for group in range(get["in_groups"]) for tap in taps])
+    if get["merged"]:
+        stretches.append([(plane, group, *tap) for plane in planes for group in range(get["in_groups"]) for tap in taps])
     else:
         for plane in planes:
             by_group = [[(plane, group, *tap) for tap in taps] for group in range(get["in_groups"])]
@@ -35,7 +33,7 @@ def slots_of_words(instruction: Instruction) -> list[list[list[tuple[int, int, i
 
 
 def draw(rng: random.Random, values: dict[str, int]) -> Instruction:
-    """A conv instruction whose words fit half of the column buffer and whose source fits the plane buffer."""
+    """A conv instruction whose words fit the column buffer and whose source fits the plane buffer."""
     columns, depth = values["D_N"], values["PLANE_DEPTH"]
     while True:
         kernel_h, kernel_w = rng.choice([(1, 1), (3, 3), (5, 5), (1, 7), (2, 4), (rng.randint(1, 4), rng.randint(1, 8))])
@@ -51,19 +49,24 @@ def draw(rng: random.Random, values: dict[str, int]) -> Instruction:
         rows = pitch * bits * groups
         if rows + 2 > depth:
             continue
-        packed = rng.random() < 0.4
+        merged = rng.random() < 0.5
+        nibbles = merged and rng.random() < 0.5
+        if nibbles:
+            bits, groups = min(bits, 2), 1
         made = Instruction.make(
             "conv", layer=rng.randrange(256), tiles=rng.randint(1, min(3, all_tiles - start)), in_bits=bits,
             in_base=rng.randrange(depth - rows), in_pitch=pitch, in_width=width, in_height=height, kernel_h=kernel_h,
             kernel_w=kernel_w, stride=stride, pad=pad, out_width=out_width, out_height=out_height, start_x=start_x,
             start_y=start_y, in_groups=groups, last_channels=rng.randint(1, values["G"]), pad_full=rng.getrandbits(8),
             pad_planes=rng.getrandbits(8 * isa.PAD_PLANE_BITS), weight_bits=rng.randint(1, 9), row_tiles=1,
-            packed_words=int(packed), depthwise=int(not packed and rng.random() < 0.3), wait_fetch=rng.randint(0, 3),
+            merged=int(merged), nibbles=int(nibbles), depthwise=int(not merged and rng.random() < 0.3),
+            wait_fetch=rng.randint(0, 3),
             wait_fetch_first=rng.randint(0, 3), wait_write_back=rng.randint(0, 3),
             wait_write_back_first=rng.randint(0, 3), post_fetch=rng.getrandbits(1), post_write_back=rng.getrandbits(1),
         )  # fmt: skip
-        if sum(len(stretch) for stretch in slots_of_words(made)) <= min(40, values["COLUMN_DEPTH"] // 2):
-            return made
+        words = sum(len(stretch) for stretch in slots_of_words(made))
+        if words <= min(40, values["COLUMN_DEPTH"]):
+            return Instruction.make("conv", **{**made.values, "column_words": words, "opcode": 0x20})
 
 
 class TB:
@@ -72,16 +75,18 @@ class TB:
     def __init__(self, dut: Any, seed: int, stall: float) -> None:
         self.dut, self.rng, self.stall = dut, random.Random(seed), stall
         values = self.values = parameters()
-        self.half = values["COLUMN_DEPTH"] // 2
+        self.depth = values["COLUMN_DEPTH"]
         self.rows = [
             [self.rng.getrandbits(values["G"]) for _ in range(values["PLANE_DEPTH"])] for _ in range(values["D_N"])
         ]
         bits = (values["PLANE_DEPTH"] - 1).bit_length()
         self.banks, self.halo = Banks(self.rows, values["G"], bits), Banks(self.rows, values["G"], bits)
-        self.words: list[list[int | None]] = [[None] * values["D_N"] for _ in range(2 * self.half)]
-        self.counts: list[list[int | None]] = [[None] * values["D_N"] for _ in range(2 * self.half)]
+        self.words: list[list[int | None]] = [[None] * values["D_N"] for _ in range(self.depth)]
+        self.counts: list[list[int | None]] = [[None] * values["D_N"] for _ in range(self.depth)]
         self.tokens = {"fetch": 0, "write_back": 0}
         self.tiles = 0
+        self.base = 0  # first word of the tile that is being filled
+        self.claimed: list[int] = []  # words of the tiles that are filled and not released
 
     def expected(self, instruction: Instruction, tile: int) -> dict[int, list[int]]:
         """Per column of the tile that exists, its words."""
@@ -114,30 +119,51 @@ class TB:
         return found
 
     def check_tile(self, instruction: Instruction, tile: int) -> None:
-        base = self.tiles % 2 * self.half
-        for column, words in self.expected(instruction, tile).items():
+        expected = self.expected(instruction, tile)
+        for column, words in expected.items():
             for index, word in enumerate(words):
                 where = (instruction.text(), tile, column, index)
-                assert self.words[base + index][column] == word, where
-                assert self.counts[base + index][column] == word.bit_count(), where
-        for row in range(base, base + self.half):
+                row = (self.base + index) % self.depth
+                assert self.words[row][column] == word, where
+                if not instruction["merged"]:
+                    assert self.counts[row][column] == word.bit_count(), where
+            if instruction["merged"]:
+                assert self.counts[row][column] == self.total(instruction, words) % (1 << self.values["COUNT_BITS"]), where
+        for index in range(instruction["column_words"]):
+            row = (self.base + index) % self.depth
             used = sum(word is not None for word in self.words[row])
-            wanted = self.expected(instruction, tile) if row == base else None
-            assert wanted is None or used == len(wanted), "a column beyond the map was written"
+            assert used == len(expected), "a column beyond the map was written"
             self.words[row] = [None] * self.values["D_N"]
             self.counts[row] = [None] * self.values["D_N"]
+        self.base = (self.base + instruction["column_words"]) % self.depth
+        self.claimed.append(instruction["column_words"])
+
+    def total(self, instruction: Instruction, words: list[int]) -> int:
+        """The sum of all codes in merged words."""
+        slots, channels = self.values["SLOTS"], self.values["G"]
+        plane_slots = instruction["in_groups"] * instruction["kernel_h"] * instruction["kernel_w"]
+        total = 0
+        for plane in range(instruction["in_bits"]):
+            for at in range(plane_slots):
+                word, slot = divmod((instruction["in_bits"] - 1 - plane) * plane_slots + at, slots)
+                bits = words[word] >> slot * channels & ((1 << channels) - 1)
+                if instruction["nibbles"]:
+                    total += sum(bits >> 4 * index & 15 for index in range(channels // 4)) << 4 * plane
+                else:
+                    total += bits.bit_count() << plane
+        return total
 
     async def run(self, program: list[tuple[Instruction, int]]) -> None:
         dut, rng, values = self.dut, self.rng, self.values
         quiet = (
-            "instr_valid_i", "enough_fetch_i", "enough_write_back_i", "issue_ready_i", "tile_released_i", "bank_data_i",
-            "halo_data_i", "instr_i", "first_image_i",
+            "instr_valid_i", "enough_fetch_i", "enough_write_back_i", "issue_ready_i", "tile_released_i",
+            "released_words_i", "bank_data_i", "halo_data_i", "instr_i", "first_image_i",
         )  # fmt: skip
         await reset(dut, quiet)
         waiting = list(program)
         running: list[tuple[Instruction, int]] = []  # taken instructions and their tiles that are complete
         released = cycles = 0
-        count_bits = (values["SLOTS"] * values["G"]).bit_length()
+        count_bits = values["COUNT_BITS"]
         while waiting or running:
             cycles += 1
             assert cycles < 100_000, "fill does not come to an end"
@@ -150,6 +176,7 @@ class TB:
             dut.issue_ready_i.value = int(ready)
             release = released < self.tiles and rng.random() < (0.02 if self.stall else 0.5)
             dut.tile_released_i.value = int(release)
+            dut.released_words_i.value = self.claimed[0] if release else rng.getrandbits(10)
             needs = {}
             await FallingEdge(dut.clk)
             for name in self.tokens:
@@ -173,10 +200,8 @@ class TB:
                 enable = int(getattr(dut, f"{kind}_we_o").value)
                 if enable:
                     row = int(getattr(dut, f"{kind}_addr_o").value)
-                    # The tile that is being filled; the words of the next may overtake the last counts of this one.
-                    assert row // self.half in (self.tiles % 2, (self.tiles + 1) % 2)
-                    if row // self.half == (self.tiles + 1) % 2:
-                        assert self.tiles - released < 1 + int(kind == "column" and bool(int(dut.tile_filled_o.value)))
+                    # Nothing that waits is overwritten.
+                    assert (row - self.base) % self.depth < self.depth - sum(self.claimed)
                     data = unpack(int(getattr(dut, f"{kind}_data_o").value), bits, values["D_N"])
                     for column in range(values["D_N"]):
                         if enable >> column & 1:
@@ -195,8 +220,9 @@ class TB:
                 assert not any(posts.values())
             if running:
                 assert not int(dut.idle_o.value) or taken
-            released += int(release)
-            assert self.tiles - released <= 2
+            if release:
+                released += 1
+                self.claimed.pop(0)
             dut.bank_data_i.value = self.banks.step(int(dut.bank_addr_o.value))
             dut.halo_data_i.value = self.halo.step(int(dut.halo_addr_o.value))
         await RisingEdge(dut.clk)
@@ -206,6 +232,6 @@ class TB:
 @cocotb.test()
 @cocotb.parametrize(stall=[0.0, 0.4])
 async def random_program(dut: Any, stall: float) -> None:
-    """Plain, packed and depthwise instructions over maps, windows, strides and bands of many kinds."""
+    """Plain, merged and depthwise instructions over maps, windows, strides and bands of many kinds."""
     tb = TB(dut, 12, stall)
     await tb.run([(draw(tb.rng, tb.values), tb.rng.getrandbits(1)) for _ in range(60)])

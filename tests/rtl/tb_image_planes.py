@@ -16,10 +16,20 @@ BASE_ADDR = 1024
 PERIOD_STEPS = 10_000  # 10 ns in steps of 1 ps
 
 
-def plane_rows(image: NDArray[np.uint8], bits: int, base: int, pitch: int, columns: int, group: int) -> dict[int, int]:
+def plane_rows(
+    image: NDArray[np.uint8], bits: int, base: int, pitch: int, columns: int, group: int, nibbles: bool
+) -> dict[int, int]:
     """The rows that an image (pixels, channels) fills, from the definition of the layout."""
     rows: dict[int, int] = {}
     pixels, channels = image.shape
+    if nibbles:
+        for pixel in range(pixels):
+            for plane in range(bits):
+                row = base + plane * pitch + pixel // columns
+                for channel in range(channels):
+                    nibble = int(image[pixel, channel]) >> 4 * plane & 15
+                    rows[row] = rows.get(row, 0) | nibble << (pixel % columns) * group + 4 * channel
+        return rows
     for pixel in range(pixels):
         for channel in range(channels):
             for plane in range(bits):
@@ -42,7 +52,9 @@ class TB:
         await reset(self.dut, ("start_i", "plane_ready_i"), clock=not self.clocked)
         self.clocked = True
 
-    async def run(self, pixels: int, channels: int, bits: int, planar: bool, base: int, pitch: int) -> tuple[bool, int]:
+    async def run(
+        self, pixels: int, channels: int, bits: int, planar: bool, base: int, pitch: int, nibbles: bool = False
+    ) -> tuple[bool, int]:
         """Whether it ended without an error, and the cycles it took; the rows are checked here."""
         dut = self.dut
         image = np.frombuffer(self.random.randbytes(pixels * channels), np.uint8).reshape(pixels, channels)
@@ -52,7 +64,7 @@ class TB:
         task = cocotb.start_soon(master.run())
         for name, value in {
             "addr_i": BASE_ADDR, "pixels_i": pixels, "channels_i": channels, "bits_i": bits, "base_i": base,
-            "pitch_i": pitch, "planar_i": int(planar),
+            "pitch_i": pitch, "planar_i": int(planar), "nibbles_i": int(nibbles),
         }.items():  # fmt: skip
             getattr(dut, name).value = value
         dut.start_i.value = 1
@@ -82,7 +94,7 @@ class TB:
         await ClockCycles(dut.clk, 2)
         task.cancel()
         if not failed:
-            expected = plane_rows(image, bits, base, pitch, self.columns, self.group)
+            expected = plane_rows(image, bits, base, pitch, self.columns, self.group, nibbles)
             assert rows == expected, (pixels, channels, bits, planar)
             assert master.idle, "words of the image were left over"
             assert not int(dut.busy_o.value)
@@ -114,6 +126,23 @@ async def vectors(dut: Any, planar: bool) -> None:
         bits = tb.random.randint(1, 8)
         ok, _ = await tb.run(1, channels, bits, planar, 5, tb.random.randint(1, 3))
         assert ok
+
+
+@cocotb.test()
+@cocotb.parametrize(planar=[False, True])
+async def nibbles(dut: Any, planar: bool) -> None:
+    """Four bits of a channel side by side, for images of few channels; more channels or planes are an error."""
+    tb = TB(dut, 5, 0.3)
+    await tb.start()
+    for channels in range(1, tb.group // 4 + 1):
+        for bits in (1, 2):
+            pixels = tb.random.randint(1, 70)
+            ok, _ = await tb.run(pixels, channels, bits, planar, 3, -(-pixels // tb.columns), True)
+            assert ok
+    for channels, bits in ((tb.group // 4 + 1, 2), (1, 3)):
+        await tb.start()
+        ok, _ = await tb.run(9, channels, bits, planar, 0, 9, True)
+        assert not ok
 
 
 @cocotb.test()

@@ -24,67 +24,91 @@ class Word(NamedTuple):
     clear: int
     shift: int
     negative: int
+    count: int
     last: int
     released: int
     post: int
     first: int
 
 
-def nest(instruction: Instruction, first_tile: int, values: dict[str, int]) -> Iterator[Word]:
-    """The words of a conv instruction whose first position tile is the ``first_tile``-th of all."""
+def merged_words(instruction: Instruction, significance: int, slots: int) -> list[int]:
+    """The words in which a slot's plane has a weight plane as its partner at this significance."""
+    step = 4 if instruction["nibbles"] else 1
+    plane_slots = instruction["plane_words"] * slots + instruction["plane_rest"]
+    source_bits = instruction["significances"] + 1 - instruction["weight_bits"]
+    found = set()
+    for plane in range(source_bits):
+        if 0 <= significance - plane < instruction["weight_bits"]:
+            at = (instruction["in_bits"] - 1 - plane // step) * plane_slots
+            found |= {slot // slots for slot in range(at, at + plane_slots)}
+    return sorted(found)
+
+
+def nest(instruction: Instruction, first_word: int, values: dict[str, int]) -> Iterator[Word]:
+    """The words of a conv instruction whose first position tile begins ``first_word`` words after the first of all."""
     get = instruction.values
     weight_bits, in_bits, words = get["weight_bits"], get["in_bits"], get["plane_words"]
+    source_bits = get["significances"] + 1 - weight_bits
     for tile in range(get["tiles"]):
-        half = (first_tile + tile) % 2 * (values["COLUMN_DEPTH"] // 2)
+        start = first_word + tile * get["column_words"]
         for row in range(get["row_tiles"]):
             base = get["weight_base"] + row * get["weight_pitch"]
             group = row // values["ROWS_G"] * words if get["depthwise"] else 0
-            places = []  # weight row, column word, first of its significance, top weight plane
-            for significance in reversed(range(weight_bits + in_bits - 1)):
+            places = []  # weight row, column word, first of its significance, top weight plane, with its count
+            for significance in reversed(range(weight_bits + source_bits - 1)):
                 pairs = [(significance - plane, plane) for plane in reversed(range(in_bits))]
                 pairs = [(weight, plane) for weight, plane in pairs if 0 <= weight < weight_bits]
-                if get["packed_words"]:
-                    count = -(-len(pairs) * get["plane_slots"] // values["SLOTS"])
-                    places += [(len(places) + word, len(places) + word, word == 0, False) for word in range(count)]
+                if get["merged"]:
+                    own = merged_words(instruction, significance, values["SLOTS"])
+                    places += [
+                        (len(places) + at, word, at == 0, False, significance < weight_bits and word == own[-1])
+                        for at, word in enumerate(own)
+                    ]
                     continue
                 for weight, plane in pairs:
                     for word in range(words):
                         row_place = (weight_bits - 1 - weight) * words + word
                         column = group + (in_bits - 1 - plane) * get["column_pitch"] + word
                         fresh = word == 0 and (weight, plane) == pairs[0]
-                        places.append((row_place, column, fresh, weight == weight_bits - 1))
-            for index, (place, column, fresh, top) in enumerate(places):
+                        places.append((row_place, column, fresh, weight == weight_bits - 1, True))
+            for index, (place, column, fresh, top, count) in enumerate(places):
                 last = index == len(places) - 1
                 row_last = last and row == get["row_tiles"] - 1
                 done = row_last and tile == get["tiles"] - 1
                 yield Word(
-                    base + place, half + column, int(index == 0), int(fresh and index > 0),
-                    int(top and get["negative_top"]), int(last), int(row_last), int(done and get["post_weights"]),
+                    base + place, (start + column) % values["COLUMN_DEPTH"], int(index == 0), int(fresh and index > 0),
+                    int(top and get["negative_top"]), int(count), int(last), int(row_last), int(done and get["post_weights"]),
                     int(index == 0 and row == 0 and tile == 0),
                 )  # fmt: skip
 
 
-def draw(rng: random.Random, weight_bits: int, in_bits: int, packed: bool, values: dict[str, int]) -> Instruction:
-    """A conv instruction whose words fit half of the column buffer."""
-    depthwise = not packed and rng.random() < 0.3
+def draw(rng: random.Random, weight_bits: int, source_bits: int, merged: bool, values: dict[str, int]) -> Instruction:
+    """A conv instruction whose words fit the column buffer."""
+    depthwise = not merged and rng.random() < 0.3
+    nibbles = merged and rng.random() < 0.5
+    in_bits = -(-source_bits // 4) if nibbles else source_bits
     row_tiles = rng.randint(1, 2 * values["ROWS_G"] if depthwise else 3)
-    slots, half = values["SLOTS"], values["COLUMN_DEPTH"] // 2
+    slots = values["SLOTS"]
     groups = -(-row_tiles // values["ROWS_G"]) if depthwise else 1
+    fields = {"weight_bits": weight_bits, "in_bits": in_bits, "significances": weight_bits + source_bits - 1}
     while True:
         plane_slots = rng.randint(1, 3 * slots)
-        words = -(-plane_slots // slots)
-        pairs = [
-            min(weight_bits - 1, s) - max(0, s - in_bits + 1) + 1 for s in range(weight_bits + in_bits - 1)
-        ]  # fmt: skip
-        total = sum(-(-count * plane_slots // slots) for count in pairs)
-        pitch = total if packed else weight_bits * words
-        if (total if packed else words * groups * in_bits) <= half and row_tiles * pitch <= values["WEIGHT_DEPTH"]:
+        if merged:
+            plane_words, rest = divmod(plane_slots, slots)
+            fields |= {"merged": 1, "nibbles": int(nibbles), "plane_words": plane_words, "plane_rest": rest}
+            column_words = -(-plane_slots * in_bits // slots)
+            draft = Instruction.make("conv", **fields)
+            pitch = sum(len(merged_words(draft, s, slots)) for s in range(fields["significances"]))
+        else:
+            plane_words = -(-plane_slots // slots)
+            column_words, pitch = plane_words * groups * in_bits, weight_bits * plane_words
+            fields |= {"plane_words": plane_words, "column_pitch": plane_words * groups}
+        if column_words <= values["COLUMN_DEPTH"] and row_tiles * pitch <= values["WEIGHT_DEPTH"]:
             break
     return Instruction.make(
-        "conv", layer=rng.randrange(256), tiles=rng.randint(1, 3), row_tiles=row_tiles, in_bits=in_bits,
-        weight_bits=weight_bits, weight_base=rng.randint(0, values["WEIGHT_DEPTH"] - row_tiles * pitch),
-        weight_pitch=pitch, plane_words=words, column_pitch=0 if packed else words * groups, plane_slots=plane_slots,
-        packed_words=int(packed), depthwise=int(depthwise), negative_top=int(not packed and rng.random() < 0.5),
+        "conv", **fields, layer=rng.randrange(256), tiles=rng.randint(1, 3), row_tiles=row_tiles,
+        weight_base=rng.randint(0, values["WEIGHT_DEPTH"] - row_tiles * pitch), weight_pitch=pitch,
+        column_words=column_words, depthwise=int(depthwise), negative_top=int(not merged and rng.random() < 0.5),
         tile_cycles=rng.choice([1, 2, 8, 17, 60]), post_weights=rng.getrandbits(1), wait_weights=rng.randint(0, 3),
         wait_weights_first=rng.randint(0, 3),
     )  # fmt: skip
@@ -94,7 +118,7 @@ class TB:
     """Plays fill, write-back and the token counter; records what leaves, cycle by cycle."""
 
     OUTPUTS = (
-        "weight_addr_o", "column_addr_o", "clear_o", "shift_o", "negative_o", "last_o", "tile_released_o",
+        "weight_addr_o", "column_addr_o", "clear_o", "shift_o", "negative_o", "count_o", "last_o", "tile_released_o",
         "post_weights_o", "first_word_o", "valid_o", "take_o",
     )  # fmt: skip
 
@@ -122,7 +146,7 @@ class TB:
                 dut.instr_i.value = int.from_bytes(waiting[0][0].encode(), "little")
                 dut.first_image_i.value = waiting[0][1]
             dut.instr_valid_i.value = int(offer)
-            fill = fills < tiles and fills - released < 2 and rng.random() < (0.02 if self.stall else 1)
+            fill = fills < tiles and fills - released < 5 and rng.random() < (0.02 if self.stall else 1)
             dut.tile_filled_i.value = int(fill)
             dut.write_back_armed_i.value = int(rng.random() >= self.stall)
             self.tokens += int(self.tokens < 6 and rng.random() < 0.2)
@@ -157,7 +181,7 @@ class TB:
                 place, pulse = self.history[sent + ADDRESS], self.history[sent]
                 word = Word(
                     place["weight_addr_o"], place["column_addr_o"], sample["clear_o"], sample["shift_o"],
-                    sample["negative_o"], sample["last_o"], pulse["tile_released_o"], pulse["post_weights_o"],
+                    sample["negative_o"], sample["count_o"], sample["last_o"], pulse["tile_released_o"], pulse["post_weights_o"],
                     place["first_word_o"],
                 )  # fmt: skip
                 found.append((sent, word))
@@ -167,9 +191,9 @@ class TB:
 @cocotb.test()
 @cocotb.parametrize(stall=[0.0, 0.5])
 async def random_program(dut: Any, stall: float) -> None:
-    """Plain, packed and depthwise instructions of all widths; half of them per test."""
+    """Plain, merged and depthwise instructions of all widths; half of them per test."""
     tb = TB(dut, 10, stall)
-    widths = [(w, a, packed) for w in range(1, 10) for a in range(1, 9) for packed in (False, True)]
+    widths = [(w, a, merged) for w in range(1, 10) for a in range(1, 9) for merged in (False, True)]
     # The two tests together run every width both ways.
     widths = [item for item in widths if (item[0] + item[1] + item[2]) % 2 == (stall > 0)]
     tb.rng.shuffle(widths)
@@ -180,15 +204,16 @@ async def random_program(dut: Any, stall: float) -> None:
     wanted: list[Word] = []
     spacing: list[int] = []  # per word, least cycles after the row tile before
     tiles_of_word: list[int] = []
-    tile = 0
+    tile = first_word = 0
     for instruction, _ in program:
         start = tile
-        for word in nest(instruction, tile, tb.values):
+        for word in nest(instruction, first_word, tb.values):
             wanted.append(word)
             tiles_of_word.append(start)
             spacing.append(instruction["tile_cycles"])
             start += word.released
         tile = start
+        first_word += instruction["tiles"] * instruction["column_words"]
     for index, ((_, have), want) in enumerate(zip(got, wanted, strict=False)):
         assert have == want, (index, have, want)
     assert len(got) == len(wanted)
