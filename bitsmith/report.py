@@ -12,7 +12,7 @@ from bitsmith.console import table
 from hwgen.area import estimate_area
 from hwgen.build import Build
 from hwgen.cycles import time_program
-from hwgen.lower import ArrayPass
+from hwgen.passes import ArrayPass
 from hwgen.synth import synthesise
 
 

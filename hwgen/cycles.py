@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from hwgen.engine import EngineConfig
 from hwgen.fill import run_operations, tile_runs
-from hwgen.lower import ArrayPass, Pass, PoolPass
 from hwgen.network import AvgPool, Network, Weighted
+from hwgen.passes import ArrayPass, MeanPass, Pass, PoolPass
 from hwgen.plan import choose_words
 from hwgen.schedule import Band, Schedule, tile_cycles
 from hwgen.words import tile_bound
@@ -101,6 +101,8 @@ class _Model:
                     if execute in readers:
                         self.image_ready = self.fill_tokens[-1] + self._image_cycles()
                     execute += 1
+                elif isinstance(band.item, MeanPass):
+                    self._mean(band, wait)
                 else:
                     self._pool(band, wait)
             self.image_end.append(self.work_done)
@@ -170,14 +172,26 @@ class _Model:
         self.quiet = last_beat + _STORED + (item.planes.bits if item.planes is not None else 1)
         self.store_tokens.append(self.quiet)
 
+    def _alone(self, wait_fill: int) -> None:
+        """Write-back takes an instruction that makes its beats itself."""
+        self.fill_used += wait_fill
+        tokens_at = self.fill_tokens[self.fill_used - 1] if wait_fill else 0
+        self.work_taken = self._arm(tokens_at, True)
+        self.work_loaded = self.work_taken + 1
+
+    def _mean(self, band: Band, wait_fill: int) -> None:
+        self._alone(wait_fill)
+        bits = band.item.planes.bits if band.item.planes is not None else 0
+        row_tiles = -(-band.item.code.shape[2] // self.engine.rows)
+        last_beat = self.work_loaded + row_tiles * self.engine.beats + (row_tiles - 1) * bits
+        self.work_done = self.work_loaded = last_beat
+        self.quiet = last_beat + _STORED + max(bits, 1)
+        self.store_tokens.append(self.quiet)
+
     def _pool(self, band: Band, wait_fill: int) -> None:
         item = band.item
         assert isinstance(item, PoolPass)
-        self.fill_used += wait_fill
-        tokens_at = self.fill_tokens[self.fill_used - 1] if wait_fill else 0
-        taken = self._arm(tokens_at, True)
-        self.work_taken = taken
-        self.work_loaded = taken + 1
+        self._alone(wait_fill)
         cycle = self.work_loaded
         bits = item.planes.bits if item.planes is not None else 0
         engine = self.engine

@@ -11,8 +11,9 @@ import numpy as np
 from hwgen import cycles, isa
 from hwgen.engine import EngineConfig
 from hwgen.fill import run_operations, tile_runs
-from hwgen.lower import ArrayPass, lower
+from hwgen.lower import lower
 from hwgen.network import Conv, Encoding, Logits, Network, Tensor
+from hwgen.passes import ArrayPass
 from hwgen.plan import choose_words
 from hwgen.schedule import tile_cycles
 

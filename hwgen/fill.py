@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from hwgen.lower import Window
+from hwgen.passes import Window
 from hwgen.words import WordPlan
 
 _TAPS = 3  # taps of a kernel row that one operation places

@@ -7,9 +7,9 @@ from pathlib import Path
 from hwgen.build import read_build
 from hwgen.engine import EngineConfig, read_engine
 from hwgen.errors import InputError
-from hwgen.lower import ArrayPass
 from hwgen.network import AvgPool, MaxPool, Network, Weighted
 from hwgen.network_file import read_network
+from hwgen.passes import ArrayPass
 from hwgen.program import Program, disassemble, listing
 from hwgen.schedule import Schedule
 

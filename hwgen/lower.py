@@ -1,147 +1,22 @@
 """Lowering: from the nodes of a network to the passes of the engine.
 
-A pass is what one pair of instructions does: the array convolves (or the byte reader pools), the lanes round, and the
-codes are stored as bit planes, as bytes, or sent out as logits. A ``requant`` node that reads the output of a pass is
-rounded in the same pass. Everything the hardware does not know is settled here: signed codes become offset binary,
-average pools and bipolar depthwise layers become two's complement planes.
+A ``requant`` node that reads the output of a pass is rounded in the same pass. Everything the hardware does not know is
+settled here: signed codes become offset binary, average pools and bipolar depthwise layers become two's complement
+planes.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwgen import isa
 from hwgen.engine import EngineConfig
 from hwgen.errors import InputError
+from hwgen.fusion import Fusion, Store
 from hwgen.network import AvgPool, Conv, Encoding, Logits, MaxPool, Network, Node, Requant, ShortcutA, Tensor, Weighted
-
-ACC_LOGIT_BITS = 32
-NIBBLE = 4  # bits of a channel in a slot of a nibble plane
-_COUNT_BITS = 16  # the sum of all codes under a window of merged words is counted in so many bits
-
-
-@dataclass(frozen=True)
-class Window:
-    """How output positions read the source map: sizes and steps in pixels."""
-
-    in_height: int
-    in_width: int
-    kernel_h: int
-    kernel_w: int
-    stride: int
-    pad: int
-    out_height: int
-    out_width: int
-
-    @property
-    def positions(self) -> int:
-        return self.out_height * self.out_width
-
-    def last_pixel(self, position: int) -> int:
-        """Highest linear index of a source pixel that output positions 0..position read."""
-        row = min(position // self.out_width * self.stride - self.pad + self.kernel_h - 1, self.in_height - 1)
-        return max(row, 0) * self.in_width + self.in_width - 1
-
-
-@dataclass(frozen=True)
-class Rounding:
-    """The second rounding: clip((j * mul + bias) >> shift, lo, hi)."""
-
-    mul: int
-    bias: int
-    shift: int
-    lo: int
-    hi: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pass:
-    """What both kinds of passes have.
-
-    code: tensor that the first rounding (or the pool) makes. planes, bytes: tensors stored in the two buffers.
-    rounding: the second rounding where there is one; ``bytes_rounded`` tells whether the byte map has had it.
-    """
-
-    name: str
-    node: Node
-    source: Tensor
-    window: Window
-    code: Tensor
-    planes: Tensor | None
-    bytes: Tensor | None
-    rounding: Rounding | None
-    bytes_rounded: bool
-
-    @property
-    def tensors(self) -> tuple[Tensor, ...]:
-        """The tensors this pass makes, each once."""
-        made = {item.name: item for item in (self.code, self.planes, self.bytes) if item is not None}
-        return tuple(made.values())
-
-
-@dataclass(frozen=True, kw_only=True)
-class ArrayPass(Pass):
-    """A pass of the array.
-
-    codes: uint8 planes' source, unsigned weight codes (C_out, kh, kw, C_in or 1), plane m is bit m.
-    negative_top: the top plane counts negative (two's complement). bipolar: acc = 2S - U.
-    mul, bias: per output channel; the bias holds the correction for offset-binary sources.
-    pad_codes: stored code outside the map per source channel, (C_in,).
-    nibbles: the source is stored in nibble planes (see hwgen.words): images of few channels.
-    """
-
-    codes: NDArray[np.uint16]
-    weight_planes: int
-    bipolar: bool
-    negative_top: bool
-    depthwise: bool
-    mul: NDArray[np.int64]
-    bias: NDArray[np.int64]
-    shift: int
-    skip: Tensor | None
-    skip_mul: int
-    pad_codes: NDArray[np.int64]
-    logits: bool
-    weight_bits: int
-    nibbles: bool = False
-
-    @property
-    def channels_out(self) -> int:
-        return int(self.codes.shape[0])
-
-
-@dataclass(frozen=True, kw_only=True)
-class PoolPass(Pass):
-    """A pass of the byte reader: maximum over windows; zero_channels in front of the copied channels."""
-
-    zero_channels: int
-
-
-@dataclass(frozen=True)
-class Uses:
-    """Which buffers a tensor must lie in, by what reads it."""
-
-    planes: bool
-    bytes: bool
-
-
-def tensor_uses(network: Network) -> dict[str, Uses]:
-    """For every tensor, whether array passes (planes) and skip, pool or requant (bytes) read it."""
-    planes: dict[str, bool] = defaultdict(bool)
-    as_bytes: dict[str, bool] = defaultdict(bool)
-    for node in network.nodes:
-        if isinstance(node, Weighted | AvgPool):
-            planes[node.inputs[0]] = True
-            for skip in node.inputs[1:]:
-                as_bytes[skip] = True
-        else:
-            for name in node.inputs:
-                as_bytes[name] = True
-    return {name: Uses(planes[name], as_bytes[name]) for name in network.tensors}
+from hwgen.passes import NIBBLE, ArrayPass, MeanPass, Pass, PoolPass, Rounding, Window, count_fits
 
 
 def _weights(node: Weighted) -> tuple[NDArray[np.uint16], int, bool, bool]:
@@ -173,14 +48,14 @@ class _Lowering:
     def __init__(self, network: Network, engine: EngineConfig) -> None:
         self.network = network
         self.engine = engine
-        self.uses = tensor_uses(network)
+        self.fusion = Fusion(network, engine)
         self.problems: list[str] = []
-        self.fused: set[str] = set()
+        self.fused = {node.name for node in self.fusion.shortcuts.values()}
         self.tensors = dict(network.tensors)
 
     def run(self) -> tuple[Pass, ...]:
         passes = []
-        if self.uses[self.network.input].bytes:
+        if self.fusion.uses(self.network.input).bytes:
             self.problems.append(
                 f"tensor '{self.network.input}': the image may only feed convolutions, linear layers and average pools;"
                 " put a convolution before the pool, requant or shortcut that reads it."
@@ -188,12 +63,46 @@ class _Lowering:
         for node in self.network.nodes:
             if node.name in self.fused:
                 continue
-            made = self._pool(node) if isinstance(node, MaxPool | ShortcutA | Requant) else self._array(node)
+            made = self._pass(node)
             if made is not None:
                 passes.append(made)
         if self.problems:
             raise InputError(self.problems, f"network '{self.network.name}' on engine {self.engine.name}")
         return self._with_nibbles(passes)
+
+    def _pass(self, node: Node) -> Pass | None:
+        if isinstance(node, MaxPool | ShortcutA | Requant):
+            return self._pool(node)
+        if isinstance(node, AvgPool) and node.name in self.fusion.means:
+            return self._mean(node)
+        return self._array(node)
+
+    def _store(self, node: Node, code: Tensor) -> Store:
+        """Where the codes go; the requant node that is fused needs no pass."""
+        store = self.fusion.store(code)
+        if store.rounding is not None:
+            self.fused.add(store.fused)
+            self._check_rounding(node.name, store.rounding)
+        return store
+
+    def _mean(self, node: AvgPool) -> MeanPass:
+        out = self.tensors[node.output]
+        store = self._store(node, out)
+        channels = out.shape[2]
+        return MeanPass(
+            name=node.name,
+            node=node,
+            source=self.tensors[node.inputs[0]],
+            window=Window(1, 1, 1, 1, 1, 0, 1, 1),
+            code=out,
+            planes=store.planes,
+            bytes=store.bytes,
+            rounding=store.rounding,
+            bytes_rounded=store.bytes_rounded,
+            mul=np.full(channels, node.mul, np.int64),
+            bias=np.full(channels, node.bias, np.int64),
+            shift=node.shift,
+        )
 
     def _with_nibbles(self, passes: list[Pass]) -> tuple[Pass, ...]:
         """Nibble planes for the image, if every pass that reads it can use them."""
@@ -205,25 +114,6 @@ class _Lowering:
             for item in readers
         )
         return tuple(replace(item, nibbles=True) if use and item in readers else item for item in passes)
-
-    def _store(self, code: Tensor) -> tuple[Tensor | None, Tensor | None, Rounding | None, bool]:
-        """planes, bytes, rounding, bytes_rounded of a pass that makes ``code``; fuses at most one requant node."""
-        uses = self.uses[code.name]
-        if uses.planes:
-            return code, code if uses.bytes else None, None, False
-        readers = [node for node in self.network.nodes if isinstance(node, Requant) and node.inputs[0] == code.name]
-        skips = any(code.name in node.inputs and not isinstance(node, Requant) for node in self.network.nodes)
-        for node in readers:
-            out = self.tensors[node.output]
-            out_uses = self.uses[out.name]
-            bytes_needed = skips or len(readers) > 1
-            if out_uses.bytes and bytes_needed:
-                continue  # one byte map per pass
-            self.fused.add(node.name)
-            rounding = Rounding(node.mul, node.bias, node.shift, out.lo, out.hi)
-            stored_bytes = out if out_uses.bytes else code if bytes_needed else None
-            return out if out_uses.planes else None, stored_bytes, rounding, out_uses.bytes
-        return None, code if uses.bytes else None, None, False
 
     def _array(self, node: Node) -> Pass | None:
         source = self.tensors[node.inputs[0]]
@@ -280,7 +170,12 @@ class _Lowering:
             sums = _signed_sum(codes, planes, bipolar, negative_top)
             bias = bias - mul * offset * sums
         pad_codes = np.asarray(pads if pads else [0] * channels, np.int64) + offset
-        planes_out, bytes_out, rounding, bytes_rounded = (None, None, None, False) if logits else self._store(code)
+        store = Store() if logits else self._store(node, code)
+        skip_first_channel = 0
+        if skip is not None:
+            shortcut = self.fusion.shortcut_of(skip.name)
+            if shortcut is not None:
+                skip, skip_first_channel = self.fusion.stored_shortcut(shortcut), shortcut.before
         window = Window(height, width, kernel_h, kernel_w, stride, padding, code.shape[0], code.shape[1])
         made = ArrayPass(
             name=node.name,
@@ -288,10 +183,12 @@ class _Lowering:
             source=source,
             window=window,
             code=code,
-            planes=planes_out,
-            bytes=bytes_out,
-            rounding=rounding,
-            bytes_rounded=bytes_rounded,
+            planes=store.planes,
+            bytes=store.bytes,
+            rounding=store.rounding,
+            bytes_rounded=store.bytes_rounded,
+            subsample=store.subsample,
+            bytes_first_channel=store.bytes_first_channel,
             codes=codes,
             weight_planes=planes,
             bipolar=bipolar,
@@ -302,6 +199,8 @@ class _Lowering:
             shift=shift,
             skip=skip,
             skip_mul=skip_mul,
+            skip_first_channel=skip_first_channel,
+            sums=self.fusion.summed(code.name),
             pad_codes=pad_codes,
             logits=logits,
             weight_bits=weight_bits,
@@ -332,9 +231,6 @@ class _Lowering:
                 f"node '{made.name}': 'pad_codes' differ between channels, which needs at most"
                 f" {self.engine.slot_channels} input channels; it has {made.source.shape[2]}."
             )
-        rounding = made.rounding
-        if rounding is not None:
-            self._check_rounding(made.name, rounding)
 
     def _check_rounding(self, name: str, rounding: Rounding) -> None:
         for what, value, bits in (("mul", rounding.mul, 18), ("bias", rounding.bias, 32)):
@@ -345,13 +241,12 @@ class _Lowering:
         source = self.tensors[node.inputs[0]]
         out = self.tensors[node.output]
         zero = 0
-        rounding = None
         if isinstance(node, Requant):
             kernel, stride, padding = 1, 1, 0
             rounding = Rounding(node.mul, node.bias, node.shift, out.lo, out.hi)
             self._check_rounding(node.name, rounding)
-            uses = self.uses[out.name]
-            planes, stored, bytes_rounded = out if uses.planes else None, out if uses.bytes else None, True
+            uses = self.fusion.uses(out.name)
+            store = Store(out if uses.planes else None, out if uses.bytes else None, rounding, True)
         else:
             if isinstance(node, MaxPool):
                 kernel, stride, padding = node.kernel, node.stride, node.padding
@@ -365,9 +260,7 @@ class _Lowering:
                         f"node '{node.name}': 'before' ({zero}) and the copied channels ({source.shape[2]}) must be"
                         f" multiples of the engine's lane_rows ({self.engine.lane_rows})."
                     )
-            planes, stored, rounding, bytes_rounded = self._store(out)
-            if rounding is not None:
-                self._check_rounding(node.name, rounding)
+            store = self._store(node, out)
         window = Window(source.shape[0], source.shape[1], kernel, kernel, stride, padding, out.shape[0], out.shape[1])
         return PoolPass(
             name=node.name,
@@ -375,17 +268,12 @@ class _Lowering:
             source=source,
             window=window,
             code=out,
-            planes=planes,
-            bytes=stored,
-            rounding=rounding,
-            bytes_rounded=bytes_rounded,
+            planes=store.planes,
+            bytes=store.bytes,
+            rounding=store.rounding,
+            bytes_rounded=store.bytes_rounded,
             zero_channels=zero,
         )
-
-
-def count_fits(length: int, bits: int) -> bool:
-    """Whether the sum of ``length`` codes of ``bits`` bits fits the count beside merged words."""
-    return length * ((1 << bits) - 1) < 1 << _COUNT_BITS
 
 
 def lower(network: Network, engine: EngineConfig) -> tuple[Pass, ...]:
@@ -395,28 +283,3 @@ def lower(network: Network, engine: EngineConfig) -> tuple[Pass, ...]:
         InputError: what the engine cannot run, every node at once.
     """
     return _Lowering(network, engine).run()
-
-
-def source_channels_last_group(channels: int, slot_channels: int) -> int:
-    """Channels in the last channel group, 1..slot_channels."""
-    return (channels - 1) % slot_channels + 1
-
-
-def pad_fields(made: ArrayPass, engine: EngineConfig) -> tuple[int, int]:
-    """The instruction fields ``pad_full`` and ``pad_planes`` of an array pass."""
-    channels = made.source.shape[2]
-    if made.nibbles:
-        mask = (1 << NIBBLE) - 1
-        planes = 0
-        for plane in range(-(-made.source.bits // NIBBLE)):
-            for channel, code in enumerate(made.pad_codes.tolist()):
-                planes |= (code >> NIBBLE * plane & mask) << (plane * isa.PAD_PLANE_BITS + NIBBLE * channel)
-        return 0, planes
-    last = source_channels_last_group(channels, engine.slot_channels)
-    full = int(made.pad_codes[0])
-    planes = 0
-    for plane in range(made.source.bits):
-        for channel in range(last):
-            bit = int(made.pad_codes[channels - last + channel]) >> plane & 1
-            planes |= bit << (plane * isa.PAD_PLANE_BITS + channel)
-    return full, planes

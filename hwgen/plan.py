@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from hwgen.engine import EngineConfig
 from hwgen.errors import InputError
 from hwgen.fill import run_operations, tile_runs
-from hwgen.lower import NIBBLE, ArrayPass, Pass, count_fits
 from hwgen.network import Tensor
+from hwgen.passes import NIBBLE, ArrayPass, MeanPass, Pass, PoolPass, count_fits
 from hwgen.words import WordPlan, plan_words
 
 
@@ -153,7 +153,7 @@ def plan_memory(passes: Sequence[Pass], image: str, engine: EngineConfig) -> Mem
     def reads_bytes(item: Pass, name: str) -> bool:
         if isinstance(item, ArrayPass):
             return item.skip is not None and item.skip.name == name
-        return item.source.name == name
+        return isinstance(item, PoolPass) and item.source.name == name
 
     planes = _first_fit(_needs(passes, image, lambda item: item.planes, reads_planes, plane_rows))
     as_bytes = _first_fit(_needs(passes, "", lambda item: item.bytes, reads_bytes, byte_rows))
@@ -161,6 +161,9 @@ def plan_memory(passes: Sequence[Pass], image: str, engine: EngineConfig) -> Mem
     weight_rows = params = 0
     problems = []
     for item in passes:
+        if isinstance(item, MeanPass):
+            param_base[item.name] = params
+            params += -(-item.channels_out // engine.rows) * engine.rows
         if not isinstance(item, ArrayPass):
             continue
         plan = choose_words(item, engine)

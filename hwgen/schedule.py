@@ -14,14 +14,16 @@ import numpy as np
 
 from hwgen.engine import EngineConfig
 from hwgen.errors import InputError
-from hwgen.lower import NIBBLE, ArrayPass, Pass, PoolPass, lower, pad_fields, source_channels_last_group
+from hwgen.lower import lower
 from hwgen.network import Network
+from hwgen.passes import NIBBLE, ArrayPass, MeanPass, Pass, PoolPass, pad_fields, source_channels_last_group
 from hwgen.plan import MemoryPlan, plan_memory
 from hwgen.program import Instruction, Program, code_bytes
 from hwgen.words import weight_image
 
 MAX_BANDS = 6
 _MAX_WAIT = 255
+_SUMS_CYCLES = 4  # bs_sums: least cycles between two beats of a channel group
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,10 @@ def _bands(passes: Sequence[Pass], engine: EngineConfig) -> tuple[Band, ...]:
         for layer, item in enumerate(passes):
             tiles = -(-item.window.positions // engine.columns)
             size = -(-tiles // most)
+            if item.subsample:
+                # A band begins with a kept row, and with a whole row of the byte buffer.
+                pair = 2 * item.window.out_width // engine.columns
+                size = -(-size // (pair * 2)) * pair * 2
             bands += [Band(item, layer, first, min(size, tiles - first)) for first in range(0, tiles, size)]
         if len(bands) <= limit:
             return tuple(bands)
@@ -111,11 +117,16 @@ class _Scheduler:
     # ---------------------------------------------------------------- dependencies
     def _producer(self, name: str, tile: int) -> int:
         """Index of the write-back instruction that stores tile ``tile`` of a tensor."""
-        return next(
-            at
-            for at, band in enumerate(self.bands)
-            if any(made.name == name for made in band.item.tensors) and band.first <= tile < band.first + band.tiles
-        )
+        for at, band in enumerate(self.bands):
+            item = band.item
+            if any(made.name == name for made in item.tensors):
+                # A tile of a subsampled map holds pixels of four.
+                first, end = band.first, band.first + band.tiles
+                if item.subsample and item.bytes is not None and item.bytes.name == name:
+                    first, end = first // 4, -(-end // 4)
+                if first <= tile < end:
+                    return at
+        raise AssertionError(f"nothing stores tile {tile} of {name}")
 
     def _last_tile_read(self, band: Band) -> int:
         window = band.item.window
@@ -178,6 +189,8 @@ class _Scheduler:
     def _store(self, band: Band) -> dict[str, int]:
         item = band.item
         values = {"start_tile": band.first}
+        if item.subsample:
+            values |= {"subsample": 1, "row_position_tiles": item.window.out_width // self.engine.columns}
         if item.bytes is not None:
             region = self.memory.bytes[item.bytes.name]
             values |= {
@@ -239,12 +252,38 @@ class _Scheduler:
             tile_cycles=tile_cycles(item, self.engine),
         )
 
+    def _mean(self, band: Band, values: dict[str, int]) -> Instruction:
+        item = band.item
+        assert isinstance(item, MeanPass)
+        return Instruction.make(
+            "conv_out",
+            layer=band.layer,
+            from_sums=1,
+            tiles=1,
+            row_tiles=-(-item.channels_out // self.engine.rows),
+            param_base=self.memory.param_base[item.name],
+            shift=item.shift,
+            lo=item.code.lo,
+            hi=item.code.hi,
+            **self._store(band),
+            **values,
+        )
+
     def _conv_out(self, band: Band, values: dict[str, int]) -> Instruction:
         item = band.item
         assert isinstance(item, ArrayPass)
+        if item.sums:
+            positions = item.window.positions - (band.first + band.tiles - 1) * self.engine.columns
+            values |= {
+                "sums": 1,
+                "sums_signed": int(item.code.signed),
+                "sums_columns": min(positions, self.engine.columns),
+            }
         if item.skip is not None:
             region = self.memory.bytes[item.skip.name]
             values |= {
+                "skip_zero_groups": item.skip_first_channel // self.engine.lane_rows,
+                "skip_groups": -(-item.skip.shape[2] // self.engine.lane_rows),
                 "skip": 1,
                 "skip_signed": int(item.skip.signed),
                 "skip_mul": item.skip_mul,
@@ -285,11 +324,11 @@ class _Scheduler:
         """Weights then parameters; and their sizes in rows and channels."""
         weights, params = [], []
         for item in self.passes:
-            if not isinstance(item, ArrayPass):
+            if isinstance(item, ArrayPass):
+                weights.append(weight_image(item, self.memory.words[item.name], self.engine).tobytes())
+            elif not isinstance(item, MeanPass):
                 continue
-            words = self.memory.words[item.name]
-            weights.append(weight_image(item, words, self.engine).tobytes())
-            table = np.zeros((words.row_tiles * self.engine.rows, 2), "<i8")
+            table = np.zeros((-(-item.channels_out // self.engine.rows) * self.engine.rows, 2), "<i8")
             # Only 48 bits of a bias count: the lanes wrap, and the sum itself is proven to fit.
             table[: item.channels_out, 0] = item.bias
             table[: item.channels_out, 1] = item.mul
@@ -325,6 +364,8 @@ class _Scheduler:
             values = {"wait_fill": steady, "wait_fill_first": first, "post_fill": 1}
             if isinstance(band.item, ArrayPass):
                 write_back.append(self._conv_out(band, values | {"fence": int(self._fence(at))}))
+            elif isinstance(band.item, MeanPass):
+                write_back.append(self._mean(band, values))
             else:
                 write_back.append(self._pool(band, values))
         fetch = self._fetch_instructions(len(execute) + len(write_back))
@@ -358,8 +399,9 @@ class _Scheduler:
 
 
 def tile_cycles(item: ArrayPass, engine: EngineConfig) -> int:
-    """Least cycles between two row tiles: read-out beats, or planes to write if that is more."""
-    return max(engine.beats, item.planes.bits if item.planes is not None else 1)
+    """Least cycles between two row tiles: read-out beats, planes to write, or the way through bs_sums."""
+    sums = -(-_SUMS_CYCLES // -(-item.channels_out // engine.rows)) if item.sums else 1
+    return max(engine.beats, item.planes.bits if item.planes is not None else 1, sums)
 
 
 def schedule(network: Network, engine: EngineConfig) -> Schedule:

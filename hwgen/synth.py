@@ -54,6 +54,7 @@ KEEP = (
     "bs_issue",
     "bs_lane",
     "bs_packer",
+    "bs_sums",
     "bs_pool",
     "bs_ram",
     "bs_shell",

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwgen.engine import EngineConfig
-from hwgen.lower import NIBBLE, ArrayPass
+from hwgen.passes import NIBBLE, ArrayPass
 
 
 def pairs_of(significance: int, weight_planes: int, planes: int) -> int:

@@ -122,7 +122,13 @@ class TensorMonitor:
     ) -> None:
         self.schedule = schedule
         self.engine = schedule.engine
-        self.golden = golden
+        self.golden = dict(golden)
+        for band in schedule.bands:
+            part = band.item.bytes
+            if part is not None and band.item.subsample:
+                # Only these channels of a shortcut are stored; the others are zero.
+                first = band.item.bytes_first_channel
+                self.golden[part.name] = golden[part.name][..., first : first + part.shape[2]]
         self.images = len(golden[schedule.network.output])
         self.most = most
         self.first_image = first_image
@@ -157,10 +163,22 @@ class TensorMonitor:
                 continue
             region = self.schedule.memory.bytes[made.name]
             groups = -(-band.item.code.shape[2] // self.engine.rows) * self.engine.beats
+            subsample = band.item.subsample
+            # Subsampled, a tile gives half a row, and only in every second row of the map.
+            pixels = columns // 2 if subsample else columns
+            per_row = band.item.window.out_width // columns
             for tile in range(band.first, band.first + band.tiles):
+                at = tile
+                if subsample:
+                    y, x = divmod(tile, per_row)
+                    if y % 2:
+                        continue
+                    at = y // 2 * per_row + x
+                row, bank = divmod(at * pixels, columns)
+                enables = (2 if bank else 1) if subsample else 3
                 for group in range(groups):
-                    row = region.base + group * region.pitch + tile
-                    yield ExpectedWrite(band, made, row, None, tile * columns, columns, 0, group * lane_rows)
+                    at_row = region.base + group * region.pitch + row
+                    yield ExpectedWrite(band, made, at_row, enables, at * pixels, pixels, bank, group * lane_rows)
 
     # ---------------------------------------------------------------- the ports
     def plane_write(self, enables: int, row: int, data: int, cycle: int | None = None) -> None:
@@ -168,9 +186,9 @@ class TensorMonitor:
         raw = np.frombuffer(data.to_bytes(self.engine.columns * self.engine.rows // 8, "little"), np.uint8)
         self._write(self.planes, enables, row, np.unpackbits(raw, bitorder="little"), cycle)
 
-    def byte_write(self, row: int, data: int, cycle: int | None = None) -> None:
-        """One row of bytes. data: byte position * LANE_ROWS + channel of the group."""
-        self._write(self.bytes, 1, row, np.frombuffer(data.to_bytes(self.engine.lanes, "little"), np.uint8), cycle)
+    def byte_write(self, enables: int, row: int, data: int, cycle: int | None = None) -> None:
+        """One row of bytes. enables: of its halves; data: byte position * LANE_ROWS + channel of the group."""
+        self._write(self.bytes, enables, row, np.frombuffer(data.to_bytes(self.engine.lanes, "little"), np.uint8), cycle)
 
     def _write(self, port: Port, enables: int, row: int, values: NDArray[np.uint8], cycle: int | None) -> None:
         if port.image >= self.images:
@@ -239,6 +257,7 @@ class TensorMonitor:
         self.tally.tensors += 1
         self.tally.compared[made.name] += 1
         wrong = np.argwhere(expected != found)
+        before = band.item.bytes_first_channel if made is band.item.bytes else 0
         self.tally.wrong += len(wrong)
         self.tally.wrong_by_tensor[made.name] += len(wrong)
         for position, channel in wrong[: max(self.most - len(self.tally.mismatches), 0)]:
@@ -249,7 +268,7 @@ class TensorMonitor:
                     self.first_image + image,
                     band.item.name,
                     made.name,
-                    f"y {y}, x {x}, channel {int(channel)}",
+                    f"y {y}, x {x}, channel {before + int(channel)}",
                     int(expected[position, channel]),
                     int(found[position, channel]),
                     None if cycle < 0 else cycle,

@@ -116,7 +116,7 @@ class _PortReplay:
             if planes:
                 self._monitor.plane_write(enables, row, value, cycle)
             else:
-                self._monitor.byte_write(row, value, cycle)
+                self._monitor.byte_write(enables, row, value, cycle)
 
 
 def _merge(parts: list[Writes]) -> Writes:

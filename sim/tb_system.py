@@ -67,7 +67,7 @@ class TB:
             if chunks := plane_we():
                 monitor.plane_write(chunks, plane_row(), plane_data(), self.cycle)
             if byte_we():
-                monitor.byte_write(byte_row(), byte_data(), self.cycle)
+                monitor.byte_write(byte_we(), byte_row(), byte_data(), self.cycle)
             if first_word():
                 self.first_issue.append((self.cycle, layer()))
             if logits_valid() and logits_last():

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from hwgen.build import Build, read_build
 from hwgen.cycles import time_program
 from hwgen.errors import InputError
-from hwgen.lower import ArrayPass
 from hwgen.network import Network
+from hwgen.passes import ArrayPass
 from hwgen.schedule import Schedule
 from sim import golden, verilator
 from sim.compiled import PUBLIC, compile_engine

@@ -67,3 +67,9 @@ def test_fill(tmp_path: Path, columns: int, slots: int, group: int) -> None:
 def test_pool(tmp_path: Path, rows: int, columns: int, lanes: int) -> None:
     parameters = {"D_M": rows, "D_N": columns, "LANE_ROWS": lanes, "BYTE_DEPTH": 128}
     simulate(tmp_path, "bs_pool", ["bs_walker", "bs_window", "bs_pool"], "tb_pool", parameters)
+
+
+@pytest.mark.parametrize(("columns", "lanes"), [(16, 2), (4, 1)])
+def test_sums(tmp_path: Path, columns: int, lanes: int) -> None:
+    parameters = {"D_N": columns, "LANE_ROWS": lanes, "GROUPS": 8, "SUM_BITS": 16}
+    simulate(tmp_path, "bs_sums", ["bs_ram", "bs_sums"], "tb_sums", parameters)

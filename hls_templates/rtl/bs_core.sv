@@ -326,7 +326,7 @@ module bs_core #(
   logic write_back_idle;
   logic [LANE_ROWS-1:0][31:0] logits;
   // Only monitors look at the byte port.
-  logic unused_byte_we;
+  logic [1:0] unused_byte_we;
   logic [$clog2(BYTE_DEPTH)-1:0] unused_byte_row;
   logic [D_N-1:0][LANE_ROWS*8-1:0] unused_byte_data;
 

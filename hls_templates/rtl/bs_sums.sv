@@ -45,7 +45,7 @@ module bs_sums #(
   end
 
   always_ff @(posedge clk) begin
-    beat_1_q <= '{default: '0};
+    beat_1_q <= '0;
     beat_1_q.valid <= valid_i;
     beat_1_q.first <= first_i;
     beat_1_q.group <= group_i;

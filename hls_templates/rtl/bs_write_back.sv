@@ -9,7 +9,8 @@ module bs_write_back #(
     parameter int ACC_BITS    = 28,    // accumulator width in bits, 12..32
     parameter int PLANE_DEPTH = 512,   // rows of the plane buffer, a power of two
     parameter int BYTE_DEPTH  = 512,   // rows of the byte buffer, a power of two
-    parameter int PARAM_DEPTH = 1024   // channels of the parameter buffer, a power of two
+    parameter int PARAM_DEPTH = 1024,  // channels of the parameter buffer, a power of two
+    parameter int SUM_GROUPS  = 256    // groups of LANE_ROWS channels whose codes can be added up, 2..1024
 ) (
     input  logic                                        clk,
     input  logic                                        rst,
@@ -43,7 +44,7 @@ module bs_write_back #(
     output logic                                        logits_last_o,
     output logic [LANE_ROWS-1:0][31:0]                  logits_o,
     // byte map writes, for monitors
-    output logic                                        byte_we_o,
+    output logic [1:0]                                  byte_we_o,     // lower and upper half of the banks
     output logic [$clog2(BYTE_DEPTH)-1:0]               byte_row_o,
     output logic [D_N-1:0][LANE_ROWS*8-1:0]             byte_data_o,
     // status
@@ -59,6 +60,9 @@ module bs_write_back #(
   localparam int PARAM_ROWS = PARAM_DEPTH / LANE_ROWS;
   localparam int PARAM_BITS = $clog2(PARAM_ROWS);
   localparam int LANE_ROW_BITS = LANE_ROWS > 1 ? $clog2(LANE_ROWS) : 1;
+  localparam int SUM_BITS = 18;
+  localparam int GROUP_BITS = $clog2(SUM_GROUPS);
+  localparam int COLUMN_BITS = $clog2(D_N);
 
   // ------------------------------------------------------------------ what a beat carries through the lanes
   typedef struct packed {
@@ -73,7 +77,15 @@ module bs_write_back #(
     logic [4:0]                shift;
     logic signed [8:0]         lo;
     logic signed [8:0]         hi;
+    logic                      from_sums;
+    logic                      sums;
+    logic                      sums_first;
+    logic                      sums_signed;
+    logic [COLUMN_BITS:0]      sums_columns;
+    logic [GROUP_BITS-1:0]     group;
     logic                      store_bytes;
+    logic                      subsample;
+    logic [1:0]                halves;       // halves of the banks that bytes go to
     logic                      byte_requant;
     logic [BYTE_ROW_BITS-1:0]  byte_row;
     logic                      store_planes;
@@ -94,12 +106,16 @@ module bs_write_back #(
   // Fields that conv_out and pool share, wherever they lie.
   typedef struct packed {
     logic        is_pool;
+    logic        alone;       // makes its beats itself: pool, from_sums
     logic [7:0]  layer;
     logic [15:0] tiles;
     logic [9:0]  row_tiles;
     logic [15:0] param_base;
     logic [15:0] skip_base;
     logic [15:0] skip_pitch;
+    logic [9:0]  skip_zero_groups;
+    logic [9:0]  skip_groups;
+    logic [5:0]  row_position_tiles;
     logic [15:0] start_tile;
     logic [15:0] byte_base;
     logic [15:0] byte_pitch;
@@ -120,6 +136,7 @@ module bs_write_back #(
     decoded = '0;
     decoded.is_pool = head.opcode == bs_pkg::OP_POOL;
     decoded.layer = head.layer;
+    decoded.alone = decoded.is_pool || conv_out.from_sums;
     if (decoded.is_pool) begin
       decoded.tiles = pool.tiles;
       decoded.row_tiles = pool.row_tiles;
@@ -146,6 +163,9 @@ module bs_write_back #(
       decoded.param_base = conv_out.param_base;
       decoded.skip_base = conv_out.skip_base;
       decoded.skip_pitch = conv_out.skip_pitch;
+      decoded.skip_zero_groups = conv_out.skip_zero_groups;
+      decoded.skip_groups = conv_out.skip_groups;
+      decoded.row_position_tiles = conv_out.row_position_tiles;
       decoded.start_tile = conv_out.start_tile;
       decoded.byte_base = conv_out.byte_base;
       decoded.byte_pitch = conv_out.byte_pitch;
@@ -158,6 +178,11 @@ module bs_write_back #(
       decoded.beat.shift = conv_out.shift;
       decoded.beat.lo = conv_out.lo;
       decoded.beat.hi = conv_out.hi;
+      decoded.beat.from_sums = conv_out.from_sums;
+      decoded.beat.sums = conv_out.sums;
+      decoded.beat.sums_signed = conv_out.sums_signed;
+      decoded.beat.sums_columns = (COLUMN_BITS + 1)'(conv_out.sums_columns);
+      decoded.beat.subsample = conv_out.subsample;
       decoded.beat.store_bytes = conv_out.store_bytes;
       decoded.beat.byte_requant = conv_out.byte_requant;
       decoded.beat.store_planes = conv_out.store_planes;
@@ -176,12 +201,12 @@ module bs_write_back #(
 
   // ------------------------------------------------------------------ arming
   logic next_valid_q, work_valid_q, quiet, fence, take, load, work_done;
-  logic pool_start, pool_busy, packer_busy, in_flight;
+  logic pool_start, pool_busy, packer_busy, sums_busy, in_flight;
   bs_pkg::pool_t pool_q;
 
-  assign quiet = !next_valid_q && !work_valid_q && !in_flight && !packer_busy && !pool_busy;
-  assign fence = decoded.is_pool || conv_out.fence;
-  assign instr_ready_o = !next_valid_q && enough_fill_i && (fence ? quiet : !(work_valid_q && work_q.is_pool)) &&
+  assign quiet = !next_valid_q && !work_valid_q && !in_flight && !packer_busy && !pool_busy && !sums_busy;
+  assign fence = decoded.alone || conv_out.fence;
+  assign instr_ready_o = !next_valid_q && enough_fill_i && (fence ? quiet : !(work_valid_q && work_q.alone)) &&
                          (logits_idle_i || !decoded.beat.logits);
   always_comb begin
     if (decoded.is_pool) need_fill_o = first_image_i ? pool.wait_fill_first : pool.wait_fill;
@@ -189,7 +214,7 @@ module bs_write_back #(
   end
   assign take = instr_valid_i && instr_ready_o;
   assign take_o = take;
-  assign armed_o = take && !decoded.is_pool;
+  assign armed_o = take && !decoded.alone;
   assign load = next_valid_q && (!work_valid_q || work_done);
   assign pool_start = load && next_q.is_pool;
   assign layer_o = work_q.layer;
@@ -223,10 +248,21 @@ module bs_write_back #(
   logic [PARAM_BITS-1:0] param_q;
   logic [BYTE_ROW_BITS-1:0] skip_row_q, byte_row_q, tile_skip_q, tile_byte_q;
   logic [PLANE_ROW_BITS-1:0] plane_row_q, tile_plane_q, group_pitch_q;
-  logic conv_fire, pool_fire, fire, row_tile_last, tile_last, inject;
+  logic conv_fire, pool_fire, sums_fire, fire, row_tile_last, tile_last, inject;
+  logic [GROUP_BITS-1:0] group_q;
+  logic [9:0] skip_group_q;        // groups before this one
+  logic skip_here, sums_run_q;
+  logic [3:0] spacing_q;           // cycles until the next row tile of sums, for the packer to keep up
+  // The subsampled map: column of the tile in its map row, whether that row is kept, half rows stored before.
+  logic [5:0] map_column_q;
+  logic map_row_odd_q;
+  logic half_q;
   beat_t beat, injected;
 
-  assign conv_fire = beats_left_q != '0;
+  assign conv_fire = beats_left_q != '0 || sums_fire;
+  assign sums_fire = sums_run_q && spacing_q == '0;
+  assign skip_here = skip_group_q >= work_q.skip_zero_groups &&
+                     skip_group_q - work_q.skip_zero_groups < work_q.skip_groups;
   assign fire = conv_fire || pool_fire;
   assign row_tile_last = beat_q == BEAT_BITS'(BEATS - 1);
   assign tile_last = row_tile_last && row_q == work_q.row_tiles - 10'd1;
@@ -242,29 +278,48 @@ module bs_write_back #(
     beat.plane_row = plane_row_q;
     beat.chunk = chunk_q;
     beat.post = work_q.beat.post && work_done;
+    beat.skip = work_q.beat.skip && skip_here;
+    beat.group = group_q;
+    beat.sums_first = tile_q == '0 && work_q.start_tile == '0;
+    beat.sums_columns = tile_q == work_q.tiles - 16'd1 ? work_q.beat.sums_columns : (COLUMN_BITS + 1)'(D_N);
+    beat.halves = 2'b11;
+    if (work_q.beat.subsample) beat.halves = map_row_odd_q ? 2'b00 : half_q ? 2'b10 : 2'b01;
   end
 
   always_ff @(posedge clk) begin
     if (start_i) beats_left_q <= BEAT_BITS'(BEATS);
-    else if (conv_fire) beats_left_q <= beats_left_q - 1'b1;
+    else if (beats_left_q != '0) beats_left_q <= beats_left_q - 1'b1;
+
+    if (load && next_q.beat.from_sums) sums_run_q <= 1'b1;
+    else if (work_done) sums_run_q <= 1'b0;
+    if (sums_fire && row_tile_last) spacing_q <= work_q.beat.plane_bits;
+    else if (spacing_q != '0) spacing_q <= spacing_q - 4'd1;
 
     if (load) begin
       beat_q        <= '0;
       row_q         <= '0;
       tile_q        <= '0;
       chunk_q       <= '0;
+      group_q       <= '0;
+      skip_group_q  <= '0;
+      map_column_q  <= '0;
+      map_row_odd_q <= 1'b0;
+      half_q        <= 1'b0;
+      spacing_q     <= '0;
       param_q       <= PARAM_BITS'(next_q.param_base / 16'(LANE_ROWS));
       skip_row_q    <= BYTE_ROW_BITS'(next_q.skip_base + next_q.start_tile);
       tile_skip_q   <= BYTE_ROW_BITS'(next_q.skip_base + next_q.start_tile);
-      byte_row_q    <= BYTE_ROW_BITS'(next_q.byte_base + next_q.start_tile);
-      tile_byte_q   <= BYTE_ROW_BITS'(next_q.byte_base + next_q.start_tile);
+      byte_row_q    <= BYTE_ROW_BITS'(next_q.byte_base + next_start_byte);
+      tile_byte_q   <= BYTE_ROW_BITS'(next_q.byte_base + next_start_byte);
       plane_row_q   <= PLANE_ROW_BITS'(next_q.plane_base + next_q.start_tile);
       tile_plane_q  <= PLANE_ROW_BITS'(next_q.plane_base + next_q.start_tile);
       group_pitch_q <= next_q.beat.plane_pitch * PLANE_ROW_BITS'(next_q.beat.plane_bits);
     end else if (fire) begin
       beat_q     <= beat_q + 1'b1;
       param_q    <= param_q + 1'b1;
-      skip_row_q <= skip_row_q + BYTE_ROW_BITS'(work_q.skip_pitch);
+      group_q    <= group_q + 1'b1;
+      skip_group_q <= skip_group_q + 10'd1;
+      if (skip_here) skip_row_q <= skip_row_q + BYTE_ROW_BITS'(work_q.skip_pitch);
       byte_row_q <= byte_row_q + BYTE_ROW_BITS'(work_q.byte_pitch);
       if (row_tile_last) begin
         beat_q <= '0;
@@ -280,17 +335,35 @@ module bs_write_back #(
           tile_q       <= tile_q + 16'd1;
           chunk_q      <= '0;
           param_q      <= PARAM_BITS'(work_q.param_base / 16'(LANE_ROWS));
+          group_q      <= '0;
+          skip_group_q <= '0;
           skip_row_q   <= tile_skip_q + 1'b1;
           tile_skip_q  <= tile_skip_q + 1'b1;
-          byte_row_q   <= tile_byte_q + 1'b1;
-          tile_byte_q  <= tile_byte_q + 1'b1;
+          byte_row_q   <= tile_byte_q + BYTE_ROW_BITS'(byte_row_full);
+          tile_byte_q  <= tile_byte_q + BYTE_ROW_BITS'(byte_row_full);
+          if (!map_row_odd_q) half_q <= !half_q;
+          map_column_q <= map_column_q + 6'd1;
+          if (map_column_q == work_q.row_position_tiles - 6'd1) begin
+            map_column_q  <= '0;
+            map_row_odd_q <= !map_row_odd_q;
+          end
           plane_row_q  <= tile_plane_q + 1'b1;
           tile_plane_q <= tile_plane_q + 1'b1;
         end
       end
     end
-    if (rst) beats_left_q <= '0;
+    if (rst) begin
+      beats_left_q <= '0;
+      sums_run_q   <= 1'b0;
+    end
   end
+
+  // A band of a subsampled map begins with a kept row and the lower half: a quarter of the tiles before it are rows.
+  logic [15:0] next_start_byte;
+  logic byte_row_full;
+
+  assign next_start_byte = next_q.beat.subsample ? next_q.start_tile >> 2 : next_q.start_tile;
+  assign byte_row_full = !work_q.beat.subsample || (!map_row_odd_q && half_q);
 
   // Beat k cycles after its accumulators are at acc_i: beat_q0 .. beat_q10; two cycles before that the memories read.
   beat_t conv_1_q, beat_0_q, beat_1_q, beat_2_q, beat_3_q, beat_4_q, beat_5_q, beat_6_q, beat_7_q, beat_8_q, beat_9_q;
@@ -371,7 +444,7 @@ module bs_write_back #(
         .DEPTH(BYTE_DEPTH)
     ) u_bank (
         .clk,
-        .we_i(byte_we_o),
+        .we_i(byte_we_o[bank/(D_N/2)]),
         .waddr_i(byte_row_o),
         .wdata_i(byte_data_o[bank]),
         .raddr_i(work_q.is_pool ? pool_addr[bank] : skip_row_q),
@@ -406,17 +479,25 @@ module bs_write_back #(
 
   // ------------------------------------------------------------------ lanes
   logic [LANE_ROWS-1:0][D_N-1:0][7:0] stored;
+  logic [D_N-1:0][LANE_ROWS*8-1:0] byte_code;
+  logic [LANE_ROWS-1:0][SUM_BITS-1:0] sum_of_codes;
 
   for (genvar row = 0; row < LANE_ROWS; row++) begin : gen_lane_row
     for (genvar column = 0; column < D_N; column++) begin : gen_lane
       logic signed [47:0] sum;
       logic signed [8:0] code;
       logic [7:0] code_10;
+      logic [ACC_BITS-1:0] acc;
+      if (column == 0) begin : gen_sums
+        assign acc = beat_0_q.from_sums ? ACC_BITS'($signed(sum_of_codes[row])) : acc_i[row][column];
+      end else begin : gen_array
+        assign acc = acc_i[row][column];
+      end
       bs_lane #(
           .ACC_BITS(ACC_BITS)
       ) u_lane (
           .clk,
-          .acc_0_i(acc_i[row][column]),
+          .acc_0_i(acc),
           .column_acc_0_i(column_acc_i[column]),
           .bipolar_0_i(beat_0_q.bipolar),
           .mul_0_i(mul[row]),
@@ -441,7 +522,9 @@ module bs_write_back #(
           .stored_o(stored[row][column]),
           .code_10_o(code_10)
       );
-      assign byte_data_o[column][row*8+:8] = beat_10_q.byte_requant ? stored[row][column] : code_10;
+      assign byte_code[column][row*8+:8] = beat_10_q.byte_requant ? stored[row][column] : code_10;
+      assign byte_data_o[column][row*8+:8] =
+          beat_10_q.subsample ? byte_code[2*(column%(D_N/2))][row*8+:8] : byte_code[column][row*8+:8];
       if (column == 0) begin : gen_logits
         assign logits_o[row] = sum[31:0];
       end
@@ -452,8 +535,28 @@ module bs_write_back #(
 
   assign logits_valid_o = beat_4_q.valid && beat_4_q.logits;
   assign logits_last_o = beat_4_q.instr_last;
-  assign byte_we_o = beat_10_q.valid && beat_10_q.store_bytes;
+  assign byte_we_o = beat_10_q.valid && beat_10_q.store_bytes ? beat_10_q.halves : 2'b00;
   assign byte_row_o = beat_10_q.byte_row;
+
+  // ------------------------------------------------------------------ sums over the map
+  bs_sums #(
+      .D_N(D_N),
+      .LANE_ROWS(LANE_ROWS),
+      .GROUPS(SUM_GROUPS),
+      .SUM_BITS(SUM_BITS)
+  ) u_sums (
+      .clk,
+      .rst,
+      .valid_i(beat_10_q.valid && beat_10_q.sums),
+      .first_i(beat_10_q.sums_first),
+      .signed_i(beat_10_q.sums_signed),
+      .columns_i(beat_10_q.sums_columns),
+      .group_i(beat_10_q.group),
+      .code_i(byte_code),
+      .busy_o(sums_busy),
+      .group_read_i(group_q),
+      .sum_o(sum_of_codes)
+  );
 
   // ------------------------------------------------------------------ planes
   bs_packer #(
