@@ -73,7 +73,7 @@ def test_the_example_in_words_is_the_example_in_the_table():
     assert f"= {fill} cycles a tile, the array {row_tiles} x {words} = {array}." in " ".join(text.split())
     assert f"{fill} + {tiles} x {array} = {alone} cycles" in text
     fill, array, alone = rows["1x1"][10:13]
-    assert rows["1x1"][5:8] == ["packed", "4", "4"] and f"4 x {fill} + {array} = {alone} cycles" in text
+    assert rows["1x1"][5:8] == ["merged", "1", "4"] and f"{fill} + 4 x {array} = {alone} cycles" in " ".join(text.split())
 
 
 # ---------------------------------------------------------------- network-format.md

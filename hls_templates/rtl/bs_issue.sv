@@ -95,7 +95,7 @@ module bs_issue #(
 
   logic word_last, pair_last, significance_last, ending, go, row_last, tile_last, bottom;
   logic start_moves, stop_moves, start_carry, stop_carry;
-  logic [4:0] behind;                  // significances above the lowest at which every weight plane has a partner
+  logic [1:0] behind;                  // significances above weight_bits - 1, modulo a nibble
   logic [WORD_BITS-1:0] next_start_word, last_word;
 
   always_comb begin
@@ -115,10 +115,10 @@ module bs_issue #(
     tile_last = row_last && tile_q == cfg_q.tiles - 16'd1;
     // The next significance has one plane less at the start once the top plane is too high for it, one more at the
     // stop while planes are still too low for this one. A plane of nibbles serves four significances more.
-    behind = significance_q + 5'd1 - 5'(cfg_q.weight_bits);
+    behind = significance_q[1:0] + 2'd1 - cfg_q.weight_bits[1:0];
     start_moves = cfg_q.nibbles ? significance_q[1:0] == 2'd0 && significance_q[4:2] < 3'(cfg_q.in_bits)
                                 : significance_q < 5'(cfg_q.in_bits);
-    stop_moves = significance_q >= 5'(cfg_q.weight_bits) && (!cfg_q.nibbles || behind[1:0] == 2'd0);
+    stop_moves = significance_q >= 5'(cfg_q.weight_bits) && (!cfg_q.nibbles || behind == 2'd0);
     start_carry = 6'(start_rest_q) + 6'(cfg_q.plane_rest) >= 6'(SLOTS);
     stop_carry = 6'(stop_rest_q) + 6'(cfg_q.plane_rest) >= 6'(SLOTS);
     next_start_word = start_word_q;

@@ -30,7 +30,9 @@ module bs_sums #(
   } beat_t;
 
   // Stage 1: what exists, as signed numbers. Stages 2 and 3: their sum. Stage 4: added to the group's.
-  beat_t beat_1_q, beat_2_q, beat_3_q, beat_4_q;
+  beat_t beat_1_q, beat_2_q, beat_3_q;
+  logic write_4_q;
+  logic [GROUP_BITS-1:0] group_4_q;
   logic signed [LANE_ROWS-1:0][D_N-1:0][8:0] code_1_q;
   logic signed [LANE_ROWS-1:0][D_N/2-1:0][PART_BITS-1:0] pair_2_q;
   logic signed [LANE_ROWS-1:0][PART_BITS-1:0] part_3_q;
@@ -51,7 +53,8 @@ module bs_sums #(
     beat_1_q.group <= group_i;
     beat_2_q <= beat_1_q;
     beat_3_q <= beat_2_q;
-    beat_4_q <= beat_3_q;
+    write_4_q <= beat_3_q.valid;
+    group_4_q <= beat_3_q.group;
     for (int row = 0; row < LANE_ROWS; row++) begin
       for (int column = 0; column < D_N; column++) begin
         code_1_q[row][column] <= (LEVELS + 1)'(column) < columns_i
@@ -67,7 +70,7 @@ module bs_sums #(
       beat_1_q <= '0;
       beat_2_q <= '0;
       beat_3_q <= '0;
-      beat_4_q <= '0;
+      write_4_q <= 1'b0;
     end
   end
 
@@ -77,12 +80,12 @@ module bs_sums #(
       .DEPTH(GROUPS)
   ) u_sums (
       .clk,
-      .we_i(beat_4_q.valid),
-      .waddr_i(beat_4_q.group),
+      .we_i(write_4_q),
+      .waddr_i(group_4_q),
       .wdata_i(sum_4_q),
       .raddr_i(beat_1_q.valid ? beat_1_q.group : group_read_i),
       .rdata_o(old)
   );
   assign sum_o = old;
-  assign busy_o = valid_i || beat_1_q.valid || beat_2_q.valid || beat_3_q.valid || beat_4_q.valid;
+  assign busy_o = valid_i || beat_1_q.valid || beat_2_q.valid || beat_3_q.valid || write_4_q;
 endmodule
