@@ -17,6 +17,7 @@ from hwgen.fill import run_operations, tile_runs
 from hwgen.network import AvgPool, Network, Weighted
 from hwgen.passes import ArrayPass, MeanPass, Pass, PoolPass
 from hwgen.plan import choose_words
+from hwgen.residency import WeightPart, streamed_needs
 from hwgen.schedule import Band, Schedule, tile_cycles
 from hwgen.words import tile_bound
 
@@ -26,6 +27,8 @@ _READ_OUT = 4  # issue of the last word to the cycle before write-back's first b
 _STORED = 15  # last beat to the token; each plane adds one, none counts as one
 _POOL_BEAT = 9  # bs_pool: last operation of a beat to its entry into the lanes
 _POOL_STORED = 17  # the same to the token; each plane adds one, none counts as one
+_LOAD_LATENCY = 40  # a part's rows being free to the first word of its load, with a fast memory
+_LOADED = 6  # last word of a load to issue's start
 _QUEUE = 9  # bs_stage_queue: cycles from one instruction to the next at least
 
 
@@ -75,6 +78,10 @@ class _Model:
         self.work_done = -10
         self.quiet = 0
         self.image_ready = 0
+        self.needs = streamed_needs(plan.memory.weights)
+        self.loads = 0  # of streamed weights, begun
+        self.load_end = 0
+        self.weights_read: list[int] = []
         words = {item.name: plan.memory.words.get(item.name) for item in plan.passes}
         self.runs = {
             item.name: tile_runs(item.window, self.engine.columns) for item in plan.passes
@@ -107,8 +114,17 @@ class _Model:
                     self._pool(band, wait)
             self.image_end.append(self.work_done)
 
+    def _load(self, part: WeightPart) -> int:
+        """When the next streamed part is there: loads follow each other, each once its rows have been read."""
+        image, index = divmod(self.loads, len(self.needs))
+        need = image * len(self.needs) + self.needs[index]
+        free = self.weights_read[need - 1] + _LOAD_LATENCY if need > 0 else 0
+        self.loads += 1
+        self.load_end = max(self.load_end, free) + part.rows * self.engine.row_chunks
+        return self.load_end + _LOADED
+
     def _image_cycles(self) -> int:
-        load = self.plan.program.fetch[-1]
+        load = next(item for item in self.plan.program.fetch if item.op.name == "load_image")
         rows = load["pitch"] * -(-load["channels"] // self.engine.slot_channels)
         return load["pixels"] * load["channels"] + rows * load["bits"]
 
@@ -141,6 +157,8 @@ class _Model:
         self.work_taken = armed
         self.work_loaded = max(armed + 1, self.work_done)
         start = max(self.issue_loaded + 1, self.issue_done + 1, armed + 1)
+        if band.starts_part and band.weights is not None and band.weights.streamed:
+            start = max(start, self._load(band.weights))
         go = start + 1
         self.first_issue[image].setdefault(band.layer, -1)
         state = taken + _FILL_START - 1
@@ -159,7 +177,7 @@ class _Model:
             go = max(go, last_operation + _FILLED)
             if self.first_issue[image][band.layer] < 0:
                 self.first_issue[image][band.layer] = go
-            for _ in range(words.row_tiles):
+            for _ in range(band.row_tiles):
                 end = max(go + words.row_words - 1, self.last_row_tile + spacing)
                 self.last_row_tile = end
                 go = end + 1
@@ -167,6 +185,8 @@ class _Model:
         self.fill_free = state
         self.fill_tokens.append(last_operation + _FILLED)
         self.issue_done = end
+        if band.ends_part and band.weights is not None and band.weights.streamed:
+            self.weights_read.append(end)
         last_beat = end + _READ_OUT + engine.beats
         self.work_done = last_beat
         self.quiet = last_beat + _STORED + (item.planes.bits if item.planes is not None else 1)

@@ -9,7 +9,6 @@ from hwgen.engine import EngineConfig, read_engine
 from hwgen.errors import InputError
 from hwgen.network import AvgPool, MaxPool, Network, Weighted
 from hwgen.network_file import read_network
-from hwgen.passes import ArrayPass
 from hwgen.program import Program, disassemble, listing
 from hwgen.schedule import Schedule
 
@@ -62,13 +61,16 @@ def describe_memory(plan: Schedule) -> str:
             [buffer, name, str(region.base), str(region.base + region.rows - 1), str(region.pitch)]
             for name, region in sorted(regions.items(), key=lambda item: (item[1].base, item[0]))
         ]
-    for item in plan.passes:
-        if isinstance(item, ArrayPass):
-            base = plan.memory.weight_base[item.name]
-            words = plan.memory.words[item.name]
-            rows.append(
-                ["weight", item.name, str(base), str(base + words.weight_rows - 1), "merged" if words.merged else "-"]
-            )
+    rows += [
+        [
+            "weight",
+            part.item.name,
+            str(part.base),
+            str(part.base + part.rows - 1),
+            "streamed" if part.streamed else "resident",
+        ]
+        for part in plan.memory.weights
+    ]
     used, engine = plan.memory.used_rows(), plan.engine
     budget = [
         [name, str(used[name]), str(depth), f"{100 * used[name] / depth:.0f} %"]

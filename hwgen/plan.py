@@ -10,6 +10,7 @@ from hwgen.errors import InputError
 from hwgen.fill import run_operations, tile_runs
 from hwgen.network import Tensor
 from hwgen.passes import NIBBLE, ArrayPass, MeanPass, Pass, PoolPass, count_fits
+from hwgen.residency import WeightPart, place_weights
 from hwgen.words import WordPlan, plan_words
 
 
@@ -27,20 +28,29 @@ class Region:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """planes, bytes: regions by tensor name. words, weight_base, param_base: by pass name (array passes)."""
+    """planes, bytes: regions by tensor name. words, param_base: by pass name. weights: in program order."""
 
     planes: dict[str, Region]
     bytes: dict[str, Region]
     words: dict[str, WordPlan]
-    weight_base: dict[str, int]
+    weights: tuple[WeightPart, ...]
     param_base: dict[str, int]
-    weight_rows: int
     params: int
+
+    @property
+    def resident_rows(self) -> int:
+        """Weight rows that are loaded once per run, from row 0 on."""
+        return sum(part.rows for part in self.weights if not part.streamed)
+
+    @property
+    def streamed_rows(self) -> int:
+        """Weight rows that are loaded for every image."""
+        return sum(part.rows for part in self.weights if part.streamed)
 
     def used_rows(self) -> dict[str, int]:
         """Rows in use per buffer."""
         return {
-            "weight": self.weight_rows,
+            "weight": max((part.base + part.rows for part in self.weights), default=0),
             "plane": max((region.base + region.rows for region in self.planes.values()), default=0),
             "byte": max((region.base + region.rows for region in self.bytes.values()), default=0),
             "param": self.params,
@@ -157,8 +167,8 @@ def plan_memory(passes: Sequence[Pass], image: str, engine: EngineConfig) -> Mem
 
     planes = _first_fit(_needs(passes, image, lambda item: item.planes, reads_planes, plane_rows))
     as_bytes = _first_fit(_needs(passes, "", lambda item: item.bytes, reads_bytes, byte_rows))
-    words, weight_base, param_base = {}, {}, {}
-    weight_rows = params = 0
+    words, param_base = {}, {}
+    params = 0
     problems = []
     for item in passes:
         if isinstance(item, MeanPass):
@@ -168,19 +178,21 @@ def plan_memory(passes: Sequence[Pass], image: str, engine: EngineConfig) -> Mem
             continue
         plan = choose_words(item, engine)
         words[item.name] = plan
-        weight_base[item.name] = weight_rows
         param_base[item.name] = params
-        weight_rows += plan.weight_rows
         params += plan.row_tiles * engine.rows
         if plan.column_words > engine.half_words:
             problems.append(
                 f"node '{item.name}': a position tile needs {plan.column_words} column words, half the column buffer"
                 f" holds {engine.half_words}; use an engine with column_depth {2 * _power(plan.column_words)}."
             )
-    memory = MemoryPlan(planes, as_bytes, words, weight_base, param_base, weight_rows, params)
+    weights: tuple[WeightPart, ...] = ()
+    try:
+        weights = place_weights([item for item in passes if isinstance(item, ArrayPass)], words, engine)
+    except InputError as error:
+        problems += error.problems
+    memory = MemoryPlan(planes, as_bytes, words, weights, param_base, params)
     used = memory.used_rows()
     for buffer, depth, what in (
-        ("weight", engine.weight_depth, "weight rows"),
         ("plane", engine.plane_depth, "rows of bit planes"),
         ("byte", engine.byte_depth, "rows of skip and pool codes"),
         ("param", engine.param_depth, "parameter channels"),

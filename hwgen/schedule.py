@@ -19,6 +19,7 @@ from hwgen.network import Network
 from hwgen.passes import NIBBLE, ArrayPass, MeanPass, Pass, PoolPass, pad_fields, source_channels_last_group
 from hwgen.plan import MemoryPlan, plan_memory
 from hwgen.program import Instruction, Program, code_bytes
+from hwgen.residency import WeightPart, streamed_needs
 from hwgen.words import weight_image
 
 MAX_BANDS = 6
@@ -28,12 +29,21 @@ _SUMS_CYCLES = 4  # bs_sums: least cycles between two beats of a channel group
 
 @dataclass(frozen=True)
 class Band:
-    """Position tiles [first, first + tiles) of a pass."""
+    """Position tiles [first, first + tiles) of a pass, its row tiles [first_row_tile, first_row_tile + row_tiles).
+
+    weights: the part of the weight buffer that an array pass reads. starts_part, ends_part: no other band reads it
+    before or after.
+    """
 
     item: Pass
     layer: int
     first: int
     tiles: int
+    first_row_tile: int
+    row_tiles: int
+    weights: WeightPart | None = None
+    starts_part: bool = False
+    ends_part: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,7 +93,7 @@ def _waits(needs: Sequence[int], per_image: int) -> list[tuple[int, int]]:
     return list(zip(steady, first, strict=True))
 
 
-def _bands(passes: Sequence[Pass], engine: EngineConfig) -> tuple[Band, ...]:
+def _bands(passes: Sequence[Pass], weights: Sequence[WeightPart], engine: EngineConfig) -> tuple[Band, ...]:
     limit = engine.program_depth // 8
     for most in range(MAX_BANDS, 0, -1):
         bands = []
@@ -94,7 +104,27 @@ def _bands(passes: Sequence[Pass], engine: EngineConfig) -> tuple[Band, ...]:
                 # A band begins with a kept row, and with a whole row of the byte buffer.
                 pair = 2 * item.window.out_width // engine.columns
                 size = -(-size // (pair * 2)) * pair * 2
-            bands += [Band(item, layer, first, min(size, tiles - first)) for first in range(0, tiles, size)]
+            parts = [part for part in weights if part.item is item]
+            if not parts:
+                row_tiles = -(-item.code.shape[2] // engine.rows)
+                bands += [
+                    Band(item, layer, first, min(size, tiles - first), 0, row_tiles) for first in range(0, tiles, size)
+                ]
+            for part in parts:
+                bands += [
+                    Band(
+                        item,
+                        layer,
+                        first,
+                        min(size, tiles - first),
+                        part.first,
+                        part.row_tiles,
+                        part,
+                        starts_part=first == 0,
+                        ends_part=first + size >= tiles,
+                    )
+                    for first in range(0, tiles, size)
+                ]
         if len(bands) <= limit:
             return tuple(bands)
     raise InputError(
@@ -110,14 +140,14 @@ class _Scheduler:
         self.engine = engine
         self.passes = lower(network, engine)
         self.memory = plan_memory(self.passes, network.input, engine)
-        self.bands = _bands(self.passes, engine)
+        self.bands = _bands(self.passes, self.memory.weights, engine)
         self.array_passes = [item for item in self.passes if isinstance(item, ArrayPass)]
         self.array_bands = [band for band in self.bands if isinstance(band.item, ArrayPass)]
 
     # ---------------------------------------------------------------- dependencies
     def _producer(self, name: str, tile: int) -> int:
-        """Index of the write-back instruction that stores tile ``tile`` of a tensor."""
-        for at, band in enumerate(self.bands):
+        """Index of the last write-back instruction that stores some of tile ``tile`` of a tensor."""
+        for at, band in reversed(list(enumerate(self.bands))):
             item = band.item
             if any(made.name == name for made in item.tensors):
                 # A tile of a subsampled map holds pixels of four.
@@ -196,14 +226,15 @@ class _Scheduler:
             values |= {
                 "store_bytes": 1,
                 "byte_requant": int(item.bytes_rounded),
-                "byte_base": region.base,
+                "byte_base": region.base + band.first_row_tile * self.engine.beats * region.pitch,
                 "byte_pitch": region.pitch,
             }
         if item.planes is not None:
             region = self.memory.planes[item.planes.name]
             values |= {
                 "store_planes": 1,
-                "plane_base": region.base,
+                "plane_base": region.base
+                + band.first_row_tile // self.engine.rows_per_group * item.planes.bits * region.pitch,
                 "plane_pitch": region.pitch,
                 "plane_bits": item.planes.bits,
                 "plane_flip": int(item.planes.signed),
@@ -223,13 +254,14 @@ class _Scheduler:
     def _conv(self, band: Band, values: dict[str, int]) -> Instruction:
         item = band.item
         assert isinstance(item, ArrayPass)
+        assert band.weights is not None
         words = self.memory.words[item.name]
         region = self.memory.planes[item.source.name]
         full, planes = pad_fields(item, self.engine)
         return Instruction.make(
             "conv",
             **values,
-            **self._geometry(band, region.base, region.pitch, words.row_tiles),
+            **self._geometry(band, region.base, region.pitch, band.row_tiles),
             in_groups=words.groups,
             in_bits=words.planes,
             last_channels=NIBBLE * item.source.shape[2]
@@ -237,7 +269,7 @@ class _Scheduler:
             else source_channels_last_group(item.source.shape[2], self.engine.slot_channels),
             pad_full=full,
             pad_planes=planes,
-            weight_base=self.memory.weight_base[item.name],
+            weight_base=band.weights.base,
             weight_bits=item.weight_planes,
             weight_pitch=words.weight_pitch,
             merged=int(words.merged),
@@ -281,23 +313,26 @@ class _Scheduler:
             }
         if item.skip is not None:
             region = self.memory.bytes[item.skip.name]
+            # Groups of the band before the skip map's first, and groups of the skip map before the band.
+            ahead = item.skip_first_channel // self.engine.lane_rows - band.first_row_tile * self.engine.beats
+            behind = max(-ahead, 0)
             values |= {
-                "skip_zero_groups": item.skip_first_channel // self.engine.lane_rows,
-                "skip_groups": -(-item.skip.shape[2] // self.engine.lane_rows),
+                "skip_zero_groups": max(ahead, 0),
+                "skip_groups": max(-(-item.skip.shape[2] // self.engine.lane_rows) - behind, 0),
                 "skip": 1,
                 "skip_signed": int(item.skip.signed),
                 "skip_mul": item.skip_mul,
-                "skip_base": region.base,
+                "skip_base": region.base + behind * region.pitch,
                 "skip_pitch": region.pitch,
             }
         return Instruction.make(
             "conv_out",
             layer=band.layer,
             tiles=band.tiles,
-            row_tiles=self.memory.words[item.name].row_tiles,
+            row_tiles=band.row_tiles,
             bipolar=int(item.bipolar),
             logits=int(item.logits),
-            param_base=self.memory.param_base[item.name],
+            param_base=self.memory.param_base[item.name] + band.first_row_tile * self.engine.rows,
             shift=item.shift,
             lo=0 if item.logits else item.code.lo,
             hi=0 if item.logits else item.code.hi,
@@ -312,7 +347,7 @@ class _Scheduler:
         lane_rows = self.engine.lane_rows
         return Instruction.make(
             "pool",
-            **self._geometry(band, region.base, region.pitch, -(-item.code.shape[2] // self.engine.rows)),
+            **self._geometry(band, region.base, region.pitch, band.row_tiles),
             in_signed=int(item.source.signed),
             in_groups=-(-item.source.shape[2] // lane_rows),
             zero_groups=item.zero_channels // lane_rows,
@@ -320,21 +355,28 @@ class _Scheduler:
             **values,
         )
 
-    def _data(self) -> tuple[bytes, int, int]:
-        """Weights then parameters; and their sizes in rows and channels."""
-        weights, params = [], []
+    def _data(self) -> tuple[bytes, list[int], int]:
+        """Weights, resident ones first, then parameters; where each weight part begins, and where the parameters do."""
+        order = sorted(range(len(self.memory.weights)), key=lambda at: self.memory.weights[at].streamed)
+        images = {
+            item.name: weight_image(item, self.memory.words[item.name], self.engine) for item in self.array_passes
+        }
+        pieces, begins, size = [], [0] * len(order), 0
+        for at in order:
+            part = self.memory.weights[at]
+            first = part.first * self.memory.words[part.item.name].weight_pitch
+            pieces.append(images[part.item.name][first : first + part.rows].tobytes())
+            begins[at] = size
+            size += len(pieces[-1])
         for item in self.passes:
-            if isinstance(item, ArrayPass):
-                weights.append(weight_image(item, self.memory.words[item.name], self.engine).tobytes())
-            elif not isinstance(item, MeanPass):
+            if not isinstance(item, ArrayPass | MeanPass):
                 continue
             table = np.zeros((-(-item.channels_out // self.engine.rows) * self.engine.rows, 2), "<i8")
             # Only 48 bits of a bias count: the lanes wrap, and the sum itself is proven to fit.
             table[: item.channels_out, 0] = item.bias
             table[: item.channels_out, 1] = item.mul
-            params.append(table.tobytes())
-        blob = b"".join(weights)
-        return blob + b"".join(params), len(blob), sum(len(part) for part in params) // 16
+            pieces.append(table.tobytes())
+        return b"".join(pieces), begins, size
 
     def run(self) -> Schedule:
         fill_needs = self._fill_needs()
@@ -344,6 +386,8 @@ class _Scheduler:
         execute, write_back = [], []
         for at, band in enumerate(self.array_bands):
             steady, first = fill_waits[at]
+            assert band.weights is not None
+            streamed = int(band.starts_part and band.weights.streamed)
             image = int(bool(image_readers) and at == image_readers[0])
             execute.append(
                 self._conv(
@@ -353,7 +397,9 @@ class _Scheduler:
                         "wait_write_back_first": first,
                         "wait_fetch": image,
                         "wait_fetch_first": image,
-                        "wait_weights_first": int(at == 0),
+                        "wait_weights": streamed,
+                        "wait_weights_first": streamed + int(at == 0 and self.memory.resident_rows > 0),
+                        "post_weights": int(band.ends_part and band.weights.streamed),
                         "post_write_back": 1,
                         "post_fetch": int(bool(image_readers) and at == image_readers[-1]),
                     },
@@ -368,21 +414,25 @@ class _Scheduler:
                 write_back.append(self._mean(band, values))
             else:
                 write_back.append(self._pool(band, values))
-        fetch = self._fetch_instructions(len(execute) + len(write_back))
-        data, _, _ = self._data()
-        program = Program(self.engine.hash, tuple(fetch), tuple(execute), tuple(write_back), len(fetch) - 1, data)
+        fetch, loop, data = self._fetch_instructions(len(execute) + len(write_back))
+        program = Program(self.engine.hash, tuple(fetch), tuple(execute), tuple(write_back), loop, data)
         return Schedule(self.network, self.engine, self.passes, self.memory, self.bands, program)
 
-    def _fetch_instructions(self, others: int) -> list[Instruction]:
-        _, weight_bytes, channels = self._data()
-        start = code_bytes(others + 3)
+    def _fetch_instructions(self, others: int) -> tuple[list[Instruction], int, bytes]:
+        """The fetch stream, where its loop over the images begins, and the data that it loads."""
+        data, begins, params_at = self._data()
+        resident = self.memory.resident_rows
+        streamed = [(at, part) for at, part in enumerate(self.memory.weights) if part.streamed]
+        start = code_bytes(others + 1 + int(resident > 0) + 1 + len(streamed))
+        once = [
+            Instruction.make("load_params", layer=0, offset=start + params_at, channels=self.memory.params),
+        ]
+        if resident:
+            once.append(Instruction.make("load_weights", layer=0, offset=start, rows=resident, post_issue=1))
         reader = next(item for item in self.array_passes if item.source.name == self.network.input)
-        source = reader.source
-        region = self.memory.planes[source.name]
-        height, width, depth = source.shape
-        return [
-            Instruction.make("load_params", layer=0, offset=start + weight_bytes, channels=channels),
-            Instruction.make("load_weights", layer=0, offset=start, rows=self.memory.weight_rows, post_issue=1),
+        region = self.memory.planes[reader.source.name]
+        height, width, depth = reader.source.shape
+        each = [
             Instruction.make(
                 "load_image",
                 layer=0,
@@ -394,8 +444,23 @@ class _Scheduler:
                 nibbles=int(reader.nibbles),
                 base=region.base,
                 pitch=region.pitch,
-            ),
+            )
         ]
+        waits = _waits(streamed_needs(self.memory.weights), len(streamed))
+        for (at, part), (steady, first) in zip(streamed, waits, strict=True):
+            each.append(
+                Instruction.make(
+                    "load_weights",
+                    layer=next(band.layer for band in self.bands if band.weights is part),
+                    wait_issue=steady,
+                    wait_issue_first=first,
+                    post_issue=1,
+                    offset=start + begins[at],
+                    rows=part.rows,
+                    base=part.base,
+                )
+            )
+        return once + each, len(once), data
 
 
 def tile_cycles(item: ArrayPass, engine: EngineConfig) -> int:

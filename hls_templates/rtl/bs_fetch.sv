@@ -1,6 +1,7 @@
-/// The fetch stage: starts its instructions in order, each once its tokens are there, on one of two units that work at the
-/// same time: images (read DMA 0, bit planes) and loads (read DMA 1, weights and parameters). The load unit asks for the
-/// data of a second instruction while the first one's arrives. Tokens are given after the last write.
+/// The fetch stage: two units that work at the same time, images (read DMA 0, bit planes) and loads (read DMA 1, weights
+/// and parameters). An image starts once its tokens are there and holds up what follows. Loads go through a short queue,
+/// so that those waiting for their tokens do not hold up the next image. The load unit asks for the data of a second load
+/// while the first one's arrives. Tokens are given after the last write.
 module bs_fetch #(
     parameter int D_M          = 8,     // array rows, >= 1
     parameter int D_N          = 16,    // array columns, 2..32, a power of two
@@ -71,6 +72,8 @@ module bs_fetch #(
 );
   localparam int CHUNKS = (D_M * D_K + 63) / 64;
   localparam int CHUNK_BITS = 8;
+  localparam int LOADS = 16;  // loads that wait for their tokens at most
+  localparam int LOAD_BITS = $clog2(LOADS);
 
   if (CHUNKS > 256 || WEIGHT_DEPTH > 65536 || PARAM_DEPTH > 65536) begin : gen_bad
     $error("bs_fetch: a weight row has at most 256 chunks, a buffer at most 65536 rows (instance %m)");
@@ -81,7 +84,8 @@ module bs_fetch #(
   bs_pkg::load_weights_t weights;
   bs_pkg::load_params_t params;
   bs_pkg::load_image_t image;
-  logic is_weights, is_params, is_image, start_load, start_image, image_busy, next_free, failed_q, address_known;
+  logic is_weights, is_params, is_image, push_load, start_load, start_image, image_busy, failed_q, address_known;
+  logic queue_full, queue_empty;
   logic beyond;
   logic [31:0] image_q, image_addr_q;
   logic [7:0] layer_q, image_layer_q;
@@ -95,19 +99,16 @@ module bs_fetch #(
   assign is_image   = head.opcode == bs_pkg::OP_LOAD_IMAGE;
 
   always_comb begin
-    need_issue_o = '0;
-    need_fill_o  = '0;
-    if (is_weights) need_issue_o = first_image_i ? weights.wait_issue_first : weights.wait_issue;
-    if (is_params) need_issue_o = first_image_i ? params.wait_issue_first : params.wait_issue;
+    need_fill_o = '0;
     if (is_image) need_fill_o = first_image_i ? image.wait_fill_first : image.wait_fill;
   end
 
   assign address_known = image_q == image_i;
-  assign start_load    = instr_valid_i && !failed_q && (is_weights || is_params) && next_free && enough_issue_i;
+  assign push_load     = instr_valid_i && !failed_q && (is_weights || is_params) && !queue_full;
   assign start_image   = instr_valid_i && !failed_q && is_image && !image_busy && enough_fill_i && address_known;
   assign take_issue_o  = start_load;
   assign take_fill_o   = start_image;
-  assign instr_ready_o = start_load || start_image;
+  assign instr_ready_o = push_load || start_image;
 
   always_comb begin
     beyond = 1'b0;
@@ -121,12 +122,55 @@ module bs_fetch #(
       image_q      <= image_q + 32'd1;
       image_addr_q <= image_addr_q + image_stride_i;
     end
-    if (instr_ready_o) layer_q <= head.layer;
+    if (start_load) layer_q <= queued.layer;
+    else if (start_image) layer_q <= head.layer;
     if (start_image) image_layer_q <= head.layer;
     if (rst) begin
       image_q      <= '0;
       image_addr_q <= image_addr_i;
       layer_q      <= '0;
+    end
+  end
+
+  // ------------------------------------------------------------------ queue of loads
+  typedef struct packed {
+    logic [7:0]  layer;
+    logic        params;
+    logic        post;
+    logic [7:0]  need;
+    logic [15:0] row;
+    logic [15:0] count;   // rows or channels
+    logic [31:0] offset;
+  } queued_t;
+
+  queued_t pushed, queued;
+  logic [$bits(pushed)-1:0] queue [LOADS];
+  logic [LOAD_BITS:0] queue_write_q, queue_read_q;
+
+  assign queue_empty = queue_write_q == queue_read_q;
+  assign queue_full = queue_write_q == {~queue_read_q[LOAD_BITS], queue_read_q[LOAD_BITS-1:0]};
+  assign queued = queue[queue_read_q[LOAD_BITS-1:0]];
+  assign need_issue_o = queued.need;
+  assign start_load = !queue_empty && !failed_q && !next_valid_q && enough_issue_i;
+
+  always_comb begin
+    pushed.layer  = head.layer;
+    pushed.params = is_params;
+    pushed.post   = is_params ? params.post_issue : weights.post_issue;
+    pushed.row    = is_params ? params.base : weights.base;
+    pushed.count  = is_params ? params.channels : weights.rows;
+    pushed.offset = is_params ? params.offset : weights.offset;
+    if (is_params) pushed.need = first_image_i ? params.wait_issue_first : params.wait_issue;
+    else pushed.need = first_image_i ? weights.wait_issue_first : weights.wait_issue;
+  end
+
+  always_ff @(posedge clk) begin
+    if (push_load) queue[queue_write_q[LOAD_BITS-1:0]] <= pushed;
+    queue_write_q <= queue_write_q + (LOAD_BITS + 1)'(push_load && !beyond);
+    queue_read_q  <= queue_read_q + (LOAD_BITS + 1)'(start_load);
+    if (rst) begin
+      queue_write_q <= '0;
+      queue_read_q  <= '0;
     end
   end
 
@@ -143,7 +187,6 @@ module bs_fetch #(
   logic [CHUNK_BITS-1:0] chunk_q;
   logic asked;
 
-  assign next_free = !next_valid_q;
   assign load_cmd_valid_o = next_valid_q && !next_asked_q;
   assign asked = next_asked_q || load_cmd_ready_i;
   // The last word of a command, or the one cycle of a load without words.
@@ -181,15 +224,15 @@ module bs_fetch #(
       end
     end
     if (start_load) begin
-      next_valid_q     <= !beyond;
-      next_q.params    <= is_params;
-      next_q.post      <= is_params ? params.post_issue : weights.post_issue;
-      next_q.row       <= is_params ? params.base : weights.base;
-      next_q.empty     <= is_params ? params.channels == '0 : weights.rows == '0;
+      next_valid_q     <= 1'b1;
+      next_q.params    <= queued.params;
+      next_q.post      <= queued.post;
+      next_q.row       <= queued.row;
+      next_q.empty     <= queued.count == '0;
       // A load without words asks for none.
-      next_asked_q     <= is_params ? params.channels == '0 : weights.rows == '0;
-      load_cmd_addr_o  <= program_addr_i + (is_params ? params.offset : weights.offset);
-      load_cmd_words_o <= is_params ? {7'd0, params.channels, 1'b0} : 24'(weights.rows) * 24'(CHUNKS);
+      next_asked_q     <= queued.count == '0;
+      load_cmd_addr_o  <= program_addr_i + queued.offset;
+      load_cmd_words_o <= queued.params ? {7'd0, queued.count, 1'b0} : 24'(queued.count) * 24'(CHUNKS);
     end
     if (rst) begin
       next_valid_q <= 1'b0;
@@ -237,7 +280,7 @@ module bs_fetch #(
 
   // ------------------------------------------------------------------ status
   assign post_fill_o = image_done && image_post_q;
-  assign active_o = next_valid_q || load_valid_q || image_busy;
+  assign active_o = !queue_empty || next_valid_q || load_valid_q || image_busy;
   assign idle_o = !active_o && !weight_we_o && !param_we_o && !image_done;
   assign layer_o = layer_q;
   assign error_o = failed_q;
@@ -248,7 +291,7 @@ module bs_fetch #(
       if (image_failed) begin
         failed_q     <= 1'b1;
         error_info_o <= {bs_pkg::STAGE_FETCH, image_layer_q, 8'd0, bs_pkg::OP_LOAD_IMAGE};
-      end else if (start_load && beyond) begin
+      end else if (push_load && beyond) begin
         failed_q     <= 1'b1;
         error_info_o <= {bs_pkg::STAGE_FETCH, head.layer, 8'd0, head.opcode};
       end

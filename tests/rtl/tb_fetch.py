@@ -7,7 +7,7 @@ from typing import Any
 
 import cocotb
 import numpy as np
-from cocotb.triggers import ClockCycles, RisingEdge
+from cocotb.triggers import ClockCycles, FallingEdge, RisingEdge
 from shell_bench import ReadMaster, parameters, reset
 from tb_image_planes import plane_rows
 
@@ -38,7 +38,7 @@ class TB:
         dut.program_addr_i.value, dut.image_addr_i.value = PROGRAM, IMAGES
         dut.image_stride_i.value, dut.image_planar_i.value = STRIDE, 0
         await reset(dut, ("instr_valid_i", "enough_issue_i", "enough_fill_i", "plane_ready_i"))
-        for task in (self.masters[0].run(), self.masters[1].run(), self._watch()):
+        for task in (self.masters[0].run(), self.masters[1].run(), self._watch(), self._count()):
             cocotb.start_soon(task)
 
     async def _watch(self) -> None:
@@ -66,25 +66,27 @@ class TB:
         dut.instr_i.value = int.from_bytes(instruction.encode(), "little")
         dut.image_i.value, dut.first_image_i.value = image, int(image == 0)
         dut.instr_valid_i.value = 1
-        # The engine's counters answer a new need within the cycle, a testbench in the next one.
-        dut.enough_issue_i.value = dut.enough_fill_i.value = 0
         for _ in range(limit):
             await RisingEdge(dut.clk)
             if int(dut.instr_ready_o.value):
-                for name in ("issue", "fill"):
-                    if int(getattr(dut, f"take_{name}_o").value):
-                        self.tokens[name] -= int(getattr(dut, f"need_{name}_o").value)
                 dut.instr_valid_i.value = 0
-                await self._offer()
                 return True
-            await self._offer()
         dut.instr_valid_i.value = 0
         return False
 
-    async def _offer(self) -> None:
-        for name in ("issue", "fill"):
-            need = int(getattr(self.dut, f"need_{name}_o").value)
-            getattr(self.dut, f"enough_{name}_i").value = int(self.tokens[name] >= need)
+    async def _count(self) -> None:
+        """The token counters: they answer a need within the cycle."""
+        dut = self.dut
+        while True:
+            await FallingEdge(dut.clk)
+            needs = {name: int(getattr(dut, f"need_{name}_o").value) for name in self.tokens}
+            for name, need in needs.items():
+                getattr(dut, f"enough_{name}_i").value = int(self.tokens[name] >= need)
+            await RisingEdge(dut.clk)
+            for name, need in needs.items():
+                if int(getattr(dut, f"take_{name}_o").value):
+                    assert self.tokens[name] >= need
+                    self.tokens[name] -= need
 
     async def settle(self) -> None:
         """Until fetch is idle, then a few cycles more."""
@@ -119,7 +121,7 @@ class TB:
             raw = self.content[IMAGES + image * STRIDE :][: pixels * channels]
             picture = np.frombuffer(raw, np.uint8).reshape(pixels, channels)
             bits, base, pitch = instruction["bits"], instruction["base"], instruction["pitch"]
-            rows = plane_rows(picture, bits, base, pitch, self.values["D_N"], self.values["G"])
+            rows = plane_rows(picture, bits, base, pitch, self.values["D_N"], self.values["G"], False)
             events += [("plane", row, data) for row, data in sorted(rows.items())]
         post = "fill" if name == "load_image" else "issue"
         if instruction[f"post_{post}"]:
@@ -182,7 +184,10 @@ async def random_program(dut: Any, stall: float) -> None:
         assert got_load == want_load
         assert sorted(map(str, got_image)) == sorted(map(str, want_image))
         assert not got_image or (got_image[-1][0] == "post") == (want_image[-1][0] == "post")
-        assert int(dut.layer_o.value) == program[-1]["layer"]
+        # The last instruction that started: of either unit.
+        images = [item["layer"] for item in program if item.op.name == "load_image"]
+        loads = [item["layer"] for item in program if item.op.name != "load_image"]
+        assert int(dut.layer_o.value) in images[-1:] + loads[-1:]
 
 
 @cocotb.test()
@@ -201,11 +206,35 @@ async def tokens(dut: Any) -> None:
             need = 5 if image == 0 else 3
             other = "fill" if kind == "issue" else "issue"
             tb.tokens = {kind: need - 1, other: 100}
-            assert not await tb.give(instruction, image, limit=40), (kind, image)
+            tb.events.clear()
+            # An image waits before it is taken, a load in its queue.
+            assert await tb.give(instruction, image, limit=40) == (kind == "issue"), (kind, image)
+            await ClockCycles(dut.clk, 40)
+            assert tb.tokens == {kind: need - 1, other: 100} and not tb.events
             tb.tokens[kind] = need + 1
-            assert await tb.give(instruction, image), (kind, image)
-            assert tb.tokens == {kind: 1, other: 100}
+            if kind == "fill":
+                assert await tb.give(instruction, image), (kind, image)
             await tb.settle()
+            assert tb.tokens == {kind: 1, other: 100} and tb.events
+
+
+@cocotb.test()
+async def waiting_loads_do_not_hold_up_an_image(dut: Any) -> None:
+    """As many loads as the queue holds wait for tokens; an image behind them is loaded; they run in their order then."""
+    tb = TB(dut, 5, 0.0)
+    await tb.start()
+    loads = [Instruction.make("load_weights", wait_issue=1, wait_issue_first=1, rows=1, base=row) for row in range(16)]
+    tb.tokens = {"issue": 0, "fill": 1}
+    for load in loads:
+        assert await tb.give(load, 0)
+    assert await tb.give(Instruction.make("load_image", wait_fill_first=1, pixels=4, channels=1, bits=1, pitch=1), 0)
+    await ClockCycles(dut.clk, 100)
+    assert {event[0] for event in tb.events} == {"plane"}
+    assert not await tb.give(loads[0], 0, limit=20), "more loads wait than the queue holds"
+    tb.tokens["issue"] = 16
+    await tb.settle()
+    rows = [event[1] for event in tb.events if event[0] == "weight" and event[2] == 0]
+    assert rows == list(range(16)) and tb.tokens["issue"] == 0
 
 
 @cocotb.test()

@@ -1,0 +1,155 @@
+"""Where weights live: resident for the whole run, or streamed from memory once per image.
+
+Streamed weights share a ring of rows at the end of the weight buffer. They are loaded in program order, each part as
+soon as the parts that its rows belonged to have been read. A streamed pass of many rows is cut into parts of whole
+channel groups, so that loading and computing overlap within it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from hwgen.engine import EngineConfig
+from hwgen.errors import InputError
+from hwgen.fill import run_operations, tile_runs
+from hwgen.passes import ArrayPass
+from hwgen.words import WordPlan
+
+_RINGS = 16  # sizes of the ring that are tried
+_LATENCY = 120  # cycles from a load's start to its first row, a slow memory's
+_IMAGES = 4  # walked to find the steady state
+
+
+@dataclass(frozen=True)
+class WeightPart:
+    """Row tiles [first, first + row_tiles) of a pass, in rows [base, base + rows) of the weight buffer."""
+
+    item: ArrayPass
+    first: int
+    row_tiles: int
+    rows: int
+    base: int
+    streamed: bool
+
+    def overlaps(self, other: WeightPart) -> bool:
+        return self.base < other.base + other.rows and other.base < self.base + self.rows
+
+
+def streamed_needs(parts: Sequence[WeightPart]) -> list[int]:
+    """For each streamed part, how many streamed parts of this image must have been read before its load may start.
+
+    0 or less reaches back into the image before: -n is all but the last n of it.
+    """
+    streamed = [part for part in parts if part.streamed]
+    needs = []
+    for at, part in enumerate(streamed):
+        before = [k + 1 for k in range(at) if streamed[k].overlaps(part)]
+        last_image = [k + 1 - len(streamed) for k in range(at, len(streamed)) if streamed[k].overlaps(part)]
+        needs.append(max(before + last_image))
+    return needs
+
+
+def place_weights(
+    passes: Sequence[ArrayPass], words: Mapping[str, WordPlan], engine: EngineConfig
+) -> tuple[WeightPart, ...]:
+    """Place the weights of every pass; parts in program order.
+
+    Raises:
+        InputError: not even a channel group of some pass fits beside another.
+    """
+    total = sum(words[item.name].weight_rows for item in passes)
+    if total <= engine.weight_depth:
+        return _place(passes, words, engine, frozenset(), 0) or ()
+    cycles = {item.name: _cycles(item, words[item.name], engine) for item in passes}
+    orders: tuple[Callable[[ArrayPass], float], ...] = (
+        lambda item: -cycles[item.name] / words[item.name].weight_rows,
+        lambda item: -words[item.name].weight_rows,
+        lambda item: -passes.index(item),
+        lambda item: passes.index(item),
+    )
+    tried = []
+    for step in range(1, _RINGS + 1):
+        ring = engine.weight_depth * step // _RINGS
+        for order in orders:
+            streamed: set[str] = set()
+            left = total
+            for item in sorted(passes, key=order):
+                if left <= engine.weight_depth - ring:
+                    break
+                streamed.add(item.name)
+                left -= words[item.name].weight_rows
+            parts = _place(passes, words, engine, frozenset(streamed), ring)
+            if parts is not None:
+                tried.append((_period(parts, cycles, words, engine), sum(part.rows for part in parts if part.streamed), parts))
+    if not tried:
+        need = 2 * max(words[item.name].weight_pitch for item in passes) * engine.rows_per_group
+        raise InputError(
+            f"The weights need {total} rows, the engine has {engine.weight_depth}, and streaming them takes at least"
+            f" {need}: use an engine with weight_depth {1 << (need - 1).bit_length()}, or fewer bits or channels.",
+            f"engine {engine.name}",
+        )
+    return min(tried, key=lambda item: item[:2])[2]
+
+
+def _place(
+    passes: Sequence[ArrayPass],
+    words: Mapping[str, WordPlan],
+    engine: EngineConfig,
+    streamed: frozenset[str],
+    ring: int,
+) -> tuple[WeightPart, ...] | None:
+    """Residents from row 0 on, the ring at the end; None where a part does not fit half of the ring."""
+    parts: list[WeightPart] = []
+    base, at, start = 0, 0, engine.weight_depth - ring
+    for item in passes:
+        plan = words[item.name]
+        if item.name not in streamed:
+            parts.append(WeightPart(item, 0, plan.row_tiles, plan.weight_rows, base, False))
+            base += plan.weight_rows
+            continue
+        step = plan.row_tiles
+        if plan.weight_rows > ring // 2:
+            group = engine.rows_per_group
+            step = ring // 2 // plan.weight_pitch // group * group
+            if not step or item.logits:
+                return None
+        for first in range(0, plan.row_tiles, step):
+            tiles = min(step, plan.row_tiles - first)
+            rows = tiles * plan.weight_pitch
+            if at + rows > ring:
+                at = 0
+            parts.append(WeightPart(item, first, tiles, rows, start + at, True))
+            at += rows
+    return tuple(parts)
+
+
+def _cycles(item: ArrayPass, plan: WordPlan, engine: EngineConfig) -> float:
+    """Cycles of a pass, roughly: of the array, or of fill where that is slower."""
+    runs = tile_runs(item.window, engine.columns)
+    fill = sum(runs) * run_operations(plan, item.window, engine.slots, depthwise=item.depthwise)
+    return max(len(runs) * plan.row_tiles * max(plan.row_words, engine.beats), fill)
+
+
+def _period(
+    parts: Sequence[WeightPart], cycles: Mapping[str, float], words: Mapping[str, WordPlan], engine: EngineConfig
+) -> float:
+    """Cycles from one image to the next, when loads and the array do nothing but wait for each other."""
+    needs = streamed_needs(parts)
+    read: list[float] = []  # when each streamed part has been read, over all images
+    ends = []
+    loaded = done = 0.0
+    for image in range(_IMAGES):
+        index = 0
+        for part in parts:
+            start = done
+            if part.streamed:
+                need = image * len(needs) + needs[index]
+                loaded = max(loaded, read[need - 1] if need > 0 else 0.0) + part.rows * engine.row_chunks
+                start = max(start, loaded + _LATENCY)
+                index += 1
+            done = start + cycles[part.item.name] * part.row_tiles / words[part.item.name].row_tiles
+            if part.streamed:
+                read.append(done)
+        ends.append(done)
+    return ends[-1] - ends[-2]
