@@ -85,8 +85,8 @@ def place_weights(
     if not tried:
         need = 2 * max(words[item.name].weight_pitch for item in passes) * engine.rows_per_group
         raise InputError(
-            f"The weights need {total} rows, the engine has {engine.weight_depth}, and streaming them takes at least"
-            f" {need}: use an engine with weight_depth {1 << (need - 1).bit_length()}, or fewer bits or channels.",
+            f"The weights need {total} rows, the engine has {engine.weight_depth}, too few even to stream them. An engine"
+            f" with weight_depth {1 << (need - 1).bit_length()} would hold it, or fewer bits or channels.",
             f"engine {engine.name}",
         )
     return min(tried, key=lambda item: item[:2])[2]

@@ -12,6 +12,7 @@ import networks
 import numpy as np
 import pytest
 
+from benchmarks.networks import resnet8
 from hwgen import isa
 from hwgen.area import estimate_area
 from hwgen.board import board_names, load_board
@@ -283,14 +284,47 @@ def test_a_network_too_large_says_what_would_fit() -> None:
         found = re.search(r"An engine with (\w+_depth) (\d+) would hold it", problem)
         assert found, problem
         sizes[found[1]] = int(found[2])
+        if found[1] == "weight_depth":
+            assert "too few even to stream them" in problem
+            continue
         need = re.match(r"The network needs (\d+) [a-z ]+, the engine has 16: (\d+) too many\.", problem)
         assert need and int(need[2]) == int(need[1]) - 16, problem
         assert int(found[2]) // 2 < int(need[1]) <= int(found[2])
     assert set(sizes) == {"weight_depth", "plane_depth", "byte_depth", "param_depth"}
     schedule(network, replace(tight, **sizes))
-    for name in sizes:
+    for name in set(sizes) - {"weight_depth"}:
         with pytest.raises(InputError, match=name):
             schedule(network, replace(tight, **{**sizes, name: sizes[name] // 2}))
+
+
+def test_weights_that_do_not_fit_are_streamed_in_parts_that_wait_for_their_rows() -> None:
+    network = resnet8(2, 2, shape=(8, 8, 3))
+    roomy = replace(SMALL, weight_depth=1 << 13, plane_depth=1 << 12, byte_depth=1 << 12)
+    whole = schedule(network, roomy)
+    rows = whole.memory.resident_rows
+    assert not whole.memory.streamed_rows and rows == sum(part.rows for part in whole.memory.weights)
+    depth = 1 << rows.bit_length() - 1
+    tight = schedule(network, replace(roomy, weight_depth=depth))
+    memory = tight.memory
+    assert memory.streamed_rows and memory.resident_rows + memory.streamed_rows == rows > depth
+    assert max(part.base + part.rows for part in memory.weights) <= depth
+    # Every part has its load; residents are loaded before the loop over the images.
+    loads = [item for item in tight.program.fetch if item.op.name == "load_weights"]
+    streamed = [part for part in memory.weights if part.streamed]
+    assert [(load["base"], load["rows"]) for load in loads[-len(streamed) :]] == [(p.base, p.rows) for p in streamed]
+    looped = tight.program.fetch[tight.program.fetch_loop :]
+    assert [item.op.name for item in looped] == ["load_image"] + ["load_weights"] * len(streamed)
+    # Each image takes as many tokens as it gives, in both directions.
+    assert sum(load["wait_issue"] for load in looped[1:]) == len(streamed)
+    assert sum(item["post_weights"] for item in tight.program.execute) == len(streamed)
+    assert sum(item["wait_weights"] for item in tight.program.execute) == len(streamed)
+    # The rows of all row tiles are read, each by one part.
+    for item in tight.passes:
+        parts = [part for part in memory.weights if part.item is item]
+        if parts:
+            assert [part.first for part in parts[1:]] == list(
+                np.cumsum([part.row_tiles for part in parts[:-1]])
+            ) and sum(part.row_tiles for part in parts) == memory.words[item.name].row_tiles
 
 
 def test_a_column_buffer_too_small_says_what_would_fit() -> None:
