@@ -13,7 +13,7 @@ BUILD := build
 DEMO := $(BUILD)/demo
 
 .PHONY: help setup tools demo test lint check clean
-.PHONY: sim tests model hwgen docs
+.PHONY: sim tests model hwgen docs bench-sim
 
 help: ## this list
 	@echo "bitsmith: from a PyTorch network to a verified FPGA accelerator"
@@ -46,6 +46,9 @@ lint: $(READY) ## ruff and mypy
 
 check: $(READY) tools ## the test suite alone
 	@$(BIN)/python -m pytest -n 2 --dist loadscope --durations 10
+
+bench-sim: $(READY) tools ## speed of the RTL simulation, both paths (N=20: fewer images)
+	@$(BIN)/python benchmarks/bench_sim.py --images $(or $(N),1000)
 
 clean: ## remove what builds and runs have left (not .venv)
 	rm -rf $(BUILD) .mypy_cache .ruff_cache .pytest_cache
