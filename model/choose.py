@@ -14,8 +14,8 @@ from torch import Tensor
 from hwgen.errors import InputError
 from model.assign import Group, Knapsack, Layer, Option, as_bits, extremes, options, out_of_reach, total_cost
 from model.cost import Table
-from model.networks import QuantNet
 from model.nodes import Choice, Context, Mode, WeightedNode
+from model.quantnet import QuantNet
 from model.recipe import LayerRule
 
 Bits = dict[str, tuple[int, int]]
@@ -52,13 +52,15 @@ def input_bits(net: QuantNet, node: WeightedNode) -> tuple[int, ...]:
 def uniform_bits(net: QuantNet, weight: int, activation: int) -> Bits:
     """The same bits everywhere but where an operand has one candidate (the image, pinned layers)."""
 
-    def pick(candidates: tuple[int, ...], bits: int) -> int:
-        return candidates[0] if len(candidates) == 1 else bits
+    def pick(candidates: tuple[int, ...], bits: int, least: int) -> int:
+        return candidates[0] if len(candidates) == 1 else max(bits, least)
 
-    return {
-        node.name: (pick(node.choice.candidates, weight), pick(input_bits(net, node), activation))
-        for node in net.weighted()
-    }
+    bits = {}
+    for node in net.weighted():
+        choice = net.source_choice(node)
+        least = 1 if choice is None else choice.least
+        bits[node.name] = (pick(node.choice.candidates, weight, 1), pick(input_bits(net, node), activation, least))
+    return bits
 
 
 def apply_rules(net: QuantNet, rules: Mapping[str, LayerRule]) -> None:
@@ -87,7 +89,7 @@ def apply_rules(net: QuantNet, rules: Mapping[str, LayerRule]) -> None:
                 if target is None or (given is None and bounds is None):
                     continue
                 low, high = bounds or (1, 8)
-                left = tuple(sorted(b for b in set(given or target.candidates) if low <= b <= high))
+                left = tuple(sorted(b for b in set(given or target.candidates) if max(low, target.least) <= b <= high))
                 if left:
                     target.restrict(left)
                 else:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from model.networks import QuantNet
+from model.quantnet import QuantNet
 
 
 def branch_name(weight: int, activation: int) -> str:

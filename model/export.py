@@ -9,21 +9,13 @@ import torch
 from numpy.typing import NDArray
 
 from hwgen.errors import InputError
-from hwgen.network import AvgPool, Conv, Encoding, Logits, Network, Node, Requant, Samples, ShortcutA, Tensor
+from hwgen.network import AvgPool, Conv, Encoding, Logits, MaxPool, Network, Node, Requant, Samples, ShortcutA, Tensor
 from hwgen.network_check import checked, weight_sums
 from model.fold import scale_error
-from model.networks import IMAGE, QuantNet
-from model.nodes import (
-    Context,
-    ConvNode,
-    GlobalAveragePoolNode,
-    LogitsNode,
-    Mode,
-    RequantNode,
-    ShortcutANode,
-    WeightedNode,
-)
-from model.quantise import Quantised, quantise_weight
+from model.nodes import Context, ConvNode, LogitsNode, Mode, WeightedNode
+from model.pool_nodes import AvgPoolNode, MaxPoolNode, RequantNode, ShortcutANode
+from model.quantise import Quantised
+from model.quantnet import IMAGE, QuantNet
 from sim import golden
 
 SCALE_ERROR_LIMIT = 1 / 8
@@ -47,12 +39,11 @@ class _Exporter:
             return Tensor(name, shape, self.net.input_bits, False, self.net.input_scale)
         quantiser = self.net.quantisers().get(name)
         if quantiser is None:
-            node = next(item for item in self.net if item.output == name)
-            if isinstance(node, ShortcutANode):
-                source = self.tensor(node.inputs[0])
-                return Tensor(name, shape, source.bits, source.signed, source.scale)
             scale = self.values[name].scale
             assert scale is not None
+            source = self.net.moved_from(name)
+            if source == IMAGE:  # a pool or shortcut that reads the image
+                return Tensor(name, shape, self.net.input_bits, False, self.net.input_scale)
             return Tensor(name, (1, 1, shape[2]), 32, True, float(scale))
         return Tensor(name, shape, quantiser.bits, quantiser.signed, float(quantiser.scale()))
 
@@ -62,7 +53,7 @@ class _Exporter:
         return scale.detach()
 
     def _codes(self, node: WeightedNode) -> tuple[NDArray[np.int16], torch.Tensor]:
-        weights = quantise_weight(node.weight.detach(), node.weight_bits)
+        weights = node.quantised_weight(node.weight_bits)
         assert weights.code is not None and weights.scale is not None
         q = (weights.code + ((1 << node.weight_bits) - 1)) / 2
         return np.asarray(_ints(q, np.int16).transpose(0, 2, 3, 1)), weights.scale
@@ -92,18 +83,29 @@ class _Exporter:
                 bias=int(folded.bias),
                 shift=folded.shift,
             )
-        if isinstance(node, GlobalAveragePoolNode):
+        if isinstance(node, AvgPoolNode):
             height, width, _ = self.tensor(node.inputs[0]).shape
-            folded = node.fold(self._scale(node.inputs[0]), height * width)
+            kernel = node.window(height, width)
+            folded = node.fold(self._scale(node.inputs[0]), kernel[0] * kernel[1])
             return AvgPool(
                 name=node.name,
                 inputs=node.inputs,
                 output=node.output,
-                kernel=(height, width),
-                stride=1,
+                kernel=kernel,
+                stride=node.stride,
+                padding=node.padding,
                 mul=int(folded.mul),
                 bias=int(folded.bias),
                 shift=folded.shift,
+            )
+        if isinstance(node, MaxPoolNode):
+            return MaxPool(
+                name=node.name,
+                inputs=node.inputs,
+                output=node.output,
+                kernel=node.kernel,
+                stride=node.stride,
+                padding=node.padding,
             )
         assert isinstance(node, ShortcutANode)
         return ShortcutA(name=node.name, inputs=node.inputs, output=node.output, stride=node.stride, before=node.before)
@@ -122,6 +124,8 @@ class _Exporter:
             encoding=Encoding.BIPOLAR,
             stride=node.stride,
             padding=node.padding,
+            depthwise=node.depthwise,
+            pad_codes=() if node.pad_codes is None else tuple(int(code) for code in node.pad_codes),
             mul=np.asarray(_ints(folded.mul, np.int32)),
             bias=np.asarray(_ints(folded.bias, np.int64)),
             shift=folded.shift,

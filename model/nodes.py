@@ -7,9 +7,11 @@ folded integers of the network file and only the gradient from the quantised pat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +19,16 @@ from torch import Tensor, nn
 
 from model.fold import Folded, fold
 from model.mixture import mix_unsigned, mix_weight
-from model.quantise import Branches, Quantised, quantise_signed, quantise_unsigned, quantise_weight
+from model.mixture_signed import mix_signed
+from model.quantise import (
+    Branches,
+    Quantised,
+    pact_slope,
+    quantise_linear_weight,
+    quantise_signed,
+    quantise_unsigned,
+    quantise_weight,
+)
 
 SKIP_BITS = 8
 _EXACT_FLOAT32 = 1 << 24
@@ -49,12 +60,12 @@ class Context:
 class Choice(nn.Module):
     """Bits of one operand: candidates with strengths while searching, one number after.
 
-    Strengths start equal. ``bits`` is None while the candidates are mixed.
+    Strengths start equal. ``bits`` is None while the candidates are mixed. least: signed codes need 2 bits.
     """
 
-    def __init__(self, candidates: tuple[int, ...]) -> None:
+    def __init__(self, candidates: tuple[int, ...], least: int = 1) -> None:
         super().__init__()
-        self.candidates = candidates
+        self.candidates, self.least = candidates, least
         self.bits: int | None = candidates[0] if len(candidates) == 1 else None
         self.strengths = nn.Parameter(torch.zeros(len(candidates)))
 
@@ -78,15 +89,24 @@ class Choice(nn.Module):
 
 
 class Quantiser(nn.Module):
-    """Quantiser of one activation tensor. signed: step learned; else PACT with clip alpha.
+    """Quantiser of one activation tensor. signed: step learned; else codes from 0 (a ReLU) to the clip alpha.
 
     ``clip`` is alpha (unsigned) or the step times 2**(bits-1) (signed), learned, set by calibration.
+    ceiling: largest value that the float network lets through (6 for ReLU6). learned_step: the clip's gradient counts
+    rounding below it too (learned step size); off: PACT's, which is 0 there.
     """
 
-    def __init__(self, candidates: tuple[int, ...], *, signed: bool = False) -> None:
+    def __init__(
+        self,
+        candidates: tuple[int, ...],
+        *,
+        signed: bool = False,
+        ceiling: float = math.inf,
+        learned_step: bool = True,
+    ) -> None:
         super().__init__()
-        self.choice = Choice(candidates)
-        self.signed = signed
+        self.choice = Choice(candidates, 2 if signed else 1)
+        self.signed, self.ceiling, self.learned_step = signed, ceiling, learned_step
         self.clip = nn.Parameter(torch.tensor(6.0))
         self.peak = 0.0
         self.calibrating = False
@@ -106,7 +126,7 @@ class Quantiser(nn.Module):
         return (1 << (self.bits - 1)) - 1 if self.signed else (1 << self.bits) - 1
 
     def positive_clip(self) -> Tensor:
-        return self.clip.abs().clamp(min=1e-3)
+        return self.clip.abs().clamp(1e-3, self.ceiling)
 
     def scale(self) -> Tensor:
         """Value of one code step."""
@@ -114,23 +134,28 @@ class Quantiser(nn.Module):
 
     def forward(self, x: Tensor, context: Context) -> Quantised:
         if context.mode is Mode.FLOAT:
-            value = x if self.signed else F.relu(x)
+            value = x if self.signed else torch.clamp(x, 0, self.ceiling)
             if self.calibrating:
                 self.peak = max(self.peak, float(torch.quantile(value.detach().abs().flatten()[:100_000], 0.999)))
             return Quantised(value, None, None)
-        if self.signed:
-            return quantise_signed(x, self.scale(), self.bits)
-        if self.choice.bits is None and context.branches:
-            p = self.choice.probabilities(context)
-            each = tuple(quantise_unsigned(x, self.positive_clip(), bits).value for bits in self.choice.candidates)
+        clip = self.positive_clip()
+        if self.choice.bits is not None:
+            return self._one(x, clip, self.choice.bits)
+        p = self.choice.probabilities(context)
+        if context.branches:
+            each = tuple(self._one(x, clip, bits).value for bits in self.choice.candidates)
             return Quantised(sum_of(p, each), None, None, Branches(each, p))
-        if self.choice.bits is None:
-            return Quantised(
-                mix_unsigned(x, self.positive_clip(), self.choice.probabilities(context), self.choice.candidates),
-                None,
-                None,
-            )
-        return quantise_unsigned(x, self.positive_clip(), self.bits)
+        if self.signed:
+            return Quantised(mix_signed(x, clip, p, self.choice.candidates), None, None)
+        if self.learned_step:
+            return Quantised(mix_unsigned(x, clip, p, self.choice.candidates), None, None)
+        mixed = mix_unsigned(x, clip.detach(), p, self.choice.candidates)
+        return Quantised(mixed + pact_slope(x, clip), None, None)
+
+    def _one(self, x: Tensor, clip: Tensor, bits: int) -> Quantised:
+        if self.signed:
+            return quantise_signed(x, clip / (1 << (bits - 1)), bits)
+        return quantise_unsigned(x, clip, bits, learned_step=self.learned_step)
 
 
 def sum_of(p: Tensor, each: tuple[Tensor, ...]) -> Tensor:
@@ -160,7 +185,14 @@ class NetNode(nn.Module):
 
 
 class WeightedNode(NetNode):
-    """Convolution (also linear: its kernel is the whole map) with searchable weight bits."""
+    """Convolution (also linear: its kernel is the whole map) with searchable weight bits.
+
+    Args:
+        channels: (in, out); depthwise: one filter per channel. bias: added to the sum, real, per output channel.
+        linear: quantise weights by a learned clip instead of DoReFa's tanh.
+    """
+
+    weight: Tensor
 
     def __init__(
         self,
@@ -168,33 +200,73 @@ class WeightedNode(NetNode):
         inputs: tuple[str, ...],
         output: str,
         channels: tuple[int, int],
-        kernel: int,
+        kernel: tuple[int, int],
         stride: int,
         padding: int,
         candidates: tuple[int, ...],
+        *,
+        depthwise: bool = False,
+        bias: bool = False,
+        linear: bool = False,
     ) -> None:
         super().__init__(name, inputs, output)
-        self.stride, self.padding = stride, padding
-        self.weight = nn.Parameter(torch.empty(channels[1], channels[0], kernel, kernel))
+        self.stride, self.padding, self.depthwise = stride, padding, depthwise
+        self.weight = nn.Parameter(torch.empty(channels[1], 1 if depthwise else channels[0], *kernel))
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
+        self.bias = nn.Parameter(torch.zeros(channels[1])) if bias else None
+        self.weight_clip = nn.Parameter(torch.tensor(3.0)) if linear else None
         self.choice = Choice(candidates)
         self.branches: nn.ParameterDict | None = None  # a supernet's copies of the weights
+        self.dropout = 0.0  # share of the input that training drops
+        self.register_buffer("pad_codes", None)  # image codes beyond the border, float (C,); None: 0
+        self.pad_codes: Tensor | None
 
     @property
     def weight_bits(self) -> int:
         assert self.choice.bits is not None, "bits are still mixed"
         return self.choice.bits
 
+    def quantised_weight(self, bits: int, weight: Tensor | None = None) -> Quantised:
+        """Bipolar codes of the layer's weights, or of a supernet's copy."""
+        w = self.weight if weight is None else weight
+        if self.weight_clip is None:
+            return quantise_weight(w, bits)
+        return quantise_linear_weight(w, self.weight_gamma(w), bits)
+
+    def weight_gamma(self, w: Tensor) -> Tensor:
+        """The learned clip: a factor times the weights' root mean square, which is detached; 0-dim."""
+        assert self.weight_clip is not None
+        size = w.detach().square().mean().sqrt()
+        return self.weight_clip.abs().clamp(min=1e-2) * torch.where(size > 0, size, torch.ones_like(size))
+
+    def _mixed_weight(self, context: Context) -> Tensor:
+        p = self.choice.probabilities(context)
+        if self.weight_clip is None:
+            return mix_weight(self.weight, p, self.choice.candidates)
+        gamma = self.weight_gamma(self.weight)
+        return mix_unsigned(self.weight + gamma, 2 * gamma, p, self.choice.candidates) - gamma * p.sum()
+
+    def _dropped(self, x: Quantised) -> Quantised:
+        """Dropout on codes: what is kept keeps its code, the scale grows."""
+        if not self.training or not self.dropout:
+            return x
+        keep = 1 - self.dropout
+        mask = (torch.rand_like(x.value) < keep).to(x.value.dtype)
+        if x.code is None or x.scale is None:
+            return Quantised(x.value * mask / keep, None, None, x.branches)
+        return Quantised(x.value * mask / keep, x.code * mask, x.scale / keep)
+
     def accumulate(self, x: Quantised, context: Context) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """(sum in real units, integer sums, their scale); the integers only where both operands have codes."""
+        x = self._dropped(x)
+        unit = 1.0 if x.scale is None else x.scale
         if context.mode is Mode.FLOAT:
-            return self._conv(x.value, self.weight), None, None
+            return self._conv(x.value, self.weight, unit), None, None
         if self.branches is not None and context.branches:
-            return self._supernet(x, context), None, None
+            return self._supernet(x, context, unit), None, None
         if self.choice.bits is None:
-            weight = mix_weight(self.weight, self.choice.probabilities(context), self.choice.candidates)
-            return self._conv(x.value, weight), None, None
-        weights = quantise_weight(self.weight, self.choice.bits)
+            return self._conv(x.value, self._mixed_weight(context), unit), None, None
+        weights = self.quantised_weight(self.choice.bits)
         assert weights.code is not None and weights.scale is not None
         if x.code is None or x.scale is None:
             return self._conv(x.value, weights.value), None, None
@@ -213,7 +285,7 @@ class WeightedNode(NetNode):
         with torch.autocast(code.device.type, torch.bfloat16):
             return self._conv(code, weight).float()
 
-    def _supernet(self, x: Quantised, context: Context) -> Tensor:
+    def _supernet(self, x: Quantised, context: Context, unit: Tensor | float) -> Tensor:
         """sum_ij p_i p_j conv(x_j, w_ij), a convolution each."""
         assert self.branches is not None
         each, p = (x.branches.each, x.branches.p) if x.branches is not None else ((x.value,), None)
@@ -221,18 +293,27 @@ class WeightedNode(NetNode):
         total: Tensor | None = None
         for at, weight in enumerate(self.branches.values()):
             row, column = divmod(at, len(each))
-            y = self._conv(each[column], quantise_weight(weight, self.choice.candidates[row]).value)
+            y = self._conv(each[column], self.quantised_weight(self.choice.candidates[row], weight).value, unit)
             y = y * (weight_p[row] if p is None else weight_p[row] * p[column])
             total = y if total is None else total + y
         assert total is not None
         return total
 
-    def _conv(self, x: Tensor, weight: Tensor) -> Tensor:
-        return F.conv2d(x, weight, stride=self.stride, padding=self.padding)
+    def _conv(self, x: Tensor, weight: Tensor, unit: Tensor | float = 1.0) -> Tensor:
+        """unit: value of one code of ``x``; 1 where ``x`` holds codes."""
+        groups, padding = x.shape[1] if self.depthwise else 1, self.padding
+        if self.pad_codes is not None and padding:
+            level = (self.pad_codes * unit).to(x.dtype).view(1, -1, 1, 1)
+            # Pad what lies above the level with zeros: the border then has exactly the level's codes.
+            x, padding = F.pad(x - level, (padding,) * 4) + level, 0
+        return F.conv2d(x, weight, stride=self.stride, padding=padding, groups=groups)
 
 
 class ConvNode(WeightedNode):
-    """Convolution, batch norm, optional skip add, then the output's quantiser (its ReLU is the quantiser's clip at 0)."""
+    """Convolution, bias, batch norm, skip add (each but the first optional), then the output's quantiser.
+
+    A ReLU is the quantiser's clip at 0. ``options`` are those of :class:`WeightedNode`.
+    """
 
     def __init__(
         self,
@@ -240,24 +321,28 @@ class ConvNode(WeightedNode):
         inputs: tuple[str, ...],
         output: str,
         channels: tuple[int, int],
-        kernel: int,
+        kernel: tuple[int, int],
         *,
         stride: int = 1,
-        padding: int | None = None,
+        padding: int = 0,
         candidates: tuple[int, ...],
         quantiser: Quantiser,
+        norm: bool = True,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            name, inputs, output, channels, kernel, stride, kernel // 2 if padding is None else padding, candidates
-        )
-        self.norm = nn.BatchNorm2d(channels[1])
+        super().__init__(name, inputs, output, channels, kernel, stride, padding, candidates, **options)
+        self.norm = nn.BatchNorm2d(channels[1]) if norm else None
         self.quantiser = quantiser
 
     def norm_affine(self) -> tuple[Tensor, Tensor]:
-        """Batch norm in evaluation as y = x * gain + offset, each (C,)."""
+        """Bias and batch norm in evaluation as y = x * gain + offset, each (C,)."""
+        channels = len(self.weight)
+        bias = self.weight.new_zeros(channels) if self.bias is None else self.bias
+        if self.norm is None:
+            return torch.ones_like(bias), bias
         assert self.norm.running_var is not None and self.norm.running_mean is not None
         gain = self.norm.weight / torch.sqrt(self.norm.running_var + self.norm.eps)
-        return gain, self.norm.bias - self.norm.running_mean * gain
+        return gain, self.norm.bias + (bias - self.norm.running_mean) * gain
 
     def fold(self, scale: Tensor, skip_scale: Tensor | None) -> Folded:
         """Integers of the network file; ``scale`` is the value of one unit of the sum."""
@@ -269,7 +354,9 @@ class ConvNode(WeightedNode):
     def forward(self, values: Mapping[str, Quantised], context: Context) -> Quantised:
         real, acc, scale = self.accumulate(values[self.inputs[0]], context)
         skip = values[self.inputs[1]] if len(self.inputs) > 1 else None
-        y = self.norm(real)
+        y = real if self.bias is None else real + self.bias.view(1, -1, 1, 1)
+        if self.norm is not None:
+            y = self.norm(y)
         if skip is not None:
             y = y + skip.value
         out: Quantised = self.quantiser(y, context)
@@ -286,8 +373,27 @@ class ConvNode(WeightedNode):
         return out
 
 
+class AffineNode(ConvNode):
+    """A batch norm or an addition that no convolution stands before: a depthwise 1x1 convolution with weights of one."""
+
+    def __init__(
+        self, name: str, inputs: tuple[str, ...], output: str, channels: int, quantiser: Quantiser, norm: bool
+    ) -> None:
+        super().__init__(
+            name, inputs, output, (channels, channels), (1, 1), candidates=(1,), quantiser=quantiser, norm=norm, depthwise=True
+        )  # fmt: skip
+        del self.weight
+        self.register_buffer("weight", torch.ones(channels, 1, 1, 1))
+
+    def quantised_weight(self, bits: int, weight: Tensor | None = None) -> Quantised:
+        """The codes +1 of scale 1."""
+        return Quantised(self.weight, self.weight, torch.ones_like(self.weight[0, 0, 0, 0]))
+
+
 class LogitsNode(WeightedNode):
     """The classifier: a convolution over the whole map, bias, no rounding."""
+
+    bias: nn.Parameter
 
     def __init__(
         self,
@@ -295,11 +401,12 @@ class LogitsNode(WeightedNode):
         inputs: tuple[str, ...],
         output: str,
         channels: tuple[int, int],
-        kernel: int,
+        kernel: tuple[int, int],
         candidates: tuple[int, ...],
+        *,
+        linear: bool = False,
     ) -> None:
-        super().__init__(name, inputs, output, channels, kernel, 1, 0, candidates)
-        self.bias = nn.Parameter(torch.zeros(channels[1]))
+        super().__init__(name, inputs, output, channels, kernel, 1, 0, candidates, bias=True, linear=linear)
 
     def fold_bias(self, scale: Tensor) -> Tensor:
         """Integer bias, float64 (classes,)."""
@@ -313,64 +420,3 @@ class LogitsNode(WeightedNode):
         assert acc is not None and scale is not None
         code = acc.detach().double() + self.fold_bias(scale.detach()).view(1, -1, 1, 1)
         return Quantised(y + (code.to(y.dtype) * scale - y).detach(), code, scale)
-
-
-class RequantNode(NetNode):
-    """The consumer's code from the skip code, never from the sum."""
-
-    def __init__(self, name: str, inputs: tuple[str, ...], output: str, quantiser: Quantiser) -> None:
-        super().__init__(name, inputs, output)
-        self.quantiser = quantiser
-
-    def fold(self, scale: Tensor) -> Folded:
-        """Integers of the network file; ``scale`` is the value of one unit of the skip code."""
-        return fold((scale.double() / self.quantiser.scale().detach().double()).reshape(1), torch.zeros(1))
-
-    def forward(self, values: Mapping[str, Quantised], context: Context) -> Quantised:
-        x = values[self.inputs[0]]
-        out: Quantised = self.quantiser(x.value, context)
-        if context.mode is not Mode.INTEGER:
-            return out
-        assert x.code is not None and x.scale is not None
-        codes = self.fold(x.scale.detach()).apply(x.code.detach(), self.quantiser.lo, self.quantiser.hi)
-        return straight_through(codes, out)
-
-
-class GlobalAveragePoolNode(NetNode):
-    """Mean over the map with its own single rounding."""
-
-    def __init__(self, name: str, inputs: tuple[str, ...], output: str, quantiser: Quantiser) -> None:
-        super().__init__(name, inputs, output)
-        self.quantiser = quantiser
-
-    def fold(self, scale: Tensor, pixels: int) -> Folded:
-        """Integers of the network file; ``scale`` is the value of one unit of the sum."""
-        return fold((scale.double() / self.quantiser.scale().detach().double() / pixels).reshape(1), torch.zeros(1))
-
-    def forward(self, values: Mapping[str, Quantised], context: Context) -> Quantised:
-        x = values[self.inputs[0]]
-        out: Quantised = self.quantiser(x.value.mean((2, 3), keepdim=True), context)
-        if context.mode is not Mode.INTEGER:
-            return out
-        assert x.code is not None and x.scale is not None
-        pixels = x.code.shape[2] * x.code.shape[3]
-        total = x.code.detach().double().sum((2, 3), keepdim=True)
-        codes = self.fold(x.scale.detach(), pixels).apply(total, self.quantiser.lo, self.quantiser.hi)
-        return straight_through(codes, out)
-
-
-class ShortcutANode(NetNode):
-    """Option-A shortcut: every stride-th pixel, zero channels around."""
-
-    def __init__(self, name: str, inputs: tuple[str, ...], output: str, stride: int, before: int, channels: int) -> None:
-        super().__init__(name, inputs, output)
-        self.stride, self.before, self.channels = stride, before, channels
-
-    def forward(self, values: Mapping[str, Quantised], context: Context) -> Quantised:
-        x = values[self.inputs[0]]
-        after = self.channels - self.before - x.value.shape[1]
-
-        def move(t: Tensor) -> Tensor:
-            return F.pad(t[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, after))
-
-        return Quantised(move(x.value), None if x.code is None else move(x.code), x.scale)

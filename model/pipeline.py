@@ -8,19 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from hwgen.errors import InputError
 from hwgen.network import Network, Samples
 from hwgen.network_file import write_network
 from model import choose
+from model.build import build_network
 from model.cost import BitOperations, Cost, Table, WeightBytes
 from model.data import DataSet, load_data
 from model.distributed import World
 from model.export import compare, export
 from model.logbook import write_logs
-from model.networks import QuantNet, residual_network
 from model.nodes import Mode
+from model.quantnet import QuantNet
 from model.recipe import Recipe
 from model.search import Search
 from model.train import STAGES, Trainer, accuracy
@@ -55,34 +54,13 @@ class Run:
         return self.search.budget
 
 
-def build_network(recipe: Recipe, data: DataSet) -> QuantNet:
-    """The untrained network of a recipe; its initial weights depend on the seed alone."""
-    torch.manual_seed(recipe.seed)
-    height, width, channels = data.train.images.shape[1:]
-    search = recipe.search
-    net = residual_network(
-        recipe.model.name,
-        (height, width, channels),
-        data.bits,
-        data.classes,
-        recipe.model.stem,
-        recipe.model.stages,
-        shortcut=recipe.model.shortcut,
-        weight_bits=tuple(search.weight_bits),
-        activation_bits=tuple(search.activation_bits),
-        pinned=search.pinned,
-    )
-    choose.apply_rules(net, search.layers)
-    return net
-
-
 def describe(recipe: Recipe, bits: int = REFERENCE_BITS) -> Network:
     """The integer network of a recipe at uniform bits, untrained: the shapes that engine choice and cost tables need."""
     data = load_data(recipe.data, recipe.data_path)
     flat = recipe.model_copy(
         update={
             "search": recipe.search.model_copy(
-                update={"weight_bits": [bits], "activation_bits": [bits], "pinned": None, "layers": {}}
+                update={"weight_bits": [bits], "activation_bits": [bits], "pinned": 0, "layers": {}}
             )
         }
     )

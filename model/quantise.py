@@ -69,12 +69,35 @@ def quantise_weight(w: Tensor, bits: int) -> Quantised:
     return Quantised(code * scale, code, scale)
 
 
-def quantise_unsigned(x: Tensor, alpha: Tensor, bits: int) -> Quantised:
-    """PACT: codes in [0, 2**bits - 1], scale alpha / (2**bits - 1); d alpha = 1 where x >= alpha, else q(u) - u."""
+def quantise_linear_weight(w: Tensor, gamma: Tensor, bits: int) -> Quantised:
+    """Learned step size (LSQ, arXiv 1902.08153) on DoReFa's levels: w clipped at +-gamma, step 2 gamma / (2**bits - 1).
+
+    Same codes as :func:`quantise_weight`; gamma > 0, 0-dim, learned.
+    """
     levels = (1 << bits) - 1
+    code = 2 * round_half_up(torch.clamp(w / (2 * gamma) + 0.5, 0, 1) * levels) - levels
+    scale = gamma / levels
+    return Quantised(code * scale, code, scale)
+
+
+def quantise_unsigned(x: Tensor, alpha: Tensor, bits: int, *, learned_step: bool = True) -> Quantised:
+    """Codes in [0, 2**bits - 1], scale alpha / (2**bits - 1).
+
+    d alpha = 1 where x >= alpha; below it q(u) - u, u = x / alpha, or 0 where not ``learned_step`` (PACT).
+    """
+    levels = (1 << bits) - 1
+    slope = None if learned_step else pact_slope(x, alpha)
+    alpha = alpha if learned_step else alpha.detach()
     code = round_half_up(torch.clamp(x / alpha, 0, 1) * levels)
     scale = alpha / levels
+    if slope is not None:
+        code = code + slope / scale
     return Quantised(code * scale, code, scale)
+
+
+def pact_slope(x: Tensor, alpha: Tensor) -> Tensor:
+    """Zeros, whose gradient of alpha is PACT's: 1 where x >= alpha, else 0."""
+    return torch.where(x.detach() >= alpha.detach(), alpha - alpha.detach(), 0.0)
 
 
 def quantise_signed(x: Tensor, step: Tensor, bits: int) -> Quantised:

@@ -8,10 +8,13 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hwgen.errors import InputError
 
+NETWORKS = (
+    "resnet", "resnet8", "resnet20", "resnet32", "resnet56", "resnet18", "resnet34", "cnv", "mlp",
+)  # fmt: skip
 Bits = Annotated[int, Field(ge=1, le=8)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Epochs = Annotated[int, Field(ge=0, le=10_000)]
@@ -27,12 +30,39 @@ Stage = tuple[
 
 
 class ModelSection(_Section):
-    """[model]: what is searched."""
+    """[model]: what is searched. `model = "resnet20"` or `model = "package.module:factory"` is short for its `network`."""
 
     name: Annotated[str, Field(description="name of the network in files and reports", pattern=r"^[\w.-]+$")]
-    stem: Annotated[int, Field(ge=1, le=1024, description="channels of the first convolution")]
-    stages: Annotated[list[Stage], Field(min_length=1, description="[channels, blocks, stride] of each stage")]
-    shortcut: Annotated[Literal["projection", "a"], Field(description="shortcut where shapes change")] = "projection"
+    network: Annotated[
+        str,
+        Field(
+            pattern=rf"^({'|'.join(NETWORKS)}|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$",
+            description=f"{', '.join(NETWORKS)}; or package.module:factory, a function that returns an nn.Module",
+        ),
+    ] = "resnet"
+    options: Annotated[dict[str, Any], Field(description="what the factory, or a built-in network, is called with")] = {}
+    stem: Annotated[int, Field(ge=1, le=1024, description="resnet: channels of the first convolution")] = 16
+    stages: Annotated[
+        list[Stage], Field(min_length=1, description="resnet: [channels, blocks, stride] of each stage")
+    ] = [(16, 1, 1), (32, 1, 2), (64, 1, 2)]
+    shortcut: Annotated[
+        Literal["projection", "a"] | None,
+        Field(description="residual networks: shortcut where shapes change; left out: the network's own"),
+    ] = None
+    weights: Annotated[str | None, Field(description="file with the module's state dict to start from")] = None
+    mean: Annotated[list[float] | None, Field(description="means that those weights expect subtracted, per channel")] = (
+        None
+    )
+    std: Annotated[
+        list[Positive] | None, Field(description="deviations that those weights expect divided by, per channel")
+    ] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, data: Any) -> Any:
+        if not isinstance(data, str):
+            return data
+        return {"network": data, "name": data.rpartition(":")[2]}
 
 
 Range = Annotated[list[Bits], Field(min_length=2, max_length=2)]
@@ -65,7 +95,19 @@ class SearchSection(_Section):
     uniform: Annotated[
         list[Bits], Field(min_length=2, max_length=2, description="[weight, activation] bits of method uniform")
     ] = [3, 3]
-    pinned: Annotated[Bits | None, Field(description="weight bits of first and last layer; left out: searched")] = None
+    pinned: Annotated[
+        int,
+        Field(ge=0, le=8, description="bits of the first and last layer's weights and the last one's input; 0: searched"),
+    ] = 8
+    weight_quantiser: Annotated[
+        Literal["dorefa", "lsq"], Field(description="weights: DoReFa's tanh, or a learned step size")
+    ] = "dorefa"
+    activation_quantiser: Annotated[
+        Literal["lsq", "pact"],
+        Field(
+            description="gradient of an activation's clip: rounding below it counts too (learned step size), or PACT's"
+        ),
+    ] = "lsq"
     layers: Annotated[dict[str, LayerRule], Field(description="other candidates by layer name or pattern")] = {}
     cost: Annotated[
         Literal["cycles", "bitops", "bytes"],

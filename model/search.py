@@ -16,7 +16,7 @@ from model.assign import Group, Knapsack, as_bits, extremes, most_likely, total_
 from model.choose import Bits, plain_context
 from model.cost import Cost, Cycles, Table
 from model.export import export
-from model.networks import QuantNet
+from model.quantnet import QuantNet
 from model.recipe import Recipe
 
 _JOINT_ROUNDS = 4  # of engine and bits at the end of a joint search

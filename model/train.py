@@ -20,12 +20,13 @@ from hwgen.engine import EngineConfig
 from hwgen.errors import InputError
 from model import checkpoint, choose, dnas
 from model.assign import Group
+from model.calibrate import calibrate
 from model.cost import Cost, Cycles, Table
 from model.data import DRAWS, DataSet, Split, hold_out
 from model.distributed import World, share_norms
 from model.export import image_tensor
-from model.networks import QuantNet
 from model.nodes import Context, Mode
+from model.quantnet import QuantNet
 from model.recipe import Recipe
 from model.search import Search
 
@@ -224,16 +225,9 @@ class Trainer:
         self.net.load_state_dict(kept, strict=False)
 
     def _calibrate(self) -> None:
-        """Set every clip to what its tensor reaches in one pass over training images."""
-        self.net.eval()
-        quantisers = list(self.net.quantisers().values())
-        for quantiser in quantisers:
-            quantiser.calibrating = True
-        with torch.no_grad():
-            self.net(self._images(self.data.train.images[:_CALIBRATION_IMAGES]), Context(Mode.FLOAT))
-            for quantiser in quantisers:
-                quantiser.calibrating = False
-                quantiser.clip.fill_(max(quantiser.peak, 0.1))
+        """Set every clip to what its tensor reaches on some training images."""
+        pick = np.linspace(0, len(self.data.train) - 1, min(_CALIBRATION_IMAGES, len(self.data.train))).astype(np.int64)
+        calibrate(self.net, self.data.train.images[pick])
 
     def _estimate_norms(self, stage: int) -> None:
         """Batch norm's statistics anew, of the network as it is now."""
@@ -259,7 +253,7 @@ class Trainer:
         rate = train.rate if stage == "float" else train.quantised_rate * (0.25 if stage == "integer" else 1.0)
         weights = self.net.meta_weights()
         if stage == "integer":
-            weights = [node.weight for node in self.net.weighted()]
+            weights = [node.weight for node in self.net.weighted() if isinstance(node.weight, nn.Parameter)]
         made: list[torch.optim.Optimizer] = []
         if train.optimiser == "sgd":
             made.append(torch.optim.SGD(weights, lr=rate, momentum=0.9, nesterov=True, weight_decay=train.decay))
@@ -287,7 +281,10 @@ class Trainer:
                 return
             draws = self.world.part(rng.random((size, DRAWS)))  # drawn for the global batch: all processes stay in step
             pick = self.world.part(order[start : start + size])
-            yield self._images(split.batch(pick, draws, train.shift, train.flip)), torch.from_numpy(split.labels[pick]).to(self.world.device)
+            yield (
+                self._images(split.batch(pick, draws, train.shift, train.flip)),
+                torch.from_numpy(split.labels[pick]).to(self.world.device),
+            )
 
     def _epoch(self, stage: str, epoch: int, total: int) -> dict[str, float]:
         rng = np.random.default_rng([self.recipe.seed, STAGES.index(stage), epoch])

@@ -77,7 +77,7 @@ def test_a_wrong_multiplier_is_named():
     )
     images = digits().test.images[:20]
     agreement = compare(net, dataclasses.replace(network, nodes=broken), images)
-    assert agreement.first is not None and agreement.first[0] == "block1.mid"
+    assert agreement.first is not None and agreement.first[0] == "block1.conv1.out"
 
 
 def test_rounding_is_half_up():

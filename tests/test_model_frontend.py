@@ -1,0 +1,328 @@
+"""Any module of supported layers becomes the same network in integers; what is not supported is named at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import model
+from hwgen.errors import InputError
+from hwgen.network import Conv, MaxPool, Requant
+from model.build import build_module
+from model.calibrate import calibrate
+from model.choose import apply_rules, uniform_bits
+from model.export import compare, export
+from model.networks import build
+from model.nodes import AffineNode, Context, Mode
+from model.quantnet import QuantNet
+from model.recipe import LayerRule, ModelSection
+
+SHAPE = (3, 12, 10)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(3)
+
+
+class Vgg(nn.Module):
+    """No batch norm; layers as modules, functions and methods."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding="same")
+        self.second = nn.Parameter(torch.randn(8, 8, 3, 3) * 0.2)
+        self.shift = nn.Parameter(torch.randn(8) * 0.1)
+        self.third = nn.Conv2d(8, 12, 3, stride=2, padding=1)
+        self.drop = nn.Dropout(0.4)
+        self.hidden = nn.Linear(12 * 3 * 3, 16)
+        self.last = nn.Linear(16, 5, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.first(x))
+        x = F.max_pool2d(F.conv2d(x, self.second, self.shift, padding=1).relu(), (2, 2))
+        x = F.relu6(self.third(x)).view(x.size(0), -1)
+        return self.last(self.drop(self.hidden(x).clamp(min=0)))
+
+
+class PreActivation(nn.Module):
+    """Batch norm and ReLU before each convolution; sums without ReLU, identities and a projection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, 1, 1, bias=False)
+        self.norm1, self.conv1 = nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3, 1, 1, bias=False)
+        self.norm2, self.conv2 = nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3, 1, 1, bias=False)
+        self.norm3, self.conv3 = nn.BatchNorm2d(8), nn.Conv2d(8, 16, 3, 2, 1, bias=False)
+        self.norm4, self.conv4 = nn.BatchNorm2d(16), nn.Conv2d(16, 16, 3, 1, 1, bias=False)
+        self.project = nn.Conv2d(8, 16, 1, 2, bias=False)
+        self.norm5, self.last = nn.BatchNorm2d(16), nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = x + self.conv2(F.relu(self.norm2(self.conv1(F.relu(self.norm1(x))))))
+        y = F.relu(self.norm3(x))
+        x = torch.add(self.conv4(self.norm4(self.conv3(y)).relu_()), self.project(y))
+        return self.last(F.relu(self.norm5(x)).mean((2, 3)))
+
+
+class Odd(nn.Module):
+    """Depthwise convolution, ReLU6, padded pools, batch norm behind a pool, signed activations, a sum of two pools."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 8, 3, 1, 1), nn.MaxPool2d(3, 2, 1), nn.BatchNorm2d(8), nn.ReLU6(),
+            nn.Conv2d(8, 8, 3, 1, 1, groups=8, bias=False), nn.BatchNorm2d(8), nn.ReLU6(), nn.Conv2d(8, 8, 1),
+        )  # fmt: skip
+        self.maximum, self.average = nn.MaxPool2d(2, 1), nn.AvgPool2d(2, 1)
+        self.wide = nn.Conv2d(8, 6, (1, 3))
+        self.last = nn.Conv2d(6, 5, (5, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.body(x)  # signed
+        x = self.maximum(x).add(self.average(x))
+        return torch.flatten(self.last(self.wide(x)), 1)
+
+
+def mlp() -> nn.Module:
+    return build("mlp", SHAPE, 5, hidden=[12, 9])
+
+
+def settle(net: QuantNet, seed: int, **bits: Any) -> None:
+    """Random batch norms, calibrated clips, random bits."""
+    rng = np.random.default_rng(seed)
+    generator = torch.Generator().manual_seed(seed)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None and module.running_var is not None
+            module.running_mean.copy_(torch.randn(module.running_mean.shape, generator=generator) * 0.2)
+            module.running_var.copy_(torch.rand(module.running_var.shape, generator=generator) + 0.3)
+            module.weight.data.copy_(torch.randn(module.weight.shape, generator=generator))
+            module.bias.data.copy_(torch.randn(module.bias.shape, generator=generator) * 0.3)
+    images = rng.integers(0, 256, (32, net.shape[0], net.shape[1], net.shape[2])).astype(np.uint8)
+    calibrate(net, images)
+    for node in net.weighted():
+        node.choice.bits = int(rng.choice(node.choice.candidates))
+    for quantiser in net.quantisers().values():
+        quantiser.choice.bits = int(rng.choice(quantiser.choice.candidates))
+
+
+MODULES = {"vgg": Vgg, "pre-activation": PreActivation, "odd": Odd, "mlp": mlp}
+
+
+@pytest.mark.parametrize("weights", ["dorefa", "lsq"])
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_of_ones_own_is_the_same_in_float_and_exact_in_integers(name: str, weights: str) -> None:
+    module = MODULES[name]()
+    net = model.prepare(module, SHAPE, weights=weights, pinned=None, weight_bits=range(1, 9), activation_bits=range(1, 9))
+    images = np.random.default_rng(1).integers(0, 256, (8, 12, 10, 3)).astype(np.uint8)
+    codes = torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.float32)).contiguous()
+    module.eval()
+    net.eval()
+    with torch.no_grad():
+        assert torch.allclose(module(codes / 255), net(codes, Context(Mode.FLOAT)), atol=1e-5)
+    for seed in range(3):
+        settle(net, seed)
+        agreement = compare(net, export(net, proven=False), images)
+        assert agreement.exact and agreement.logits == 1.0, agreement.first
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_it_trains_while_searching(name: str) -> None:
+    net = model.prepare(MODULES[name](), SHAPE, pinned=None)
+    images = np.random.default_rng(1).integers(0, 256, (8, 12, 10, 3)).astype(np.uint8)
+    calibrate(net, images)
+    net.train()
+    codes = torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.float32)).contiguous()
+    F.cross_entropy(net(codes, Context(Mode.QUANTISED)), torch.arange(8) % 5).backward()
+    for parameter in [*net.strengths(), *net.meta_weights()]:
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all()
+    assert sum(float(parameter.grad.abs().sum()) > 0 for parameter in net.strengths() if parameter.grad is not None) > 3
+
+
+def test_the_module_is_left_as_it_was() -> None:
+    module = Vgg()
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    net = model.prepare(module, SHAPE)
+    net.weighted()[0].weight.data.zero_()
+    assert module.training and all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+
+
+def test_convolution_norm_sum_and_relu_are_one_node() -> None:
+    net = model.prepare(build("resnet8", (3, 32, 32), 10), (3, 32, 32), weight_bits=[2], activation_bits=[2])
+    assert [node.name for node in net.weighted()] == [
+        "stem", "block1.conv1", "block1.conv2", "block2.conv1", "block2.project", "block2.conv2", "block3.conv1",
+        "block3.project", "block3.conv2", "classifier",
+    ]  # fmt: skip
+    network = export(net, proven=False)
+    joins = [node for node in network.nodes if isinstance(node, Conv) and len(node.inputs) == 2]
+    assert [node.inputs[1] for node in joins] == ["stem.out", "block2.project.out", "block3.project.out"]
+    # A join is rounded once, to 8 bits; what reads it has its code from there.
+    assert all(network.tensors[node.output].bits == 8 for node in joins)
+    assert sum(isinstance(node, Requant) for node in network.nodes) == 3
+
+
+def test_a_batch_norm_behind_a_pool_or_a_sum_is_a_node_of_its_own() -> None:
+    net = model.prepare(Odd(), SHAPE)
+    assert [node.name for node in net if isinstance(node, AffineNode)] == ["body.2", "add"]
+    net = model.prepare(PreActivation(), SHAPE)
+    assert [node.name for node in net if isinstance(node, AffineNode)] == ["norm1", "norm3", "norm5"]
+
+
+def test_a_relu_behind_a_max_pool_moves_before_it() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 5 * 4, 3))
+    network = export(model.prepare(module, SHAPE, weight_bits=[3], activation_bits=[2]), proven=False)
+    assert [type(node) for node in network.nodes[:2]] == [Conv, MaxPool] and len(network.nodes) == 3
+    assert not network.tensors["0.out"].signed
+
+
+def test_signed_activations_have_two_bits_and_more() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(4 * 8 * 6, 3))
+    net = model.prepare(module, SHAPE, activation_bits=[1, 2, 4], pinned=None)
+    assert [quantiser.choice.candidates for quantiser in net.quantisers().values()] == [(2, 4), (2, 4)]
+    assert all(activation == 2 for _, activation in list(uniform_bits(net, 1, 1).values())[1:])
+    with pytest.raises(InputError, match="no activation bits are left for layer '1'"):
+        apply_rules(net, {"1": LayerRule(activation_bits=[1])})
+
+
+def test_first_and_last_layer_are_pinned() -> None:
+    net = model.prepare(Vgg(), SHAPE, weight_bits=[2, 3], activation_bits=[2, 3])
+    assert [node.choice.candidates for node in net.weighted()] == [(8,), (2, 3), (2, 3), (2, 3), (8,)]
+    inputs = [choice.candidates for node in net.weighted() if (choice := net.source_choice(node)) is not None]
+    assert inputs == [(2, 3), (2, 3), (2, 3), (8,)]
+
+
+def test_mean_and_deviation_fold_into_the_first_layer() -> None:
+    """The padded border is the mean's nearest code: equal to padding with zeros where the mean is a code."""
+    module = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 120, 3)).eval()
+    mean, std = [51 / 255, 102 / 255, 0.0], [0.2, 0.3, 0.25]
+    net = model.prepare(module, SHAPE, mean=mean, std=std, weight_bits=[4], activation_bits=[4]).eval()
+    codes = torch.randint(0, 256, (5, *SHAPE)).float()
+    normal = (codes / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    with torch.no_grad():
+        assert torch.allclose(module(normal), net(codes, Context(Mode.FLOAT)), atol=1e-4)
+    images = codes.permute(0, 2, 3, 1).numpy().astype(np.uint8)
+    calibrate(net, images)
+    network = export(net, proven=False)
+    assert network.nodes[0].pad_codes == (51, 102, 0)  # type: ignore[attr-defined]
+    assert compare(net, network, images).exact
+
+
+def test_dropout_drops_codes_in_training_alone() -> None:
+    net = model.prepare(Vgg(), SHAPE, weight_bits=[3], activation_bits=[3])
+    codes = torch.randint(0, 256, (4, *SHAPE)).float()
+    context = Context(Mode.QUANTISED)
+    assert torch.equal(net.eval()(codes, context), net(codes, context))
+    assert not torch.equal(net.train()(codes, context), net(codes, context))
+    assert net.weighted()[-1].dropout == pytest.approx(0.4)
+
+
+# -------------------------------------------------------------------------------- what does not work
+class Wrong(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.dilated = nn.Conv2d(3, 8, 3, padding=2, dilation=2)
+        self.grouped = nn.Conv2d(8, 8, 3, padding=1, groups=2)
+        self.act, self.norm = nn.GELU(), nn.GroupNorm(2, 8)
+        self.last = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.act(self.grouped(self.dilated(x))))
+        x = torch.cat([x, x * 2], 1)
+        return F.log_softmax(self.last(F.adaptive_avg_pool2d(x, 1).flatten(1)), 1)
+
+
+def test_everything_unsupported_is_named_at_once_with_what_to_use() -> None:
+    with pytest.raises(InputError) as caught:
+        model.prepare(Wrong(), SHAPE)
+    text = str(caught.value)
+    for part in (
+        "'dilated' (Conv2d): dilation must be 1",
+        "'grouped' (Conv2d): 2 groups of 8 channels",
+        "'act' is GELU, which cannot become integers: use ReLU or ReLU6",
+        "'norm' is GroupNorm, which cannot become integers: use batch norm",
+        "use addition of maps of equal shape",
+        "'log_softmax' is log_softmax, which cannot become integers: return the logits",
+    ):
+        assert part in text, text
+    assert len(caught.value.problems) == 7
+
+
+class Branching(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+@pytest.mark.parametrize(
+    ("module", "part"),
+    [
+        (Branching(), "torch.fx cannot trace its forward"),
+        (nn.Sequential(nn.Conv2d(4, 8, 3)), "does not run on images of (C, H, W) = (3, 12, 10)"),
+        (nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), "the last layer must be a linear layer"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(360, 5), nn.BatchNorm1d(5)), "the last layer must be a linear layer"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(360, 5), nn.ReLU()), "the last layer must be a linear layer"),
+        (nn.Sequential(nn.Flatten(), nn.BatchNorm1d(360), nn.Linear(360, 5)), "put it before flatten"),
+        (nn.Sequential(nn.Conv2d(3, 4, (3, 2), padding=(1, 0)), nn.Flatten(), nn.Linear(432, 5)), "must be the same"),
+    ],
+)
+def test_modules_that_cannot_work_are_sentences(module: nn.Module, part: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InputError) as caught:
+        model.prepare(module, SHAPE)
+    assert part in str(caught.value)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_layer_called_twice_is_named() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.same, self.last = nn.Conv2d(3, 3, 3, padding=1), nn.Linear(360, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.same(F.relu(self.same(x))).flatten(1))
+
+    with pytest.raises(InputError, match=r"'same' \(Conv2d\): it is called twice"):
+        model.prepare(Twice(), SHAPE)
+
+
+@pytest.mark.parametrize("name", ["weight_bits", "activation_bits"])
+def test_no_candidates_is_a_sentence(name: str) -> None:
+    with pytest.raises(InputError, match=f"'{name}'"):
+        model.prepare(Vgg(), SHAPE, **{name: []})
+
+
+# -------------------------------------------------------------------------------- recipes
+def test_a_factory_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    Path("mine_net.py").write_text(
+        "from torch import nn\n"
+        "def make(width=4):\n"
+        "    return nn.Sequential(nn.Conv2d(1, width, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36 * width, 10))\n"
+    )
+    section = ModelSection.model_validate("mine_net:make")
+    assert (section.network, section.name) == ("mine_net:make", "make")
+    made: Any = build_module(section.model_copy(update={"options": {"width": 6}}), (1, 8, 8), 10)
+    assert made[0].out_channels == 6
+    torch.save(made.state_dict(), "weights.pt")
+    again: Any = build_module(
+        section.model_copy(update={"options": {"width": 6}, "weights": "weights.pt"}), (1, 8, 8), 10
+    )
+    assert torch.equal(again[0].weight, made[0].weight)
+    for changes, part in (
+        ({"weights": "weights.pt"}, "state dict of another network"),
+        ({"options": {"depth": 6}}, "does not take these options"),
+        ({"network": "mine_net:other"}, "has no function 'other'"),
+        ({"network": "no_such_net:make"}, "Cannot import 'no_such_net'"),
+    ):
+        with pytest.raises(InputError, match=part):
+            build_module(section.model_copy(update=changes), (1, 8, 8), 10)
