@@ -46,6 +46,7 @@ TargetFps = Annotated[float | None, typer.Option(help="Budget: images per second
 TargetBitops = Annotated[float | None, typer.Option(help="Budget: 10^9 bit operations per image.")]
 TargetKbytes = Annotated[float | None, typer.Option(help="Budget: 1,000 bytes of weights.")]
 Joint = Annotated[bool, typer.Option("--joint", help="Choose bits and the engine's shape in turn.")]
+Full = Annotated[bool, typer.Option("--full", help="Compare every code on the whole test set, not on 1,000 images.")]
 BuildFolder = Annotated[Path, typer.Argument(help="Build folder.")]
 
 DEFAULT_BOARD = "pynq-z2"
@@ -152,6 +153,7 @@ def train(
 @app.command(epilog="Example:  bitsmith export runs/digits")
 def export(
     folder: Annotated[Path, typer.Argument(help="Run folder.")],
+    full: Full = False,
     json: Json = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -160,8 +162,9 @@ def export(
     from bitsmith import run
 
     with sentences():
-        made = run.reopen(folder)
-        network = run.export(made)
+        with bars(quiet) as progress:
+            made = run.reopen(folder, progress=progress)
+            network = run.export(made, full=full)
         write_json(json, {"network": str(folder / "network"), "nodes": len(network.nodes)})
         if not quiet:
             out.print(
@@ -173,6 +176,8 @@ def export(
 @app.command(epilog="Example:  bitsmith evaluate runs/digits")
 def evaluate(
     folder: Annotated[Path, typer.Argument(help="Run folder.")],
+    layers: Annotated[bool, typer.Option(help="Compare the three networks layer by layer too.")] = False,
+    full: Full = False,
     json: Json = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -182,13 +187,57 @@ def evaluate(
 
     with sentences():
         made = run.reopen(folder)
-        metrics = run.evaluate(made, read_network(folder / "network"))
+        metrics = run.evaluate(made, read_network(folder / "network"), full=full, layers=layers)
         write_json(json, metrics)
         if not quiet:
             show_metrics(metrics)
+            if layers:
+                show_layers(metrics["layers"])
         next_step(f"bitsmith generate {folder}/network --board {made.board} --out builds/{folder.name}", quiet)
         if metrics["logit_agreement"] < 1:
             raise typer.Exit(EXIT_FAILED)
+
+
+@app.command(
+    epilog="Example:  bitsmith quantise examples/recipes/digits.toml --from runs/digits --weight-bits 4 --activation-bits 4 --out runs/w4a4"
+)
+def quantise(
+    recipe: Annotated[Path, typer.Argument(help="Recipe (TOML).")],
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder to make.")],
+    weight_bits: Annotated[int, typer.Option(min=1, max=8, help="Bits of the weights; pinned layers keep theirs.")] = 4,
+    activation_bits: Annotated[int, typer.Option(min=1, max=8, help="Bits of the activations.")] = 4,
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", help="Run folder with the float network; left out: the recipe's model.weights."),
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, help="Training images that clips are fitted on.")] = 512,
+    overrides: Overrides = None,
+    force: Force = False,
+    json: Json = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Quantise a float network by calibration alone, without training, for a first look."""
+    from bitsmith import run
+
+    with sentences():
+        with bars(quiet) as progress:
+            metrics = run.quantise(
+                recipe,
+                out_folder,
+                weight_bits,
+                activation_bits,
+                source,
+                images,
+                overrides,
+                force=force,
+                progress=progress,
+            )
+        write_json(json, metrics)
+        if not quiet:
+            show_accuracy(metrics)
+            out.print(f"Wrote {out_folder}/ (network/, quantised.json); nothing was trained.")
+        next_step(f"bitsmith generate {out_folder}/network --out builds/{out_folder.name}", quiet)
 
 
 @app.command(epilog="Example:  bitsmith generate runs/digits/network --board pynq-z2 --out builds/digits")
@@ -364,6 +413,16 @@ def show_metrics(metrics: dict[str, Any]) -> None:
     """The outcome of a search."""
     rows = [[item["layer"], item["weight"], item["activation"]] for item in metrics["bits"]]
     out.print(table("Bits", ["layer", "weights", "activations"], rows))
+    show_accuracy(metrics)
+    out.print(
+        f"Logits equal between trained and integer network: {percent(metrics['logit_agreement'])}. Cost of the program"
+        f" {metrics['final_cost']} of {metrics['budget']} {metrics['cost']}; by the table {metrics['final_table_cost']}"
+        f" ({metrics['table_difference']:+d})."
+    )
+
+
+def show_accuracy(metrics: dict[str, Any]) -> None:
+    """Accuracy of the float, the quantised and the integer network."""
     out.print(
         table(
             f"Accuracy on {metrics['images']} test images",
@@ -375,10 +434,19 @@ def show_metrics(metrics: dict[str, Any]) -> None:
             ],
         )
     )
+
+
+def show_layers(rows: list[dict[str, Any]]) -> None:
+    """Float, fake-quantised and integer network by layer."""
+    shown = [
+        [row["layer"], row["bits"], f"{row['quantisation_db']:.1f}", percent(row["changed"]), row["most"]] for row in rows
+    ]
     out.print(
-        f"Logits equal between trained and integer network: {percent(metrics['logit_agreement'])}. Cost of the program"
-        f" {metrics['final_cost']} of {metrics['budget']} {metrics['cost']}; by the table {metrics['final_table_cost']}"
-        f" ({metrics['table_difference']:+d})."
+        table(
+            "Layer by layer: what quantisation changes (signal to noise), what folding into integers changes",
+            ["layer", "bits", "float / quantised dB", "codes changed", "by at most"],
+            shown,
+        )
     )
 
 

@@ -16,9 +16,10 @@ from hwgen.engine import EngineConfig, read_engine, write_engine
 from hwgen.errors import InputError
 from hwgen.explore import choose_engine
 from hwgen.network import Network
+from hwgen.network_file import write_network
 from hwgen.output import check_output
 from hwgen.schedule import schedule
-from model import pipeline
+from model import pipeline, posttraining
 from model.cost import Cycles
 from model.distributed import World, join
 from model.recipe import Recipe, read_recipe
@@ -139,15 +140,46 @@ def train(run: RunFolder, until: str = STAGES[-1]) -> None:
         write_engine(run.engine, run.folder / "engine.json")
 
 
-def export(run: RunFolder) -> Network:
-    """Write and check the integer network."""
-    return pipeline.export_run(run.prepared)
+def export(run: RunFolder, *, full: bool = False) -> Network:
+    """Write and check the integer network; full: on the whole test set."""
+    return pipeline.export_run(run.prepared, full=full)
 
 
-def evaluate(run: RunFolder, network: Network) -> dict[str, Any]:
-    """Metrics on the test images; the final cost is that of the assembled program."""
-    metrics = pipeline.evaluate(run.prepared, network)
+def evaluate(run: RunFolder, network: Network, *, full: bool = False, layers: bool = False) -> dict[str, Any]:
+    """Metrics on the test images; the final cost is that of the assembled program. layers: compare layer by layer too."""
+    metrics = pipeline.evaluate(run.prepared, network, full=full)
+    if layers:
+        metrics["layers"] = pipeline.compare_layers(run.prepared, network)
     metrics["cycles"] = time_program(schedule(network, run.engine)).cycles_per_image
     metrics["engine"] = run.engine.name
     (run.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     return metrics
+
+
+def quantise(
+    recipe_path: Path,
+    folder: Path,
+    weight_bits: int,
+    activation_bits: int,
+    source: Path | None = None,
+    images: int = posttraining.IMAGES,
+    overrides: list[str] | None = None,
+    *,
+    force: bool = False,
+    progress: Any = _silent,
+) -> dict[str, Any]:
+    """Quantise a float network by calibration alone; writes ``network/`` and quantised.json, returns the metrics.
+
+    Raises:
+        InputError: bad recipe, no float network, or a folder that exists while ``force`` is not set.
+    """
+    recipe = read_recipe(recipe_path, overrides)
+    for reads in (recipe_path, source):
+        check_output(folder, "quantised.json", force=force, reads=reads)
+    made = posttraining.quantise(recipe, weight_bits, activation_bits, source, images, progress)
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    write_network(made.network, folder / "network")
+    (folder / "quantised.json").write_text(json.dumps(made.metrics, indent=2) + "\n", encoding="utf-8")
+    return made.metrics

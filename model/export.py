@@ -16,7 +16,6 @@ from model.nodes import Context, ConvNode, LogitsNode, Mode, WeightedNode
 from model.pool_nodes import AvgPoolNode, MaxPoolNode, RequantNode, ShortcutANode
 from model.quantise import Quantised
 from model.quantnet import IMAGE, QuantNet
-from sim import golden
 
 SCALE_ERROR_LIMIT = 1 / 8
 _INPUT_MUL_LIMIT = 1 << 17
@@ -171,42 +170,3 @@ def export(net: QuantNet, samples: Samples | None = None, *, proven: bool = True
     if proven and exporter.problems:
         raise InputError(exporter.problems, f"network '{net.name}'")
     return network
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """Trained against integer network. first: the first differing tensor with the share of its codes, or None."""
-
-    top1: float
-    logits: float
-    first: tuple[str, float] | None
-
-    @property
-    def exact(self) -> bool:
-        return self.first is None
-
-
-def image_tensor(images: NDArray[np.uint8]) -> torch.Tensor:
-    """uint8 (N, H, W, C) -> float codes (N, C, H, W)."""
-    return torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.float32))
-
-
-def compare(net: QuantNet, network: Network, images: NDArray[np.uint8]) -> Agreement:
-    """Every tensor of the folded network in PyTorch against the golden model, on images (N, H, W, C)."""
-    net.eval()
-    expected = golden.run(network, images)
-    with torch.no_grad():
-        found = net.tensors(image_tensor(images), Context(Mode.INTEGER))
-    first = None
-    for name in [node.output for node in network.nodes]:
-        code = found[name].code
-        assert code is not None
-        ours = code.double().numpy().transpose(0, 2, 3, 1)
-        wrong = float(np.mean(ours != expected[name]))
-        if wrong and first is None:
-            first = (name, wrong)
-    code = found[network.output].code
-    assert code is not None
-    ours = code.double().flatten(1).numpy()
-    theirs = expected[network.output].reshape(len(images), -1)
-    return Agreement(float(np.mean(ours.argmax(1) == theirs.argmax(1))), float(np.mean(ours == theirs)), first)

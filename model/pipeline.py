@@ -8,15 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hwgen.errors import InputError
 from hwgen.network import Network, Samples
 from hwgen.network_file import write_network
 from model import choose
+from model.agreement import check_images, compare, demand_equal, layer_reports
 from model.build import build_network
 from model.cost import BitOperations, Cost, Table, WeightBytes
-from model.data import DataSet, load_data
+from model.data import DataSet, Split, load_data
 from model.distributed import World
-from model.export import compare, export
+from model.export import export
 from model.logbook import write_logs
 from model.nodes import Mode
 from model.quantnet import QuantNet
@@ -26,6 +29,8 @@ from model.train import STAGES, Trainer, accuracy
 from sim import golden
 
 REFERENCE_BITS = 4
+_SAMPLES = 1000
+_SAMPLE_BYTES = 1 << 26
 
 
 def _silent(*_: Any) -> None:
@@ -153,8 +158,11 @@ def train(run: Run, until: str = STAGES[-1], *, resume: bool = False) -> None:
             write_logs(run.folder, run.trainer.state.history, run.trainer.state.strengths)
 
 
-def export_run(run: Run) -> Network:
-    """The integer network of a trained run, with the test images as samples; written to ``network/`` of its folder.
+def export_run(run: Run, *, full: bool = False) -> Network:
+    """The integer network of a trained run, with test images as samples; written to ``network/`` of its folder.
+
+    Args:
+        full: compare every code on the whole test set; else on at least 1,000 images.
 
     Raises:
         InputError: the run is not trained to its end, or the integer network differs from the trained one.
@@ -164,28 +172,44 @@ def export_run(run: Run) -> Network:
             f"The run has stopped in stage '{STAGES[run.trainer.state.stage]}'; go on with 'bitsmith train --resume'.",
             str(run.folder),
         )
-    network = export(run.net, Samples(run.data.test.images, run.data.test.labels))
-    agreement = compare(run.net, network, run.data.test.images)
-    if not agreement.exact:
-        assert agreement.first is not None
-        raise InputError(
-            f"The integer network differs from the trained one, first in tensor '{agreement.first[0]}'"
-            f" ({agreement.first[1]:.2%} of its codes).",
-            f"network '{network.name}'",
-        )
+    network = export(run.net, file_samples(run.data))
+    images = check_images(run.data, full=full)
+    agreement = compare(run.net, network, images, lambda done, total: run.trainer.progress("check", done, total))
+    demand_equal(agreement, network)
     if run.folder is not None:
         write_network(network, run.folder / "network")
     return network
 
 
-def evaluate(run: Run, network: Network, final_cost: int | None = None) -> dict[str, Any]:
+def file_samples(data: DataSet) -> Samples:
+    """Test images that go into the network file: all of a small set, else some evenly spaced ones."""
+    count = min(len(data.test), _SAMPLES, max(1, _SAMPLE_BYTES // int(np.prod(data.test.images.shape[1:]))))
+    pick = np.linspace(0, len(data.test) - 1, count).astype(np.int64)
+    return Samples(data.test.images[pick], data.test.labels[pick])
+
+
+def integer_accuracy(network: Network, split: Split) -> float:
+    """Accuracy of the golden model; images are taken in parts, for they may have to be decoded."""
+    right = 0
+    for start in range(0, len(split), _SAMPLES):
+        classes = golden.classify(network, split.images[start : start + _SAMPLES])
+        right += int((classes == split.labels[start : start + _SAMPLES]).sum())
+    return right / len(split)
+
+
+def compare_layers(run: Run, network: Network, images: int = 256) -> list[dict[str, Any]]:
+    """Float, fake-quantised and integer network, layer by layer, on some test images."""
+    return [report.row() for report in layer_reports(run.net, network, check_images(run.data)[:images])]
+
+
+def evaluate(run: Run, network: Network, final_cost: int | None = None, *, full: bool = False) -> dict[str, Any]:
     """Accuracies on the test images and what the search found, with the keys that others rely on."""
     test = run.data.test
     state = run.trainer.state
     float_net = build_network(run.recipe, run.data)
     float_net.load_state_dict(run.trainer.float_state)
-    agreement = compare(run.net, network, test.images)
-    integer = golden.accuracy(network, test.images, test.labels)
+    agreement = compare(run.net, network, check_images(run.data, full=full))
+    integer = integer_accuracy(network, test)
     final = final_cost if final_cost is not None else run.search.cost.total(network)
     metrics: dict[str, Any] = {
         "method": run.recipe.search.method,
@@ -195,6 +219,8 @@ def evaluate(run: Run, network: Network, final_cost: int | None = None) -> dict[
         "integer_accuracy": integer,
         "agreement": agreement.top1,
         "logit_agreement": agreement.logits,
+        "checked_images": agreement.images,
+        "first_difference": None if agreement.first is None else list(agreement.first),
         "seconds": {
             stage: round(sum(float(row["seconds"]) for row in state.history if row["stage"] == stage), 1)
             for stage in STAGES

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from hwgen.engine import EngineConfig
 from hwgen.errors import InputError
 from model import checkpoint, choose, dnas
+from model.agreement import image_tensor
 from model.assign import Group
 from model.calibrate import calibrate
 from model.cost import Cost, Cycles, Table
 from model.data import DRAWS, DataSet, Split, hold_out
 from model.distributed import World, share_norms
-from model.export import image_tensor
 from model.nodes import Context, Mode
 from model.quantnet import QuantNet
 from model.recipe import Recipe

@@ -11,9 +11,10 @@ import torch
 
 from hwgen.errors import InputError
 from model import checkpoint, pipeline
+from model.agreement import compare, demand_equal
 from model.assign import Group, Layer, as_bits, cost_range, options, solve, total_cost
 from model.data import digits
-from model.export import compare, export
+from model.export import export
 from model.networks import residual_network
 from model.nodes import Context, Mode
 from model.quantise import normalise_weight, quantise_signed, quantise_unsigned, quantise_weight, round_half_up
@@ -78,6 +79,8 @@ def test_a_wrong_multiplier_is_named():
     images = digits().test.images[:20]
     agreement = compare(net, dataclasses.replace(network, nodes=broken), images)
     assert agreement.first is not None and agreement.first[0] == "block1.conv1.out"
+    with pytest.raises(InputError, match=r"first in layer 'block1\.conv1': \d+\.\d\d% of its codes over 20 images"):
+        demand_equal(agreement, network)
 
 
 def test_rounding_is_half_up():
@@ -184,6 +187,12 @@ def test_the_run_is_exact_and_within_its_budget(whole):
     network = pipeline.export_run(whole)
     metrics = pipeline.evaluate(whole, network)
     assert metrics["agreement"] == metrics["logit_agreement"] == 1.0
+    assert metrics["checked_images"] == 1000 and metrics["first_difference"] is None
+    layers = pipeline.compare_layers(whole, network, 40)
+    assert [row["layer"] for row in layers] == [node.name for node in network.nodes]
+    # Batch norm folded into 18 bits moves few codes, and those by one step; quantisation is what changes values.
+    assert all(row["changed"] < 0.02 and row["most"] <= 1 for row in layers[:1])
+    assert all(-60 < row["quantisation_db"] < 60 for row in layers)
     assert metrics["quantised_accuracy"] == metrics["integer_accuracy"]
     assert metrics["final_table_cost"] <= metrics["budget"]
     assert (whole.folder / "network" / "network.json").exists() and (whole.folder / "curves.csv").exists()

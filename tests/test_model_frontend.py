@@ -15,10 +15,11 @@ from torch import Tensor, nn
 import model
 from hwgen.errors import InputError
 from hwgen.network import Conv, MaxPool, Requant
+from model.agreement import compare
 from model.build import build_module
 from model.calibrate import calibrate
 from model.choose import apply_rules, uniform_bits
-from model.export import compare, export
+from model.export import export
 from model.networks import build
 from model.nodes import AffineNode, Context, Mode
 from model.quantnet import QuantNet

@@ -1,0 +1,115 @@
+"""Calibration-only quantisation: a float network at given bits without training, for a first look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from hwgen.errors import InputError
+from hwgen.network import Network
+from model import checkpoint, choose
+from model.agreement import check_images, compare, demand_equal
+from model.build import build_network
+from model.calibrate import quantise_after_training
+from model.data import load_data
+from model.export import export
+from model.nodes import Mode
+from model.pipeline import file_samples, integer_accuracy
+from model.quantnet import QuantNet
+from model.recipe import Recipe
+from model.train import accuracy
+
+IMAGES = 512
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """A network quantised by calibration alone, its integer network and the figures of both."""
+
+    net: QuantNet
+    network: Network
+    metrics: dict[str, Any]
+
+
+def quantise(
+    recipe: Recipe,
+    weight_bits: int,
+    activation_bits: int,
+    float_from: Path | None = None,
+    images: int = IMAGES,
+    progress: Callable[..., None] = lambda *_: None,
+) -> Quantised:
+    """Quantise a recipe's float network at uniform bits (pinned layers keep theirs) without training.
+
+    Args:
+        float_from: run folder or checkpoint with the float network; left out: the weights that the recipe names, or those
+            that its factory comes with.
+        images: training images that clips are fitted on.
+
+    Raises:
+        InputError: there is no float network or it is another one's; or its integers would overflow.
+    """
+    if float_from is None and not recipe.model.weights and ":" not in recipe.model.network:
+        raise InputError(
+            "There is no float network to quantise: give the run that trained it (--from RUN), or set model.weights.",
+            "recipe",
+        )
+    data = load_data(recipe.data, recipe.data_path)
+    search = recipe.search.model_copy(
+        update={
+            "weight_bits": [weight_bits],
+            "activation_bits": [activation_bits],
+            "weight_quantiser": "lsq",
+            "layers": {},
+        }
+    )
+    pinned = recipe.search.pinned
+    net = build_network(recipe.model_copy(update={"search": search}), data)
+    if float_from is not None:
+        _take_float(net, float_from)
+    plain = accuracy(net, data.test, Mode.FLOAT)
+    pick = np.linspace(0, len(data.train) - 1, min(images, len(data.train))).astype(np.int64)
+    progress("calibration", 0, 1)
+    quantise_after_training(net, data.train.images[pick], choose.uniform_bits(net, weight_bits, activation_bits))
+    progress("calibration", 1, 1)
+    network = export(net, file_samples(data))
+    found = compare(net, network, check_images(data), lambda done, total: progress("check", done, total))
+    demand_equal(found, network)
+    return Quantised(
+        net,
+        network,
+        {
+            "weight_bits": weight_bits,
+            "activation_bits": activation_bits,
+            "pinned": pinned,
+            "images": len(data.test),
+            "calibration_images": len(pick),
+            "float_accuracy": plain,
+            "quantised_accuracy": accuracy(net, data.test, Mode.QUANTISED),
+            "integer_accuracy": integer_accuracy(network, data.test),
+            "logit_agreement": found.logits,
+            "checked_images": found.images,
+        },
+    )
+
+
+def _take_float(net: QuantNet, path: Path) -> None:
+    """Weights and batch norms of another run's float network; clips and strengths are this network's own."""
+    path = path / "checkpoint.pt" if path.is_dir() else path
+    state = checkpoint.load(path).get("float")
+    if not isinstance(state, dict) or not state:
+        raise InputError("It holds no float network yet; train that run to the end of its float stage.", str(path))
+
+    def kept(items: dict[str, Tensor]) -> dict[str, Tensor]:
+        own = ("strengths", "clip", "weight_clip")
+        return {name: value for name, value in items.items() if name.rpartition(".")[2] not in own}
+
+    given, wanted = kept(state), kept(net.state_dict())
+    if {k: v.shape for k, v in given.items()} != {k: v.shape for k, v in wanted.items()}:
+        raise InputError("It belongs to a network of another shape.", str(path))
+    net.load_state_dict(given, strict=False)
