@@ -28,7 +28,10 @@ class Region:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """planes, bytes: regions by tensor name. words, param_base: by pass name. weights: in program order."""
+    """planes, bytes: regions by tensor name. words, param_base: by pass name. weights: in program order.
+
+    image_free_after: index of the array pass after whose reading the next image may be loaded.
+    """
 
     planes: dict[str, Region]
     bytes: dict[str, Region]
@@ -36,6 +39,7 @@ class MemoryPlan:
     weights: tuple[WeightPart, ...]
     param_base: dict[str, int]
     params: int
+    image_free_after: int
 
     @property
     def resident_rows(self) -> int:
@@ -62,8 +66,10 @@ class _Need:
     tensor: Tensor
     rows: int
     pitch: int
-    first: int
-    last: int
+    spans: tuple[tuple[int, int], ...]  # first and last pass during which it must lie there
+
+    def meets(self, other: _Need) -> bool:
+        return any(a <= d and c <= b for a, b in self.spans for c, d in other.spans)
 
 
 def choose_words(made: ArrayPass, engine: EngineConfig) -> WordPlan:
@@ -103,7 +109,7 @@ def _first_fit(needs: Sequence[_Need]) -> dict[str, Region]:
     placed: list[tuple[_Need, Region]] = []
     for need in needs:
         rivals = sorted(
-            (region for other, region in placed if need.first <= other.last and other.first <= need.last),
+            (region for other, region in placed if need.meets(other)),
             key=lambda region: region.base,
         )
         base = 0
@@ -117,7 +123,7 @@ def _first_fit(needs: Sequence[_Need]) -> dict[str, Region]:
 
 def _needs(
     passes: Sequence[Pass],
-    image: str,
+    image: _Need | None,
     made_in: Callable[[Pass], Tensor | None],
     reads: Callable[[Pass, str], bool],
     rows: Callable[[Tensor], tuple[int, int]],
@@ -126,16 +132,12 @@ def _needs(
     sources: list[tuple[Tensor, int]] = [
         (tensor, index) for index, item in enumerate(passes) if (tensor := made_in(item)) is not None
     ]
-    first_source = next((item.source for item in passes if item.source.name == image), None)
-    if first_source is not None and any(reads(item, image) for item in passes):
-        # The next image is loaded while this one is still worked on.
-        count, pitch = rows(first_source)
-        needs.append(_Need(first_source, count, pitch, -1, len(passes)))
     for tensor, index in sources:
         last = max((at for at, item in enumerate(passes) if reads(item, tensor.name)), default=index)
         count, pitch = rows(tensor)
-        needs.append(_Need(tensor, count, pitch, index, last))
-    return needs
+        needs.append(_Need(tensor, count, pitch, ((index, last),)))
+    # The image last: above the first maps it meets few others.
+    return needs if image is None else [*needs, image]
 
 
 def plan_memory(passes: Sequence[Pass], image: str, engine: EngineConfig) -> MemoryPlan:
@@ -165,8 +167,20 @@ def plan_memory(passes: Sequence[Pass], image: str, engine: EngineConfig) -> Mem
             return item.skip is not None and item.skip.name == name
         return isinstance(item, PoolPass) and item.source.name == name
 
-    planes = _first_fit(_needs(passes, image, lambda item: item.planes, reads_planes, plane_rows))
-    as_bytes = _first_fit(_needs(passes, "", lambda item: item.bytes, reads_bytes, byte_rows))
+    def place_planes(free_after: int) -> dict[str, Region]:
+        """The next image is loaded while the passes after ``free_after`` run."""
+        source = next(item.source for item in passes if item.source.name == image)
+        need = _Need(source, *plane_rows(source), ((-1, readers[-1]), (free_after + 1, len(passes))))
+        return _first_fit(_needs(passes, need, lambda item: item.planes, reads_planes, plane_rows))
+
+    # The next image as early as possible, later where its rows are needed for large maps.
+    readers = [index for index, item in enumerate(passes) if reads_planes(item, image)]
+    array = [index for index, item in enumerate(passes) if isinstance(item, ArrayPass) and index >= readers[-1]]
+    for image_free_after in array:
+        planes = place_planes(image_free_after)
+        if max(region.base + region.rows for region in planes.values()) <= engine.plane_depth:
+            break
+    as_bytes = _first_fit(_needs(passes, None, lambda item: item.bytes, reads_bytes, byte_rows))
     words, param_base = {}, {}
     params = 0
     problems = []
@@ -190,7 +204,7 @@ def plan_memory(passes: Sequence[Pass], image: str, engine: EngineConfig) -> Mem
         weights = place_weights([item for item in passes if isinstance(item, ArrayPass)], words, engine)
     except InputError as error:
         problems += error.problems
-    memory = MemoryPlan(planes, as_bytes, words, weights, param_base, params)
+    memory = MemoryPlan(planes, as_bytes, words, weights, param_base, params, image_free_after)
     used = memory.used_rows()
     for buffer, depth, what in (
         ("plane", engine.plane_depth, "rows of bit planes"),

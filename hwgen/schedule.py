@@ -383,12 +383,16 @@ class _Scheduler:
         fill_waits = _waits(fill_needs, len(self.bands))
         write_back_waits = _waits(self._write_back_needs(), len(self.array_bands))
         image_readers = [at for at, band in enumerate(self.array_bands) if band.item.source.name == self.network.input]
+        # Fill reads in order: once it is through with this band, the image's rows are free.
+        image_read = max(
+            at for at, band in enumerate(self.array_bands) if band.layer <= self.memory.image_free_after
+        )
         execute, write_back = [], []
         for at, band in enumerate(self.array_bands):
             steady, first = fill_waits[at]
             assert band.weights is not None
             streamed = int(band.starts_part and band.weights.streamed)
-            image = int(bool(image_readers) and at == image_readers[0])
+            image = int(at == image_readers[0])
             execute.append(
                 self._conv(
                     band,
@@ -401,7 +405,7 @@ class _Scheduler:
                         "wait_weights_first": streamed + int(at == 0 and self.memory.resident_rows > 0),
                         "post_weights": int(band.ends_part and band.weights.streamed),
                         "post_write_back": 1,
-                        "post_fetch": int(bool(image_readers) and at == image_readers[-1]),
+                        "post_fetch": int(at == image_read),
                     },
                 )
             )
