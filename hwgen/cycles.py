@@ -241,7 +241,7 @@ def layer_bound(item: Pass, engine: EngineConfig) -> int:
         item.source.shape[2],
         item.channels_out,
         item.window.kernel_h * item.window.kernel_w,
-        item.window.positions,
+        item.code.shape[0] * item.code.shape[1],
         item.weight_bits,
         item.source.bits,
         engine,

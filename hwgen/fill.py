@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 from hwgen.passes import Window
@@ -37,10 +38,14 @@ def run_operations(words: WordPlan, window: Window, slots: int, *, depthwise: bo
 
 def tile_runs(window: Window, columns: int) -> list[int]:
     """Runs of each position tile of a map: columns of one output row that one window read serves."""
+    if window.pooled:
+        # Windows of a row, then the same ones a position lower.
+        upper = replace(window, pooled=False, stride=1)
+        return [2 * runs for runs in tile_runs(upper, columns // 4)]
     room = {1: columns, 2: columns // 2}.get(window.stride, 1)
     counts = []
     x = y = 0
-    for _ in range(-(-window.positions // columns)):
+    for _ in range(window.tiles(columns)):
         column = runs = 0
         while column < columns and y < window.out_height:
             step = min(room - column % room, window.out_width - x)

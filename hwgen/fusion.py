@@ -1,17 +1,18 @@
 """Fusion: where the codes of a tensor go, and which nodes need no pass of their own.
 
 A requant node is the second rounding of the pass before it. A global average pool is the rounding of sums that the
-convolution before it makes while it stores its codes. An option-A shortcut is a byte map that the convolution before it
+convolution before it makes while it stores its codes. A 2x2 max pool is made of the planes of a convolution that walks
+its positions window by window. An option-A shortcut is a byte map that the convolution before it
 stores subsampled, and that the join reads between zero channels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hwgen.engine import EngineConfig
-from hwgen.network import AvgPool, Conv, Network, Node, Requant, ShortcutA, Tensor, Weighted
+from hwgen.network import AvgPool, Conv, MaxPool, Network, Node, Requant, ShortcutA, Tensor, Weighted
 from hwgen.passes import Rounding
 
 SUM_BITS = 18  # of bs_sums
@@ -37,7 +38,8 @@ class Store:
     bytes_rounded: bool = False
     subsample: bool = False
     bytes_first_channel: int = 0
-    fused: str = ""  # the requant node that the rounding is
+    fused: tuple[str, ...] = ()  # nodes that the pass takes over
+    pooled: Tensor | None = None  # the max pool's output, where it is fused
 
 
 class Fusion:
@@ -118,9 +120,27 @@ class Fusion:
         """Whether a fused pool reads the tensor of that name."""
         return any(node.name in self.means for node in self._readers(name))
 
+    # ---------------------------------------------------------------- max pools
+    def _pool(self, code: Tensor) -> MaxPool | None:
+        """The 2x2 max pool that the convolution before it can make: it alone reads the codes, and only planes are kept."""
+        readers = self._readers(code.name)
+        maker = self._producer(code.name)
+        if len(readers) != 1 or not isinstance(maker, Conv) or maker.stride != 1 or len(maker.inputs) > 1:
+            return None
+        pool = readers[0]
+        if not isinstance(pool, MaxPool) or (pool.kernel, pool.stride, pool.padding) != (2, 2, 0):
+            return None
+        made = self._store(self.network.tensors[pool.output], ())
+        return pool if made.bytes is None and made.planes is not None else None
+
     # ---------------------------------------------------------------- stores
     def store(self, code: Tensor) -> Store:
         """Where a pass that makes ``code`` stores it; at most one requant node is fused, and one byte map stored."""
+        pool = self._pool(code)
+        if pool is not None:
+            out = self.network.tensors[pool.output]
+            made = self._store(out, ())
+            return replace(made, fused=(pool.name, *made.fused), pooled=out)
         shortcut = self.shortcuts.get(code.name)
         if shortcut is None:
             return self._store(code, ())
@@ -146,5 +166,5 @@ class Fusion:
                 continue  # one byte map per pass
             rounding = Rounding(node.mul, node.bias, node.shift, out.lo, out.hi)
             stored = out if out_uses.bytes else code if bytes_needed else None
-            return Store(out if out_uses.planes else None, stored, rounding, out_uses.bytes, fused=node.name)
+            return Store(out if out_uses.planes else None, stored, rounding, out_uses.bytes, fused=(node.name,))
         return Store(None, code if uses.bytes else None)

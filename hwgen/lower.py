@@ -81,8 +81,8 @@ class _Lowering:
         """Where the codes go; the requant node that is fused needs no pass."""
         store = self.fusion.store(code)
         if store.rounding is not None:
-            self.fused.add(store.fused)
             self._check_rounding(node.name, store.rounding)
+        self.fused.update(store.fused)
         return store
 
     def _mean(self, node: AvgPool) -> MeanPass:
@@ -176,7 +176,10 @@ class _Lowering:
             shortcut = self.fusion.shortcut_of(skip.name)
             if shortcut is not None:
                 skip, skip_first_channel = self.fusion.stored_shortcut(shortcut), shortcut.before
-        window = Window(height, width, kernel_h, kernel_w, stride, padding, code.shape[0], code.shape[1])
+        out = store.pooled or code
+        window = Window(
+            height, width, kernel_h, kernel_w, stride, padding, *out.shape[:2], pooled=store.pooled is not None
+        )
         made = ArrayPass(
             name=node.name,
             node=node,

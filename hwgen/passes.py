@@ -21,7 +21,10 @@ _COUNT_BITS = 16  # the sum of all codes under a window of merged words is count
 
 @dataclass(frozen=True)
 class Window:
-    """How output positions read the source map: sizes and steps in pixels."""
+    """How output positions read the source map: sizes and steps in pixels.
+
+    pooled: the output's positions are windows of 2x2 positions of the convolution, of which the maximum is kept.
+    """
 
     in_height: int
     in_width: int
@@ -31,14 +34,25 @@ class Window:
     pad: int
     out_height: int
     out_width: int
+    pooled: bool = False
 
     @property
     def positions(self) -> int:
         return self.out_height * self.out_width
 
+    def tile_positions(self, columns: int) -> int:
+        """Positions of a position tile on an array of so many columns."""
+        return columns // 4 if self.pooled else columns
+
+    def tiles(self, columns: int) -> int:
+        """Position tiles of the map."""
+        return -(-self.positions // self.tile_positions(columns))
+
     def last_pixel(self, position: int) -> int:
         """Highest linear index of a source pixel that output positions 0..position read."""
-        row = min(position // self.out_width * self.stride - self.pad + self.kernel_h - 1, self.in_height - 1)
+        y = position // self.out_width
+        y = 2 * y + 1 if self.pooled else y
+        row = min(y * self.stride - self.pad + self.kernel_h - 1, self.in_height - 1)
         return max(row, 0) * self.in_width + self.in_width - 1
 
 
@@ -58,6 +72,7 @@ class Pass:
     """What both kinds of passes have.
 
     code: tensor that the first rounding (or the pool) makes. planes, bytes: tensors stored in the two buffers.
+    code's map is larger than that of ``planes`` where the window is pooled.
     subsample: ``bytes`` holds every second pixel of every second row, the channels from ``bytes_first_channel`` on.
     rounding: the second rounding where there is one; ``bytes_rounded`` tells whether the byte map has had it.
     """

@@ -98,12 +98,14 @@ def _bands(passes: Sequence[Pass], weights: Sequence[WeightPart], engine: Engine
     for most in range(MAX_BANDS, 0, -1):
         bands = []
         for layer, item in enumerate(passes):
-            tiles = -(-item.window.positions // engine.columns)
+            tiles = item.window.tiles(engine.columns)
             size = -(-tiles // most)
             if item.subsample:
                 # A band begins with a kept row, and with a whole row of the byte buffer.
                 pair = 2 * item.window.out_width // engine.columns
                 size = -(-size // (pair * 2)) * pair * 2
+            if item.window.pooled:
+                size = -(-size // 4) * 4
             parts = [part for part in weights if part.item is item]
             if not parts:
                 row_tiles = -(-item.code.shape[2] // engine.rows)
@@ -150,9 +152,10 @@ class _Scheduler:
         for at, band in reversed(list(enumerate(self.bands))):
             item = band.item
             if any(made.name == name for made in item.tensors):
-                # A tile of a subsampled map holds pixels of four.
+                # A tile of a subsampled or pooled map holds pixels of four.
                 first, end = band.first, band.first + band.tiles
-                if item.subsample and item.bytes is not None and item.bytes.name == name:
+                stored = item.bytes if item.subsample else item.planes if item.window.pooled else None
+                if stored is not None and stored.name == name:
                     first, end = first // 4, -(-end // 4)
                 if first <= tile < end:
                     return at
@@ -160,7 +163,7 @@ class _Scheduler:
 
     def _last_tile_read(self, band: Band) -> int:
         window = band.item.window
-        position = min((band.first + band.tiles) * self.engine.columns, window.positions) - 1
+        position = min((band.first + band.tiles) * window.tile_positions(self.engine.columns), window.positions) - 1
         return window.last_pixel(position) // self.engine.columns
 
     def _fill_needs(self) -> list[int]:
@@ -197,7 +200,7 @@ class _Scheduler:
     # ---------------------------------------------------------------- instructions
     def _geometry(self, band: Band, base: int, pitch: int, row_tiles: int) -> dict[str, int]:
         window = band.item.window
-        start = band.first * self.engine.columns
+        start = band.first * window.tile_positions(self.engine.columns)
         return {
             "layer": band.layer,
             "in_base": base,
@@ -231,11 +234,16 @@ class _Scheduler:
             }
         if item.planes is not None:
             region = self.memory.planes[item.planes.name]
+            base = region.base + band.first_row_tile // self.engine.rows_per_group * item.planes.bits * region.pitch
+            pitch = region.pitch
+            if item.window.pooled:
+                # Planes are written from the top; rows count modulo the depth of the buffer.
+                base, pitch = base + (item.planes.bits - 1) * pitch, -pitch & 0xFFFF
+                values["pooled"] = 1
             values |= {
                 "store_planes": 1,
-                "plane_base": region.base
-                + band.first_row_tile // self.engine.rows_per_group * item.planes.bits * region.pitch,
-                "plane_pitch": region.pitch,
+                "plane_base": base,
+                "plane_pitch": pitch,
                 "plane_bits": item.planes.bits,
                 "plane_flip": int(item.planes.signed),
             }
@@ -269,6 +277,7 @@ class _Scheduler:
             else source_channels_last_group(item.source.shape[2], self.engine.slot_channels),
             pad_full=full,
             pad_planes=planes,
+            pooled=int(item.window.pooled),
             weight_base=band.weights.base,
             weight_bits=item.weight_planes,
             weight_pitch=words.weight_pitch,

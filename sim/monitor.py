@@ -145,14 +145,16 @@ class TensorMonitor:
             if made is None:
                 continue
             region = self.schedule.memory.planes[made.name]
-            row_tiles = -(-band.item.code.shape[2] // rows)
+            pooled = band.item.window.pooled
+            pixels = band.item.window.tile_positions(columns)
             for tile in range(band.first, band.first + band.tiles):
-                for row_tile in range(row_tiles):
+                at, bank = divmod(tile * pixels, columns)
+                for row_tile in range(band.first_row_tile, band.first_row_tile + band.row_tiles):
                     group, chunk = divmod(row_tile, self.engine.rows_per_group)
-                    for plane in range(made.bits):
-                        row = region.base + (group * made.bits + plane) * region.pitch + tile
+                    for plane in reversed(range(made.bits)) if pooled else range(made.bits):
+                        row = region.base + (group * made.bits + plane) * region.pitch + at
                         yield ExpectedWrite(
-                            band, made, row, 1 << chunk, tile * columns, columns, 0, row_tile * rows, plane
+                            band, made, row, 1 << chunk, tile * pixels, pixels, bank, row_tile * rows, plane
                         )
 
     def _byte_writes(self) -> Iterator[ExpectedWrite]:
@@ -162,7 +164,8 @@ class TensorMonitor:
             if made is None:
                 continue
             region = self.schedule.memory.bytes[made.name]
-            groups = -(-band.item.code.shape[2] // self.engine.rows) * self.engine.beats
+            first_group = band.first_row_tile * self.engine.beats
+            groups = range(first_group, first_group + band.row_tiles * self.engine.beats)
             subsample = band.item.subsample
             # Subsampled, a tile gives half a row, and only in every second row of the map.
             pixels = columns // 2 if subsample else columns
@@ -176,7 +179,7 @@ class TensorMonitor:
                     at = y // 2 * per_row + x
                 row, bank = divmod(at * pixels, columns)
                 enables = (2 if bank else 1) if subsample else 3
-                for group in range(groups):
+                for group in groups:
                     at_row = region.base + group * region.pitch + row
                     yield ExpectedWrite(band, made, at_row, enables, at * pixels, pixels, bank, group * lane_rows)
 

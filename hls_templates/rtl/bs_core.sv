@@ -121,6 +121,7 @@ module bs_core #(
   logic [D_N-1:0][PLANE_ADDR-1:0] bank_addr, halo_addr;
   logic [D_N-1:0][G-1:0] bank_data, halo_data;
   logic [ROWS_G-1:0] pack_we, plane_we_q;
+  logic [3:0] pack_quarters, quarters_q;
   logic [PLANE_ADDR-1:0] pack_row, plane_row_q;
   logic [D_N-1:0][D_M-1:0] pack_data;
   logic [D_N-1:0][G-1:0] plane_data_q;
@@ -129,6 +130,7 @@ module bs_core #(
 
   always_ff @(posedge clk) begin
     plane_we_q <= pack_we != '0 ? pack_we : {ROWS_G{plane_valid_i}};
+    quarters_q <= pack_we != '0 ? pack_quarters : 4'b1111;
     if (pack_we != '0) begin
       plane_row_q <= pack_row;
       for (int bank = 0; bank < D_N; bank++) plane_data_q[bank] <= {ROWS_G{pack_data[bank]}};
@@ -146,7 +148,7 @@ module bs_core #(
         .CHUNKS(ROWS_G)
     ) u_bank (
         .clk,
-        .we_i(plane_we_q),
+        .we_i(quarters_q[bank/(D_N/4)] ? plane_we_q : '0),
         .waddr_i(plane_row_q),
         .wdata_i(plane_data_q[bank]),
         .raddr_i(bank_addr[bank]),
@@ -158,7 +160,7 @@ module bs_core #(
         .CHUNKS(ROWS_G)
     ) u_halo (
         .clk,
-        .we_i(plane_we_q),
+        .we_i(quarters_q[bank/(D_N/4)] ? plane_we_q : '0),
         .waddr_i(plane_row_q),
         .wdata_i(plane_data_q[bank]),
         .raddr_i(halo_addr[bank]),
@@ -359,6 +361,7 @@ module bs_core #(
       .param_word_i,
       .param_data_i,
       .plane_we_o(pack_we),
+      .plane_quarters_o(pack_quarters),
       .plane_row_o(pack_row),
       .plane_data_o(pack_data),
       .logits_idle_i,

@@ -133,6 +133,7 @@ module bs_fill #(
       .start_i(take_o),
       .start_x_i(instr_i.start_x),
       .start_y_i(instr_i.start_y),
+      .pooled_i(cfg_q.pooled),
       .stride_i(cfg_q.stride),
       .out_width_i(cfg_q.out_width),
       .out_height_i(cfg_q.out_height),

@@ -48,6 +48,7 @@ module bs_pool #(
       .start_i,
       .start_x_i(instr_i.start_x),
       .start_y_i(instr_i.start_y),
+      .pooled_i(1'b0),
       .stride_i(cfg_q.stride),
       .out_width_i(cfg_q.out_width),
       .out_height_i(cfg_q.out_height),

@@ -36,6 +36,7 @@ module bs_write_back #(
     input  logic [63:0]                                 param_data_i,
     // bit planes
     output logic [ROWS_G-1:0]                           plane_we_o,
+    output logic [3:0]                                  plane_quarters_o,  // quarters of the banks
     output logic [$clog2(PLANE_DEPTH)-1:0]              plane_row_o,
     output logic [D_N-1:0][D_M-1:0]                     plane_data_o,
     // logits of position 0
@@ -93,6 +94,8 @@ module bs_write_back #(
     logic [PLANE_ROW_BITS-1:0] plane_pitch;
     logic [3:0]                plane_bits;
     logic                      plane_flip;
+    logic                      pooled;
+    logic [1:0]                quarter;
     logic [CHUNK_BITS-1:0]     chunk;
     logic                      post;
     logic                      requant;
@@ -183,6 +186,7 @@ module bs_write_back #(
       decoded.beat.sums_signed = conv_out.sums_signed;
       decoded.beat.sums_columns = (COLUMN_BITS + 1)'(conv_out.sums_columns);
       decoded.beat.subsample = conv_out.subsample;
+      decoded.beat.pooled = conv_out.pooled;
       decoded.beat.store_bytes = conv_out.store_bytes;
       decoded.beat.byte_requant = conv_out.byte_requant;
       decoded.beat.store_planes = conv_out.store_planes;
@@ -282,6 +286,7 @@ module bs_write_back #(
     beat.group = group_q;
     beat.sums_first = tile_q == '0 && work_q.start_tile == '0;
     beat.sums_columns = tile_q == work_q.tiles - 16'd1 ? work_q.beat.sums_columns : (COLUMN_BITS + 1)'(D_N);
+    beat.quarter = tile_q[1:0];
     beat.halves = 2'b11;
     if (work_q.beat.subsample) beat.halves = map_row_odd_q ? 2'b00 : half_q ? 2'b10 : 2'b01;
   end
@@ -311,9 +316,9 @@ module bs_write_back #(
       tile_skip_q   <= BYTE_ROW_BITS'(next_q.skip_base + next_q.start_tile);
       byte_row_q    <= BYTE_ROW_BITS'(next_q.byte_base + next_start_byte);
       tile_byte_q   <= BYTE_ROW_BITS'(next_q.byte_base + next_start_byte);
-      plane_row_q   <= PLANE_ROW_BITS'(next_q.plane_base + next_q.start_tile);
-      tile_plane_q  <= PLANE_ROW_BITS'(next_q.plane_base + next_q.start_tile);
-      group_pitch_q <= next_q.beat.plane_pitch * PLANE_ROW_BITS'(next_q.beat.plane_bits);
+      plane_row_q   <= PLANE_ROW_BITS'(next_q.plane_base + next_start_plane);
+      tile_plane_q  <= PLANE_ROW_BITS'(next_q.plane_base + next_start_plane);
+      group_pitch_q <= next_q.beat.pooled ? -next_group_pitch : next_group_pitch;
     end else if (fire) begin
       beat_q     <= beat_q + 1'b1;
       param_q    <= param_q + 1'b1;
@@ -347,8 +352,8 @@ module bs_write_back #(
             map_column_q  <= '0;
             map_row_odd_q <= !map_row_odd_q;
           end
-          plane_row_q  <= tile_plane_q + 1'b1;
-          tile_plane_q <= tile_plane_q + 1'b1;
+          plane_row_q  <= tile_plane_q + PLANE_ROW_BITS'(plane_row_full);
+          tile_plane_q <= tile_plane_q + PLANE_ROW_BITS'(plane_row_full);
         end
       end
     end
@@ -358,9 +363,15 @@ module bs_write_back #(
     end
   end
 
-  // A band of a subsampled map begins with a kept row and the lower half: a quarter of the tiles before it are rows.
-  logic [15:0] next_start_byte;
-  logic byte_row_full;
+  // A band of a subsampled map begins with a kept row and the lower half, of a pooled one with the lowest quarter: a
+  // quarter of the tiles before it are rows.
+  logic [15:0] next_start_byte, next_start_plane;
+  logic [PLANE_ROW_BITS-1:0] next_group_pitch;
+  logic byte_row_full, plane_row_full;
+
+  assign next_start_plane = next_q.beat.pooled ? next_q.start_tile >> 2 : next_q.start_tile;
+  assign next_group_pitch = next_q.beat.plane_pitch * PLANE_ROW_BITS'(next_q.beat.plane_bits);
+  assign plane_row_full = !work_q.beat.pooled || tile_q[1:0] == 2'd3;
 
   assign next_start_byte = next_q.beat.subsample ? next_q.start_tile >> 2 : next_q.start_tile;
   assign byte_row_full = !work_q.beat.subsample || (!map_row_odd_q && half_q);
@@ -572,6 +583,8 @@ module bs_write_back #(
       .last_i(beat_10_q.row_tile_last),
       .store_i(beat_10_q.store_planes),
       .flip_i(beat_10_q.plane_flip),
+      .pooled_i(beat_10_q.pooled),
+      .quarter_i(beat_10_q.quarter),
       .bits_i(beat_10_q.plane_bits),
       .row_i(beat_10_q.plane_row),
       .pitch_i(beat_10_q.plane_pitch),
@@ -579,6 +592,7 @@ module bs_write_back #(
       .done_i(beat_10_q.post),
       .code_i(stored),
       .we_o(plane_we_o),
+      .quarters_o(plane_quarters_o),
       .row_o(plane_row_o),
       .data_o(plane_data_o),
       .done_o(post_fill_o),

@@ -20,7 +20,7 @@ async def random_row_tiles(dut: Any, gap: float) -> None:
     values, rng = parameters(), random.Random(8)
     rows, columns, lanes, chunks = values["D_M"], values["D_N"], values["LANE_ROWS"], values["ROWS_G"]
     depth, beats = 1 << values["ROW_BITS"], values["D_M"] // values["LANE_ROWS"]
-    names = ("valid_i", "last_i", "store_i", "flip_i", "bits_i", "row_i", "pitch_i", "chunk_i", "done_i", "code_i")
+    names = ("valid_i", "last_i", "store_i", "flip_i", "pooled_i", "quarter_i", "bits_i", "row_i", "pitch_i", "chunk_i", "done_i", "code_i")
     await reset(dut, names)
     wanted: list[tuple[Any, ...]] = []
     got: list[tuple[Any, ...]] = []
@@ -38,7 +38,7 @@ async def random_row_tiles(dut: Any, gap: float) -> None:
         enable = int(dut.we_o.value)
         if enable:
             data = tuple(unpack(int(dut.data_o.value), rows, columns))
-            got.append((enable, int(dut.row_o.value), data))
+            got.append((enable, int(dut.quarters_o.value), int(dut.row_o.value), data))
             waiting -= 1
         if int(dut.done_o.value):
             got.append(("done", bool(enable)))
@@ -48,6 +48,7 @@ async def random_row_tiles(dut: Any, gap: float) -> None:
     for _ in range(TILES):
         codes = [[rng.getrandbits(8) for _ in range(columns)] for _ in range(rows)]
         store, done, flip, bits = rng.random() < 0.8, rng.random() < 0.4, rng.getrandbits(1), rng.randint(1, 8)
+        pooled, quarter = rng.random() < 0.4, rng.randrange(4)
         row, pitch, chunk = rng.randrange(depth), rng.randrange(depth), rng.randrange(chunks)
         for beat in range(beats):
             last = beat == beats - 1
@@ -56,17 +57,27 @@ async def random_row_tiles(dut: Any, gap: float) -> None:
                 await cycle(valid_i=0)
                 since += 1
             fields = {"store_i": int(store), "flip_i": flip, "bits_i": bits, "row_i": row, "pitch_i": pitch}
-            fields |= {"chunk_i": chunk, "done_i": int(done)}
+            fields |= {"chunk_i": chunk, "done_i": int(done), "pooled_i": int(pooled), "quarter_i": quarter}
             part = codes[beat * lanes : (beat + 1) * lanes]
             code = pack([value for line in part for value in line], 8)
             await cycle(valid_i=1, last_i=int(last), code_i=code, **(fields if last else {}))
             since += 1
         since, previous = 1, bits if store else 1
         before = len(wanted)
+        stored = [[code ^ flip << bits - 1 & ((1 << bits) - 1) for code in line] for line in codes]
+        if pooled:
+            mask, half = (1 << bits) - 1, columns // 2
+            stored = [
+                [
+                    max(line[at] & mask for at in (2 * i, 2 * i + 1, half + 2 * i, half + 2 * i + 1))
+                    for i in range(columns // 4)
+                ] * 4
+                for line in stored
+            ]  # fmt: skip
         for plane in range(bits if store else 0):
-            turn = int(flip and plane == bits - 1)
-            data = tuple(sum((codes[m][n] >> plane & 1 ^ turn) << m for m in range(rows)) for n in range(columns))
-            wanted.append((1 << chunk, (row + plane * pitch) % depth, data))
+            at = bits - 1 - plane if pooled else plane
+            data = tuple(sum((stored[m][n] >> at & 1) << m for m in range(rows)) for n in range(columns))
+            wanted.append((1 << chunk, 1 << quarter if pooled else 15, (row + plane * pitch) % depth, data))
         if done:
             wanted.append(("done", store))
         waiting += len(wanted) - before

@@ -13,8 +13,17 @@ from shell_bench import parameters
 Run = tuple[int, int, int, int]  # x, y, first column, columns
 
 
-def runs_of_tile(tile: int, width: int, height: int, stride: int, columns: int) -> list[Run]:
+def runs_of_tile(
+    tile: int, width: int, height: int, stride: int, columns: int, pooled: bool = False
+) -> list[Run]:
     """Runs of position tile ``tile``: consecutive columns of one output row, as many as a window read can serve."""
+    if pooled:
+        windows = runs_of_tile(tile, width, height, 1, columns // 4)
+        return [
+            (2 * x, 2 * y + lower, 2 * at + lower * columns // 2, 2 * count)
+            for lower in (0, 1)
+            for x, y, at, count in windows
+        ]
     longest = {1: columns, 2: columns // 2}.get(stride, 1)
     runs: list[Run] = []
     for column in range(columns):
@@ -40,15 +49,20 @@ async def random_maps(dut: Any) -> None:
         width, height = rng.choice([(1, 1), (rng.randint(1, 40), rng.randint(1, 12)), (columns, 3)])
         if index == 0:
             width, height = 1023, 2
-        tiles = -(-width * height // columns)
+        pooled = index > 0 and rng.random() < 0.4
+        if pooled:
+            stride = 1
+        positions = columns // 4 if pooled else columns
+        tiles = -(-width * height // positions)
         tile = rng.randrange(tiles) if index else 0
         dut.stride_i.value, dut.out_width_i.value, dut.out_height_i.value = stride, width, height
-        dut.start_y_i.value, dut.start_x_i.value = divmod(tile * columns, width)
+        dut.start_y_i.value, dut.start_x_i.value = divmod(tile * positions, width)
+        dut.pooled_i.value = int(pooled)
         dut.start_i.value, dut.next_i.value = 1, rng.getrandbits(1)
         await RisingEdge(dut.clk)
         dut.start_i.value = 0
         while tile < tiles:
-            runs = runs_of_tile(tile, width, height, stride, columns)
+            runs = runs_of_tile(tile, width, height, stride, columns, pooled)
             again = int(rng.random() < 0.3)
             for x, y, column, count in runs:
                 dut.next_i.value, dut.again_i.value = 0, rng.getrandbits(1)
