@@ -13,7 +13,7 @@ BUILD := build
 DEMO := $(BUILD)/demo
 
 .PHONY: help setup tools demo test lint check clean
-.PHONY: sim tests model hwgen docs bench-sim
+.PHONY: sim tests model hwgen docs bench-sim bench-engine
 
 help: ## this list
 	@echo "bitsmith: from a PyTorch network to a verified FPGA accelerator"
@@ -46,6 +46,9 @@ lint: $(READY) ## ruff and mypy
 
 check: $(READY) tools ## the test suite alone
 	@$(BIN)/python -m pytest -n 2 --dist loadscope --durations 10
+
+bench-engine: $(READY) tools ## cycles of networks of the literature, in RTL (ARGS="resnet20 --quick": some rows, the model)
+	@$(BIN)/python -m benchmarks.bench_engine $(ARGS)
 
 bench-sim: $(READY) tools ## speed of the RTL simulation, both paths (N=20: fewer images)
 	@$(BIN)/python benchmarks/bench_sim.py --images $(or $(N),1000)
