@@ -7,8 +7,9 @@ channel groups, so that loading and computing overlap within it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 from hwgen.engine import EngineConfig
 from hwgen.errors import InputError
@@ -16,7 +17,7 @@ from hwgen.fill import run_operations, tile_runs
 from hwgen.passes import ArrayPass
 from hwgen.words import WordPlan
 
-_RINGS = 16  # sizes of the ring that are tried
+_ALL_SETS = 10  # passes of which every set is tried
 _LATENCY = 120  # cycles from a load's start to its first row, a slow memory's
 _IMAGES = 4  # walked to find the steady state
 
@@ -62,26 +63,13 @@ def place_weights(
     if total <= engine.weight_depth:
         return _place(passes, words, engine, frozenset(), 0) or ()
     cycles = {item.name: _cycles(item, words[item.name], engine) for item in passes}
-    orders: tuple[Callable[[ArrayPass], float], ...] = (
-        lambda item: -cycles[item.name] / words[item.name].weight_rows,
-        lambda item: -words[item.name].weight_rows,
-        lambda item: -passes.index(item),
-        lambda item: passes.index(item),
-    )
     tried = []
-    for step in range(1, _RINGS + 1):
-        ring = engine.weight_depth * step // _RINGS
-        for order in orders:
-            streamed: set[str] = set()
-            left = total
-            for item in sorted(passes, key=order):
-                if left <= engine.weight_depth - ring:
-                    break
-                streamed.add(item.name)
-                left -= words[item.name].weight_rows
-            parts = _place(passes, words, engine, frozenset(streamed), ring)
-            if parts is not None:
-                tried.append((_period(parts, cycles, words, engine), sum(part.rows for part in parts if part.streamed), parts))
+    for streamed in _candidates(passes, words, cycles):
+        ring = engine.weight_depth - sum(words[item.name].weight_rows for item in passes if item.name not in streamed)
+        parts = _place(passes, words, engine, streamed, ring) if ring > 0 else None
+        if parts is not None:
+            rows = sum(part.rows for part in parts if part.streamed)
+            tried.append((_period(parts, cycles, words, engine), rows, parts))
     if not tried:
         need = 2 * max(words[item.name].weight_pitch for item in passes) * engine.rows_per_group
         raise InputError(
@@ -90,6 +78,26 @@ def place_weights(
             f"engine {engine.name}",
         )
     return min(tried, key=lambda item: item[:2])[2]
+
+
+def _candidates(
+    passes: Sequence[ArrayPass], words: Mapping[str, WordPlan], cycles: Mapping[str, float]
+) -> Iterator[frozenset[str]]:
+    """Sets of passes to stream: all of them for few passes, else the first ones by several orders."""
+    names = [item.name for item in passes]
+    if len(names) <= _ALL_SETS:
+        for count in range(1, len(names) + 1):
+            yield from map(frozenset, combinations(names, count))
+        return
+    orders: tuple[Callable[[str], float], ...] = (
+        lambda name: -cycles[name] / words[name].weight_rows,
+        lambda name: -words[name].weight_rows,
+        lambda name: -names.index(name),
+        lambda name: names.index(name),
+    )
+    for order in orders:
+        ordered = sorted(names, key=order)
+        yield from (frozenset(ordered[:count]) for count in range(1, len(names) + 1))
 
 
 def _place(

@@ -43,7 +43,7 @@ module bs_walker #(
     row_done = row_left <= 10'(room);
     count = row_done ? row_left[COLUMN_BITS:0] : room;
     column_end = {1'b0, column_o} + count;
-    next_x = row_done ? '0 : x_q + 10'(pooled_i ? count >> 1 : count);
+    next_x = row_done ? '0 : x_q + (pooled_i ? 10'(count[COLUMN_BITS:1]) : 10'(count));
     next_y = y_q + 10'(row_done);
     map_done = next_y >= out_height_i;
     half_done = pooled_i && !lower_q && (column_end[COLUMN_BITS-1] || map_done);
