@@ -1,0 +1,107 @@
+"""Renders the tables of docs/results.md from what the benchmarks left in ``build/bench``.
+
+    python -m benchmarks.results     # every section whose benchmark has been run here
+
+A table stands between ``<!-- rendered: NAME -->`` and ``<!-- end -->``; sections without new figures stay as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.rows import FOLDER
+
+DOC = Path(__file__).resolve().parent.parent / "docs" / "results.md"
+_BLOCK = re.compile(r"(<!-- rendered: ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
+Rows = Sequence[Mapping[str, Any]]
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in rows)]) + "\n"
+
+
+def engine(rows: Rows) -> str:
+    """Whole networks: cycles, bound, ratio, frames per second."""
+    head = ["network", "bits", "first, last layer", "DDR latency", "cycles per image", "first image", "bound", "ratio",
+            "array busy", "FPS"]  # fmt: skip
+    made = [
+        (
+            row["network"],
+            f"W{row['weight_bits']}A{row['activation_bits']}",
+            ", ".join("W{}A{}".format(*row[name]) for name in ("first_bits", "last_bits")),
+            row["ddr_latency"] or "model",
+            f"{row['cycles_per_image']:,.0f}",
+            f"{row['first_image_cycles']:,}",
+            f"{row['tile_bound']:,}",
+            f"{row['ratio']:.3f}",
+            f"{100 * row['utilisation']:.0f} %",
+            f"{row['fps']:,.0f}",
+        )
+        for row in rows
+    ]
+    return f"Engine {rows[0]['engine']}, {rows[0]['clock_mhz']} MHz.\n\n" + table(head, made)
+
+
+def layers(rows: Rows) -> str:
+    """Layers of ResNet-20 W2A2, the worst latency."""
+    chosen = [row for row in rows if (row["network"], row["weight_bits"], row["activation_bits"]) == ("resnet20", 2, 2)]
+    if not chosen:
+        return ""
+    return table(
+        ["layer", "bits", "channels", "cycles", "bound", "ratio"],
+        [
+            (
+                layer["name"],
+                f"W{layer['weight_bits']}A{layer['activation_bits']}",
+                f"{layer['channels_in']} > {layer['channels_out']}",
+                f"{layer['cycles']:,.0f}",
+                f"{layer['tile_bound']:,}",
+                f"{layer['ratio']:.2f}",
+            )
+            for layer in chosen[-1]["layers"]
+        ],
+    )
+
+
+def simulation(rows: Rows) -> str:
+    """Speed of the RTL simulation."""
+    head = ["network", "path", "cycles/s", "images/s", "build, s"]
+    return table(
+        head,
+        [
+            (row["network"], row["path"], f"{row['cycles_per_s']:,.0f}", row["images_per_s"], row["build_s"])
+            for row in rows
+        ],
+    )
+
+
+SECTIONS: Mapping[str, tuple[str, Callable[[Rows], str]]] = {
+    "engine": ("engine", engine),
+    "layers": ("engine", layers),
+    "sim": ("sim", simulation),
+}
+
+
+def render(text: str, folder: Path = FOLDER) -> str:
+    """The document with the tables of every benchmark that has left figures in ``folder``."""
+
+    def block(match: re.Match[str]) -> str:
+        source, maker = SECTIONS[match[2]]
+        path = folder / f"{source}.json"
+        if not path.exists():
+            return match[0]
+        made = maker(json.loads(path.read_text(encoding="utf-8")))
+        return f"{match[1]}{made}{match[3]}" if made else match[0]
+
+    return _BLOCK.sub(block, text)
+
+
+if __name__ == "__main__":
+    DOC.write_text(render(DOC.read_text(encoding="utf-8")), encoding="utf-8")
+    print(f"Written: {DOC}")
