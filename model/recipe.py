@@ -37,7 +37,7 @@ class ModelSection(_Section):
         str,
         Field(
             pattern=rf"^({'|'.join(NETWORKS)}|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$",
-            description=f"{', '.join(NETWORKS)}; or package.module:factory, a function that returns an nn.Module",
+            description=f"built-in network ({', '.join(NETWORKS)}), or package.module:factory, a function that returns an nn.Module",
         ),
     ] = "resnet"
     options: Annotated[dict[str, Any], Field(description="what the factory, or a built-in network, is called with")] = {}

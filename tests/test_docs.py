@@ -14,7 +14,8 @@ from hwgen.engine import EngineConfig
 from hwgen.network_file import read_network
 from hwgen.program import assemble, disassemble
 from hwgen.schedule import schedule
-from model.recipe import Recipe
+from model.docs import RECIPES, render_recipe
+from model.recipe import Recipe, read_recipe
 from model.train import STAGES
 from sim import golden
 
@@ -232,3 +233,9 @@ def test_files_that_a_document_names_exist(path):
     links = [path.parent / name for name in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)]
     sources = [ROOT / name for name in re.findall(r"`((?:hwgen|model|sim|tests|benchmarks|docs)/[\w/.-]+\.\w+)`", text)]
     assert [str(item) for item in links + sources if not item.exists()] == []
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_recipe_has_every_setting_with_its_sentence(path):
+    text = path.read_text()
+    assert text.startswith("# ") and render_recipe(read_recipe(path), text.splitlines()[0]) == text, "python -m model.docs"

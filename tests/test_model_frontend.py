@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from model.export import export
 from model.networks import build
 from model.nodes import AffineNode, Context, Mode
 from model.quantnet import QuantNet
-from model.recipe import LayerRule, ModelSection
+from model.recipe import LayerRule, ModelSection, read_recipe
 
 SHAPE = (3, 12, 10)
 
@@ -302,6 +303,25 @@ def test_no_candidates_is_a_sentence(name: str) -> None:
 
 
 # -------------------------------------------------------------------------------- recipes
+RECIPES = Path(__file__).parent.parent / "examples" / "recipes"
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_recipe_makes_its_network(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(RECIPES.parent.parent)
+    recipe = read_recipe(path)
+    shape = {"digits": (1, 8, 8), "cifar10": (3, 32, 32), "imagenet": (3, 224, 224)}[recipe.data]
+    section = recipe.model
+    module = build_module(section, shape, 10)
+    layers = sum(isinstance(item, nn.Conv2d | nn.Linear) for item in module.modules())
+    if depth := re.fullmatch(r"resnet(\d+)", section.network):
+        projections = {"8": 2, "18": 3, "34": 3}.get(depth[1], 0)
+        assert layers == int(depth[1]) + projections
+    if recipe.data != "imagenet":  # whose shapes take seconds
+        assert len(model.prepare(module, shape).weighted()) == layers
+
+
 def test_a_factory_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
