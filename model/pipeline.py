@@ -21,7 +21,7 @@ from model.data import DataSet, Split, load_data
 from model.distributed import World
 from model.export import export
 from model.logbook import write_logs
-from model.nodes import Mode
+from model.nodes import AffineNode, Mode
 from model.quantnet import QuantNet
 from model.recipe import Recipe
 from model.search import Search
@@ -132,19 +132,26 @@ def prepare(
     _check_sizes(recipe, data, world.size)
     net = build_network(recipe, data)
     search = Search(recipe, build_network(recipe, data), cost_of(recipe, cycles), 0)
-    search.budget = recipe.search.target or int(recipe.search.budget * search.program(reference_bits(net)))
+    search.budget = recipe.search.target or int(
+        recipe.search.budget * search.program(reference_bits(net, recipe.search.pinned))
+    )
     if recipe.search.method != "uniform":  # known now, not after minutes of training
         search.check(net)
     trainer = Trainer(net, recipe, data, search, folder, progress, world)
     return Run(recipe, data, net, search, trainer, folder)
 
 
-def reference_bits(net: QuantNet) -> choose.Bits:
-    """W4A4 everywhere but at the image: what budgets are shares of."""
-    return {
-        node.name: (REFERENCE_BITS, net.input_bits if net.source_choice(node) is None else REFERENCE_BITS)
-        for node in net.weighted()
-    }
+def reference_bits(net: QuantNet, pinned: int = 0) -> choose.Bits:
+    """W4A4 everywhere but at the image and where bits are pinned: what budgets are shares of."""
+    layers = [node for node in net.weighted() if not isinstance(node, AffineNode)]
+    bits = {}
+    for node in net.weighted():
+        given = choose.input_bits(net, node)
+        fixed = net.source_choice(node) is None or isinstance(node, AffineNode) or given == (pinned,)
+        edge = pinned and node in (layers[0], layers[-1])
+        weight = 1 if isinstance(node, AffineNode) else pinned if edge else REFERENCE_BITS
+        bits[node.name] = (weight, given[0] if fixed else REFERENCE_BITS)
+    return bits
 
 
 def train(run: Run, until: str = STAGES[-1], *, resume: bool = False) -> None:

@@ -287,7 +287,9 @@ class Trainer:
             )
 
     def _epoch(self, stage: str, epoch: int, total: int) -> dict[str, float]:
-        rng = np.random.default_rng([self.recipe.seed, STAGES.index(stage), epoch])
+        stream = [self.recipe.seed, STAGES.index(stage), epoch]
+        rng = np.random.default_rng(stream)
+        torch.manual_seed(int(np.random.SeedSequence(stream).generate_state(1)[0]))  # of dropout
         recipe = self.recipe
         mode = {"float": Mode.FLOAT, "integer": Mode.INTEGER}.get(stage, Mode.QUANTISED)
         context = Context(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import model
 from hwgen.errors import InputError
 from hwgen.network import Conv, MaxPool, Requant
+from model import pipeline
 from model.agreement import compare
 from model.build import build_module
 from model.calibrate import calibrate
@@ -347,3 +348,26 @@ def test_a_factory_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     ):
         with pytest.raises(InputError, match=part):
             build_module(section.model_copy(update=changes), (1, 8, 8), 10)
+
+
+def test_a_resumed_run_with_dropout_is_the_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(RECIPES.parent.parent)
+    settings = ['search.cost="bitops"', "train.float_epochs=2", "train.most_steps=4", "model.options={width = 4}"]
+    recipe = read_recipe(RECIPES / "own-network.toml", settings)
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "parts").mkdir()
+    whole = pipeline.prepare(recipe, tmp_path / "whole")
+    pipeline.train(whole, "float")
+    assert whole.net.weighted()[-1].dropout > 0
+
+    def stop(stage: str, done: int, *_: Any) -> None:
+        if (stage, done) == ("float", 1):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.train(pipeline.prepare(recipe, tmp_path / "parts", progress=stop), "float")
+    torch.manual_seed(99)  # what another process would have
+    again = pipeline.prepare(recipe, tmp_path / "parts")
+    pipeline.train(again, "float", resume=True)
+    assert all(torch.equal(value, again.net.state_dict()[name]) for name, value in whole.net.state_dict().items())
