@@ -100,23 +100,28 @@ def mlp() -> nn.Module:
     return build("mlp", SHAPE, 5, hidden=[12, 9])
 
 
-def settle(net: QuantNet, seed: int, **bits: Any) -> None:
+def settle(net: QuantNet, seed: int) -> None:
     """Random batch norms, calibrated clips, random bits."""
     rng = np.random.default_rng(seed)
-    generator = torch.Generator().manual_seed(seed)
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            assert module.running_mean is not None and module.running_var is not None
-            module.running_mean.copy_(torch.randn(module.running_mean.shape, generator=generator) * 0.2)
-            module.running_var.copy_(torch.rand(module.running_var.shape, generator=generator) + 0.3)
-            module.weight.data.copy_(torch.randn(module.weight.shape, generator=generator))
-            module.bias.data.copy_(torch.randn(module.bias.shape, generator=generator) * 0.3)
+    shake(net, seed)
     images = rng.integers(0, 256, (32, net.shape[0], net.shape[1], net.shape[2])).astype(np.uint8)
     calibrate(net, images)
     for node in net.weighted():
         node.choice.bits = int(rng.choice(node.choice.candidates))
     for quantiser in net.quantisers().values():
         quantiser.choice.bits = int(rng.choice(quantiser.choice.candidates))
+
+
+def shake(network: nn.Module, seed: int) -> None:
+    """Random batch norms."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+            assert module.running_mean is not None and module.running_var is not None
+            module.running_mean.copy_(torch.randn(module.running_mean.shape, generator=generator) * 0.2)
+            module.running_var.copy_(torch.rand(module.running_var.shape, generator=generator) + 0.3)
+            module.weight.data.copy_(torch.randn(module.weight.shape, generator=generator))
+            module.bias.data.copy_(torch.randn(module.bias.shape, generator=generator) * 0.3)
 
 
 MODULES = {"vgg": Vgg, "pre-activation": PreActivation, "odd": Odd, "mlp": mlp}
@@ -126,6 +131,7 @@ MODULES = {"vgg": Vgg, "pre-activation": PreActivation, "odd": Odd, "mlp": mlp}
 @pytest.mark.parametrize("name", MODULES)
 def test_a_module_of_ones_own_is_the_same_in_float_and_exact_in_integers(name: str, weights: str) -> None:
     module = MODULES[name]()
+    shake(module, 7)
     net = model.prepare(module, SHAPE, weights=weights, pinned=None, weight_bits=range(1, 9), activation_bits=range(1, 9))
     images = np.random.default_rng(1).integers(0, 256, (8, 12, 10, 3)).astype(np.uint8)
     codes = torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.float32)).contiguous()
@@ -274,6 +280,12 @@ class Branching(nn.Module):
         (nn.Sequential(nn.Flatten(), nn.Linear(360, 5), nn.BatchNorm1d(5)), "the last layer must be a linear layer"),
         (nn.Sequential(nn.Flatten(), nn.Linear(360, 5), nn.ReLU()), "the last layer must be a linear layer"),
         (nn.Sequential(nn.Flatten(), nn.BatchNorm1d(360), nn.Linear(360, 5)), "put it before flatten"),
+        (nn.Sequential(nn.MaxPool2d(3, 2, ceil_mode=True), nn.Flatten(), nn.Linear(90, 5)), "ceil_mode must be off"),
+        (nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 5)), "works to 1x1 only"),
+        (
+            nn.Sequential(nn.AvgPool2d(3, 1, 1, count_include_pad=False), nn.Flatten(), nn.Linear(360, 5)),
+            "leave count_include_pad on",
+        ),
         (nn.Sequential(nn.Conv2d(3, 4, (3, 2), padding=(1, 0)), nn.Flatten(), nn.Linear(432, 5)), "must be the same"),
     ],
 )
