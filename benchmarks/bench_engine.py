@@ -55,6 +55,8 @@ CASES = [
     Case("resnet56", 2, 2),
     Case("resnet8", 2, 2),
     Case("resnet8", 8, 8),
+    Case("cnv", 1, 1),
+    Case("cnv", 2, 2),
     Case("mlp", 1, 1),
     Case("mlp", 2, 2),
     Case("mobilenet", 2, 2),
@@ -79,6 +81,8 @@ def layers(plan: Schedule, cycles: dict[str, float]) -> list[dict[str, Any]]:
     bounds = {layer.name: layer.tile_bound for layer in time_program(plan).layers}
     for item in plan.passes:
         if not isinstance(item, ArrayPass):
+            if item.name in cycles:
+                rows.append({"name": item.name, "cycles": cycles[item.name], "tile_bound": 0, "ratio": None})
             continue
         words = plan.memory.words[item.name]
         rows.append(

@@ -58,11 +58,11 @@ def layers(rows: Rows) -> str:
         [
             (
                 layer["name"],
-                f"W{layer['weight_bits']}A{layer['activation_bits']}",
-                f"{layer['channels_in']} > {layer['channels_out']}",
+                f"W{layer['weight_bits']}A{layer['activation_bits']}" if layer["ratio"] else "",
+                f"{layer['channels_in']} > {layer['channels_out']}" if layer["ratio"] else "",
                 f"{layer['cycles']:,.0f}",
-                f"{layer['tile_bound']:,}",
-                f"{layer['ratio']:.2f}",
+                f"{layer['tile_bound']:,}" if layer["ratio"] else "",
+                f"{layer['ratio']:.2f}" if layer["ratio"] else "",
             )
             for layer in chosen[-1]["layers"]
         ],

@@ -12,23 +12,23 @@ from bitsmith.console import table
 from hwgen.area import estimate_area
 from hwgen.build import Build
 from hwgen.cycles import time_program
-from hwgen.passes import ArrayPass
+from hwgen.passes import ArrayPass, MeanPass
 from hwgen.synth import synthesise
 
 
 def layer_rows(build: Build) -> list[dict[str, Any]]:
-    """Per array pass: name, shape, weight and activation bits, modelled cycles, tile bound, utilisation."""
+    """Per layer: name, shape, weight (0: it has none) and activation bits, modelled cycles, tile bound, utilisation."""
     timing = time_program(build.schedule)
-    array = [item for item in build.schedule.passes if isinstance(item, ArrayPass)]
+    timed = [item for item in build.schedule.passes if isinstance(item, ArrayPass | MeanPass)]
     rows = []
-    for item, layer in zip(array, timing.layers, strict=True):
+    for item, layer in zip(timed, timing.layers, strict=True):
         height, width, channels = item.code.shape
-        window = item.window
+        kernel = item.source.shape[:2] if isinstance(item, MeanPass) else (item.window.kernel_h, item.window.kernel_w)
         rows.append(
             {
                 "name": item.name,
-                "shape": f"{item.source.shape[2]}x{window.kernel_h}x{window.kernel_w} > {channels}x{height}x{width}",
-                "weight": item.weight_bits,
+                "shape": f"{item.source.shape[2]}x{kernel[0]}x{kernel[1]} > {channels}x{height}x{width}",
+                "weight": item.weight_bits if isinstance(item, ArrayPass) else 0,
                 "activation": item.source.bits,
                 "cycles": layer.cycles,
                 "tile_bound": layer.tile_bound,
@@ -89,7 +89,7 @@ def layer_table(rows: Sequence[dict[str, Any]], simulated: dict[str, float] | No
     for row in rows:
         measured = "-" if simulated is None or row["name"] not in simulated else f"{simulated[row['name']]:.0f}"
         body.append(
-            [row["name"], row["shape"], row["weight"], row["activation"], row["cycles"], measured, row["tile_bound"]]
+            [row["name"], row["shape"], row["weight"] or "-", row["activation"], row["cycles"], measured, row["tile_bound"]]
         )
     total = [
         "total",

@@ -34,7 +34,9 @@ _QUEUE = 9  # bs_stage_queue: cycles from one instruction to the next at least
 
 @dataclass(frozen=True)
 class LayerCycles:
-    """One array pass in steady state. cycles: first issue of it to first issue of the next array pass."""
+    """One layer in steady state. cycles: its first issue to that of the next; of a global average pool, to which no
+    bound applies (0), the first sum that is read.
+    """
 
     name: str
     cycles: int
@@ -109,7 +111,7 @@ class _Model:
                         self.image_ready = self.fill_tokens[-1] + self._image_cycles()
                     execute += 1
                 elif isinstance(band.item, MeanPass):
-                    self._mean(band, wait)
+                    self._mean(band, wait, image)
                 else:
                     self._pool(band, wait)
             self.image_end.append(self.work_done)
@@ -199,8 +201,9 @@ class _Model:
         self.work_taken = self._arm(tokens_at, True)
         self.work_loaded = self.work_taken + 1
 
-    def _mean(self, band: Band, wait_fill: int) -> None:
+    def _mean(self, band: Band, wait_fill: int, image: int) -> None:
         self._alone(wait_fill)
+        self.first_issue[image][band.layer] = self.work_loaded + 1
         bits = band.item.planes.bits if band.item.planes is not None else 0
         row_tiles = -(-band.item.code.shape[2] // self.engine.rows)
         last_beat = self.work_loaded + row_tiles * self.engine.beats + (row_tiles - 1) * bits
@@ -235,8 +238,9 @@ class _Model:
 
 
 def layer_bound(item: Pass, engine: EngineConfig) -> int:
-    """Packed tile bound of an array pass in cycles, by the network's own bits."""
-    assert isinstance(item, ArrayPass)
+    """Packed tile bound of a pass in cycles, by the network's own bits; 0 where the array has no part in it."""
+    if not isinstance(item, ArrayPass):
+        return 0
     return tile_bound(
         item.source.shape[2],
         item.channels_out,
@@ -253,7 +257,7 @@ def time_program(plan: Schedule, images: int = 4) -> Timing:
     """Model a program over ``images`` images (at least 3) and report the last whole one."""
     model = _Model(plan)
     model.run(images)
-    array = [index for index, item in enumerate(plan.passes) if isinstance(item, ArrayPass)]
+    array = [index for index, item in enumerate(plan.passes) if isinstance(item, ArrayPass | MeanPass)]
     starts = [model.first_issue[images - 2][index] for index in array]
     starts.append(model.first_issue[images - 1][array[0]])
     layers = tuple(

@@ -7,6 +7,7 @@ planes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -68,7 +69,7 @@ class _Lowering:
                 passes.append(made)
         if self.problems:
             raise InputError(self.problems, f"network '{self.network.name}' on engine {self.engine.name}")
-        return self._with_nibbles(passes)
+        return self._with_nibbles(_skips_early(passes))
 
     def _pass(self, node: Node) -> Pass | None:
         if isinstance(node, MaxPool | ShortcutA | Requant):
@@ -277,6 +278,31 @@ class _Lowering:
             bytes_rounded=store.bytes_rounded,
             zero_channels=zero,
         )
+
+
+def _skips_early(passes: Sequence[Pass]) -> list[Pass]:
+    """A pass that makes the skip of the next one before the pass in front of it, where that does not feed it.
+
+    Else the join would wait until the skip has left the lanes.
+    """
+    made = list(passes)
+    for at in range(1, len(made) - 1):
+        before, here, join = made[at - 1 : at + 2]
+        fed = {item.name for item in before.tensors}
+        stored = here.bytes.name if here.bytes is not None else None
+        if (
+            stored == _skip(join)
+            and stored is not None
+            and join.source.name in fed
+            and not {here.source.name, _skip(here)} & fed
+            and not isinstance(here, MeanPass)
+        ):
+            made[at - 1], made[at] = here, before
+    return made
+
+
+def _skip(item: Pass) -> str | None:
+    return item.skip.name if isinstance(item, ArrayPass) and item.skip is not None else None
 
 
 def lower(network: Network, engine: EngineConfig) -> tuple[Pass, ...]:

@@ -36,8 +36,7 @@ PUBLIC = (
     "bs_write_back.plane_*_o",
     "bs_write_back.byte_*_o",
     "bs_write_back.logits_*_o",
-    "bs_issue.first_word_o",
-    "bs_issue.layer_o",
+    "bs_core.layer_*_q",
 )
 REGISTER = {item.name: item.offset for item in isa.REGISTERS}
 RESET_CYCLES = 8

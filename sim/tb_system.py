@@ -56,7 +56,7 @@ class TB:
         plane_we, byte_we = reader(core.u_write_back.plane_we_o), reader(core.u_write_back.byte_we_o)
         plane_row, plane_data = reader(core.u_write_back.plane_row_o), reader(core.u_write_back.plane_data_o)
         byte_row, byte_data = reader(core.u_write_back.byte_row_o), reader(core.u_write_back.byte_data_o)
-        first_word, layer = reader(core.u_issue.first_word_o), reader(core.u_issue.layer_o)
+        first_word, layer = reader(core.layer_first_q), reader(core.layer_index_q)
         logits_last = reader(core.u_write_back.logits_last_o)
         logits_valid = reader(core.u_write_back.logits_valid_o)
         edge = RisingEdge(self.dut.clk)

@@ -22,7 +22,7 @@ from hwgen.build import Build, read_build
 from hwgen.cycles import time_program
 from hwgen.errors import InputError
 from hwgen.network import Network
-from hwgen.passes import ArrayPass
+from hwgen.passes import ArrayPass, MeanPass
 from hwgen.schedule import Schedule
 from sim import golden, verilator
 from sim.compiled import PUBLIC, compile_engine
@@ -87,12 +87,12 @@ def read_images(path: Path, network: Network) -> NDArray[np.uint8]:
 
 
 def steady_cycles(plan: Schedule, first_issue: list[tuple[int, int]]) -> tuple[float, list[dict[str, Any]]]:
-    """Cycles per image and per array layer, from the cycles in which each band's first word was issued.
+    """Cycles per image and per layer, from the cycles in which each band's first word was issued (sums: first read).
 
     A layer lasts from its first issue to the first issue of the next layer (of the next image's first layer); the mean
     over all images but the first two and the last, or over what there is of them.
     """
-    array = [index for index, item in enumerate(plan.passes) if isinstance(item, ArrayPass)]
+    array = [index for index, item in enumerate(plan.passes) if isinstance(item, ArrayPass | MeanPass)]
     images: list[dict[int, int]] = []
     previous = -1
     for cycle, layer in first_issue:

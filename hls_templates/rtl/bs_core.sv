@@ -248,7 +248,7 @@ module bs_core #(
   // ------------------------------------------------------------------ issue, weight buffer and array
   logic [WEIGHT_ADDR-1:0] weight_raddr;
   logic [WEIGHT_CHUNKS*64-1:0] weights;
-  logic valid, clear, shift, negative, last, start, issue_idle, first_word;
+  logic valid, clear, shift, negative, last, start, issue_idle, first_word, first_sum;
   logic [LANE_ROWS-1:0][D_N-1:0][ACC_BITS-1:0] acc;
   logic [D_N-1:0][ACC_BITS-1:0] column_acc;
 
@@ -371,6 +371,7 @@ module bs_core #(
       .byte_we_o(unused_byte_we),
       .byte_row_o(unused_byte_row),
       .byte_data_o(unused_byte_data),
+      .first_sum_o(first_sum),
       .active_o(write_back_active_o),
       .idle_o(write_back_idle),
       .layer_o(write_back_layer_o)
@@ -379,6 +380,15 @@ module bs_core #(
 
   assign idle_o = fill_idle && issue_idle && write_back_idle;
 
+  // ------------------------------------------------------------------ where layers begin, for monitors
+  logic layer_first_q;
+  logic [7:0] layer_index_q;
+
+  always_ff @(posedge clk) begin
+    layer_first_q <= first_word || first_sum;
+    layer_index_q <= first_sum ? write_back_layer_o : issue_layer_o;
+  end
+
   logic unused_bits;
-  assign unused_bits = ^{first_word, weight_row_i, plane_row_i, weights};
+  assign unused_bits = ^{layer_first_q, layer_index_q, weight_row_i, plane_row_i, weights};
 endmodule

@@ -49,6 +49,7 @@ module bs_write_back #(
     output logic [$clog2(BYTE_DEPTH)-1:0]               byte_row_o,
     output logic [D_N-1:0][LANE_ROWS*8-1:0]             byte_data_o,
     // status
+    output logic                                        first_sum_o,   // first beat of an instruction on sums
     output logic                                        active_o,
     output logic                                        idle_o,
     output logic [7:0]                                  layer_o
@@ -295,6 +296,7 @@ module bs_write_back #(
     if (start_i) beats_left_q <= BEAT_BITS'(BEATS);
     else if (beats_left_q != '0) beats_left_q <= beats_left_q - 1'b1;
 
+    first_sum_o <= sums_fire && beat_q == '0 && row_q == '0;
     if (load && next_q.beat.from_sums) sums_run_q <= 1'b1;
     else if (work_done) sums_run_q <= 1'b0;
     if (sums_fire && row_tile_last) spacing_q <= work_q.beat.plane_bits;

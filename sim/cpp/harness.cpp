@@ -31,7 +31,7 @@ void vl_fatal(const char* file, int line, const char*, const char* message) {
 namespace {
 
 const std::string WRITE_BACK = "bs_top.u_core.u_write_back";
-const std::string ISSUE = "bs_top.u_core.u_issue";
+const std::string CORE = "bs_top.u_core";
 
 // Writes of one buffer port, as records: cycle (8 bytes), row (4), enables (4), data.
 struct Recorder {
@@ -87,7 +87,7 @@ class Engine {
         }
         planes.open(context, "plane");
         bytes.open(context, "byte");
-        first_word = Signal(context, ISSUE, "first_word_o"), layer = Signal(context, ISSUE, "layer_o");
+        first_word = Signal(context, CORE, "layer_first_q"), layer = Signal(context, CORE, "layer_index_q");
         logits_valid = Signal(context, WRITE_BACK, "logits_valid_o");
         logits_last = Signal(context, WRITE_BACK, "logits_last_o");
     }
