@@ -6,14 +6,17 @@ SHELL := /bin/bash
 TORCH ?= torch==2.13.0
 # Which Python makes the environment: the first of these that is on PATH and new enough.
 PYTHON ?= $(eval PYTHON := $(firstword $(foreach name,python3.13 python3.12 python3.11 python3.14 python3,$(shell command -v $(name) >/dev/null 2>&1 && $(name) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' >/dev/null 2>&1 && echo $(name)))))$(PYTHON)
+# Which Python makes the environment of pynq, whose pins end at 3.12.
+PYNQ_PYTHON ?= $(eval PYNQ_PYTHON := $(firstword $(foreach name,python3.11 python3.12 python3.10 python3,$(shell command -v $(name) >/dev/null 2>&1 && $(name) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' >/dev/null 2>&1 && echo $(name)))))$(PYNQ_PYTHON)
 VENV := .venv
+PYNQ_VENV := .venv-pynq
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BUILD := build
 DEMO := $(BUILD)/demo
 
-.PHONY: help setup tools demo test lint check clean
-.PHONY: sim tests model hwgen docs bench-sim bench-engine
+.PHONY: help setup setup-pynq tools demo test lint check clean
+.PHONY: sim tests model hwgen docs bench-sim bench-engine bench-driver
 
 help: ## this list
 	@echo "bitsmith: from a PyTorch network to a verified FPGA accelerator"
@@ -35,6 +38,15 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt "$(TORCH)" --editable '.[dev]'
 	@touch $@
 
+setup-pynq: $(PYNQ_VENV)/.ready ## create .venv-pynq: the real pynq client, for the tests of the virtual board
+
+$(PYNQ_VENV)/.ready: constraints-pynq.txt
+	@if [ -z "$(PYNQ_PYTHON)" ]; then echo "pynq 4.0.0 needs Python 3.10 to 3.12; none is on PATH: install the package python3.11 or python3.12, or say make setup-pynq PYNQ_PYTHON=/path/to/python." >&2; exit 2; fi
+	@echo "Creating $(PYNQ_VENV) with $$($(PYNQ_PYTHON) --version) and installing pynq 4.0.0."
+	@test -x $(PYNQ_VENV)/bin/python || $(PYNQ_PYTHON) -m venv $(PYNQ_VENV)
+	@$(PYNQ_VENV)/bin/python -m pip install --quiet --constraint constraints-pynq.txt setuptools pynq==4.0.0
+	@touch $@
+
 demo: $(READY) tools ## search, generate, simulate and estimate a network for real digits (about 5 minutes)
 	@$(BIN)/python -m bitsmith demo --out $(DEMO) --force
 
@@ -45,6 +57,7 @@ lint: $(READY) ## ruff and mypy
 	@$(BIN)/mypy
 
 check: $(READY) tools ## the test suite alone
+	@$(MAKE) --no-print-directory setup-pynq || echo "Without it, the tests of the virtual board with pynq's own client are skipped." >&2
 	@$(BIN)/python -m pytest -n 2 --dist loadscope --durations 10
 
 bench-engine: $(READY) tools ## cycles of networks of the literature, in RTL (ARGS="resnet20 --quick": some rows, the model)
@@ -52,6 +65,9 @@ bench-engine: $(READY) tools ## cycles of networks of the literature, in RTL (AR
 
 bench-sim: $(READY) tools ## speed of the RTL simulation, both paths (N=20: fewer images)
 	@$(BIN)/python benchmarks/bench_sim.py --images $(or $(N),1000)
+
+bench-driver: $(READY) ## how fast the board's driver copies images
+	@$(BIN)/python benchmarks/bench_driver.py --out $(BUILD)/bench/driver.json
 
 clean: ## remove what builds and runs have left (not .venv)
 	rm -rf $(BUILD) .mypy_cache .ruff_cache .pytest_cache

@@ -7,8 +7,28 @@ from typing import Annotated, Any
 
 import typer
 
-from bitsmith import report
+from bitsmith import board_commands, report
 from bitsmith.console import EXIT_FAILED, bars, next_step, out, sentences, table, write_json
+from bitsmith.options import (
+    DEFAULT_BOARD,
+    BoardName,
+    BuildFolder,
+    Device,
+    EngineFile,
+    Force,
+    Full,
+    Joint,
+    Json,
+    Overrides,
+    Quiet,
+    Resume,
+    TargetBitops,
+    TargetCycles,
+    TargetFps,
+    TargetKbytes,
+    Verbose,
+    app,
+)
 from bitsmith.targets import target_overrides
 from hwgen.board import load_board
 from hwgen.build import generate as generate_build
@@ -19,37 +39,6 @@ from hwgen.explore import explore
 from hwgen.inspect import describe as describe_path
 from hwgen.network_file import read_network
 from hwgen.output import check_output
-
-app = typer.Typer(
-    name="bitsmith",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="rich",
-    help="From a PyTorch network to a verified mixed-precision FPGA accelerator.",
-)
-
-Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file; - is standard output.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
-BoardName = Annotated[str, typer.Option("--board", help="Board to build for.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace the output folder if it exists.")]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="SECTION.NAME=VALUE", help="Override a value of the recipe.")
-]
-EngineFile = Annotated[
-    Path | None, typer.Option("--engine", help="Engine file; left out: the best for uniform W4A4 on the board.")
-]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")]
-Device = Annotated[str, typer.Option(help="Where to train: cpu, cuda, or auto for a GPU where there is one.")]
-TargetCycles = Annotated[int | None, typer.Option(help="Budget: cycles per image on the engine.")]
-TargetFps = Annotated[float | None, typer.Option(help="Budget: images per second at the board's clock.")]
-TargetBitops = Annotated[float | None, typer.Option(help="Budget: 10^9 bit operations per image.")]
-TargetKbytes = Annotated[float | None, typer.Option(help="Budget: 1,000 bytes of weights.")]
-Joint = Annotated[bool, typer.Option("--joint", help="Choose bits and the engine's shape in turn.")]
-Full = Annotated[bool, typer.Option("--full", help="Compare every code on the whole test set, not on 1,000 images.")]
-BuildFolder = Annotated[Path, typer.Argument(help="Build folder.")]
-
-DEFAULT_BOARD = "pynq-z2"
 
 
 def percent(value: float | None) -> str:
@@ -363,6 +352,11 @@ def inspect(
         write_json(json, {"path": str(path), "description": text})
         if not quiet:
             out.print(text, markup=False, soft_wrap=True)
+
+
+app.command(epilog="Example:  bitsmith bundle builds/digits --virtual")(board_commands.bundle)
+app.command(epilog="Example:  bitsmith board --bundle builds/digits-bundle")(board_commands.board)
+app.command(epilog="Example:  bitsmith deploy builds/digits-bundle.zip --board virtual")(board_commands.deploy)
 
 
 @app.command(epilog="Example:  bitsmith demo --out build/demo")

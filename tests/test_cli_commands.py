@@ -81,7 +81,7 @@ def recipe(tmp_path: Path) -> Path:
 
 # -------------------------------------------------------------------------------- help
 def test_the_commands() -> None:
-    assert COMMANDS == ["demo", "estimate", "evaluate", "export", "generate", "inspect", "search", "train", "verify"]
+    assert set(COMMANDS) >= {"board", "bundle", "demo", "deploy", "estimate", "evaluate", "export", "generate", "inspect", "search", "train", "verify"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,0 +1,39 @@
+"""The application, and the options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="bitsmith",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    help="From a PyTorch network to a verified mixed-precision FPGA accelerator.",
+)
+
+Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file; - is standard output.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+BoardName = Annotated[str, typer.Option("--board", help="Board to build for.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the output folder if it exists.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="SECTION.NAME=VALUE", help="Override a value of the recipe.")
+]
+EngineFile = Annotated[
+    Path | None, typer.Option("--engine", help="Engine file; left out: the best for uniform W4A4 on the board.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")]
+Device = Annotated[str, typer.Option(help="Where to train: cpu, cuda, or auto for a GPU where there is one.")]
+TargetCycles = Annotated[int | None, typer.Option(help="Budget: cycles per image on the engine.")]
+TargetFps = Annotated[float | None, typer.Option(help="Budget: images per second at the board's clock.")]
+TargetBitops = Annotated[float | None, typer.Option(help="Budget: 10^9 bit operations per image.")]
+TargetKbytes = Annotated[float | None, typer.Option(help="Budget: 1,000 bytes of weights.")]
+Joint = Annotated[bool, typer.Option("--joint", help="Choose bits and the engine's shape in turn.")]
+Full = Annotated[bool, typer.Option("--full", help="Compare every code on the whole test set, not on 1,000 images.")]
+BuildFolder = Annotated[Path, typer.Argument(help="Build folder.")]
+
+DEFAULT_BOARD = "pynq-z2"

@@ -1,0 +1,125 @@
+"""Run by tests/test_board_pynq.py in the environment of pynq 4.0.0: its own client, and the driver of the bundle.
+
+Arguments: bundle, other network on the same engine, bundle of another engine, what to do. Prints one line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+first, second, foreign, what = sys.argv[1:]
+sys.path.insert(0, first)
+warnings.simplefilter("ignore")
+
+from bitsmith_driver import Accelerator, BundleError, DeviceError, DeviceTimeoutError  # noqa: E402
+
+
+def plain() -> dict[str, object]:
+    """pynq alone: overlay, registers by name, clock, buffers both ways."""
+    import pynq
+
+    overlay = pynq.Overlay(str(next(Path(first).glob("*.bit"))))
+    buffer = pynq.allocate((1000, 3), np.int16)
+    content = np.random.default_rng(1).integers(-30000, 30000, buffer.shape).astype(np.int16)
+    buffer[:] = content
+    buffer.sync_to_device()
+    buffer[:] = 0
+    buffer.sync_from_device()
+    ip = overlay.ip_dict["bitsmith"]
+    return {
+        "id": int(overlay.bitsmith.register_map.id),
+        "base": ip["phys_addr"],
+        "registers": sorted(ip["registers"]),
+        "interrupts": list(ip["interrupts"]),
+        "clock": pynq.Clocks.fclk0_mhz,
+        "cpu": pynq.Clocks.cpu_mhz,
+        "board": overlay.device.name,
+        "round_trip": bool((np.asarray(buffer) == content).all()),
+        "address": int(buffer.device_address),
+        "pynq": pynq.__version__,
+    }
+
+
+def classify() -> dict[str, object]:
+    """Real images twice, planar, in several batches; a second network; errors; and every time it works again."""
+    answer: dict[str, object] = {}
+    with Accelerator(first, batch=16) as acc:
+        images, labels, golden = acc.bundle.samples()
+        images, labels, golden = images[:40], labels[:40], golden[:40]
+        answer["first"] = bool((acc.predict(images) == golden).all())
+        answer["stats"] = acc.stats
+        answer["twice"] = bool((acc.predict(images) == golden).all())
+        planar = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        answer["planar"] = bool((acc.predict(planar) == golden).all())
+        answer["correct"] = int((golden.argmax(axis=1) == labels).sum())
+        acc.load(second)
+        others, _, other_golden = acc.bundle.samples()
+        answer["second"] = bool((acc.predict(others) == other_golden).all())
+        turned = np.ascontiguousarray(others.transpose(0, 3, 1, 2))
+        answer["second_planar"] = bool((acc.predict(turned) == other_golden).all())
+        try:
+            acc.load(foreign)
+        except BundleError as error:
+            answer["foreign"] = str(error)
+        acc.load(first)
+
+        acc._program.array[:64] = 0  # a broken program in memory
+        acc._program.push(acc._program.array.size)
+        try:
+            acc.predict(images)
+        except DeviceError as error:
+            answer["error"] = [error.code, str(error)]
+        acc.load(first)
+        answer["after_error"] = bool((acc.predict(images) == golden).all())
+
+        acc.timeout_s = 0.0
+        try:
+            acc.predict(images)
+        except DeviceTimeoutError as error:
+            answer["timeout"] = str(error)
+        acc.timeout_s = 60.0
+        answer["after_timeout"] = bool((acc.predict(images) == golden).all())
+
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.15)  # Ctrl-C in the middle of a run
+        try:
+            acc.predict(np.concatenate([images] * 5))
+        except KeyboardInterrupt:
+            answer["interrupted"] = True
+        answer["after_interrupt"] = bool((acc.predict(images) == golden).all())
+
+        with Accelerator(first) as other:  # two at a time on one engine
+            answer["another"] = bool((other.predict(images[:5]) == golden[:5]).all())
+        answer["beside_another"] = bool((acc.predict(images[:5]) == golden[:5]).all())
+    return answer
+
+
+def vanish() -> dict[str, object]:
+    """End in the middle of a run, without giving anything back."""
+    acc = Accelerator(first)
+    images, _, _ = acc.bundle.samples()
+    acc.fill(0, images[:30])
+    acc._start(0, 30, False)
+    print("{}", flush=True)
+    os._exit(0)
+
+
+def notebook() -> dict[str, object]:
+    """The cells of the bundle's notebook, in order, in one namespace."""
+    cells = json.loads(Path(first, "accelerator.ipynb").read_text(encoding="utf-8"))["cells"]
+    os.environ["BITSMITH_BUNDLE"] = first
+    space: dict[str, object] = {}
+    run = [cell for cell in cells if cell["cell_type"] == "code"]
+    for cell in run:
+        exec(compile("".join(cell["source"]), cell["id"], "exec"), space)
+    return {"cells": len(run)}
+
+
+print(json.dumps({"plain": plain, "classify": classify, "vanish": vanish, "notebook": notebook}[what]()))
