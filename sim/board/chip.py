@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Protocol, TypeVar
 
 from hwgen import isa
@@ -66,15 +67,13 @@ class Chip:
     """The chip.
 
     Args:
-        engine: makes the simulation; called once, when the first client configures the device.
+        engine: makes the simulation; called once, on the thread that later frees it: Verilator's models want that.
 
     One lock serialises everything that touches the simulation. A thread lets it run while the engine is busy and sleeps
     while it is idle.
     """
 
     def __init__(self, engine: Callable[[], Engine]) -> None:
-        self._make = engine
-        self._engine: Engine | None = None
         self._configured = False
         self._slcr = dict(_SLCR_RESET)
         self._interrupts = _InterruptController()
@@ -82,15 +81,17 @@ class Chip:
         self._wake = threading.Event()
         self._closing = False
         self._failure = ""
-        self._runner = threading.Thread(target=self._run, name="virtual-board-clock", daemon=True)
+        made: Future[Engine] = Future()
+        self._runner = threading.Thread(target=self._run, args=(engine, made), name="virtual-board-clock", daemon=True)
         self._runner.start()
+        self._engine = made.result()
 
     # ------------------------------------------------------------------ configuration
     def configure(self) -> None:
         """What a new bitstream does: the engine is there and reset."""
         with self._lock:
             self._failure = ""
-            self._load().reset()
+            self._engine.reset()
             self._interrupts = _InterruptController()
             self._configured = True
 
@@ -98,21 +99,16 @@ class Chip:
     def configured(self) -> bool:
         return self._configured
 
-    def _load(self) -> Engine:
-        if self._engine is None:
-            self._engine = self._make()
-        return self._engine
-
     # ------------------------------------------------------------------ memory
     def read_memory(self, address: int, count: int) -> bytes:
         """Bytes of the DDR."""
         with self._lock:
-            return self._load().read(address, count)
+            return self._engine.read(address, count)
 
     def write_memory(self, address: int, data: bytes) -> None:
         """Store bytes in the DDR."""
         with self._lock:
-            self._load().write(address, data)
+            self._engine.write(address, data)
 
     # ------------------------------------------------------------------ registers
     def window(self, address: int, count: int) -> Window | None:
@@ -162,29 +158,38 @@ class Chip:
         if offset >= _REGISTER_SPAN:
             raise BusError(f"the engine has no register at {offset:#x}")
         try:
-            return access(self._load())
+            return access(self._engine)
         except Exception as error:
             raise BusError(f"the engine answered with an error: {error}") from error
 
     def _irq(self) -> bool:
-        engine = self._load()
+        engine = self._engine
         return bool(engine.read_register(_STATUS) & _DONE_OR_ERROR and engine.read_register(_CONTROL) & _INTERRUPT_ENABLE)
 
     # ------------------------------------------------------------------ time
-    def _run(self) -> None:
-        while True:
-            self._wake.wait()
-            with self._lock:
-                if self._closing:
-                    return
-                if not self._step():
-                    self._wake.clear()
-            # Locks are not fair: without a pause, clients would wait for the end of the run.
-            time.sleep(_PAUSE_S)
+    def _run(self, make: Callable[[], Engine], made: Future[Engine]) -> None:
+        try:
+            engine = make()
+        except BaseException as error:
+            made.set_exception(error)
+            return
+        made.set_result(engine)
+        try:
+            while True:
+                self._wake.wait()
+                with self._lock:
+                    if self._closing:
+                        return
+                    if not self._step():
+                        self._wake.clear()
+                # Locks are not fair: without a pause, clients would wait for the end of the run.
+                time.sleep(_PAUSE_S)
+        finally:
+            engine.close()
 
     def _step(self) -> bool:
         """Let a slice of time pass; whether the engine is still busy."""
-        if self._engine is None or self._failure:
+        if self._failure:
             return False
         try:
             self._engine.step(_SLICE_CYCLES)
@@ -200,9 +205,6 @@ class Chip:
             self._closing = True
             self._wake.set()
         self._runner.join()
-        if self._engine is not None:
-            self._engine.close()
-            self._engine = None
 
 
 class _InterruptController:

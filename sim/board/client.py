@@ -38,7 +38,8 @@ class Remote:
 
     def __init__(self, host: str, port: int = PORT) -> None:
         self.address = f"{host}:{port}"
-        self.channel = grpc.insecure_channel(self.address)
+        # A connection of its own: the board tells clients apart by it.
+        self.channel = grpc.insecure_channel(self.address, options=[("grpc.use_local_subchannel_pool", 1)])
         try:
             grpc.channel_ready_future(self.channel).result(timeout=_CONNECT_S)
         except grpc.FutureTimeoutError:

@@ -1,0 +1,257 @@
+"""The driver on a stand-in for the engine: what is copied when, and what is said when something is wrong."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import board_case
+import numpy as np
+import pytest
+from board_case import OFFSET, StandIn
+
+from hwgen.driver.bitsmith_driver import (
+    Accelerator,
+    BundleError,
+    DeviceError,
+    DeviceTimeoutError,
+    ImageError,
+)
+from hwgen.driver.bitsmith_driver.check import check
+
+PAGE = 4096
+
+
+class Memory:
+    def __init__(self, platform: Platform, size: int, address: int) -> None:
+        self.platform, self.address, self.size = platform, address, size
+        self.array = np.zeros(size, np.uint8)
+
+    def push(self, count: int) -> None:
+        self.platform.log.append(f"push {self.address:#x}")
+        self.platform.engine.write(self.address, self.array[:count].tobytes())
+
+    def pull(self, count: int) -> None:
+        self.platform.log.append(f"pull {self.address:#x}")
+        self.array[:count] = np.frombuffer(self.platform.engine.read(self.address, count), np.uint8)
+
+    def free(self) -> None:
+        if self in self.platform.memories:
+            self.platform.memories.remove(self)
+
+
+class Platform:
+    """A board whose memory and host memory are two things; the engine runs while the driver waits."""
+
+    remote = False
+
+    def __init__(self, engine: StandIn | None = None) -> None:
+        self.engine = engine or StandIn()
+        self.lock = threading.RLock()
+        self.memories: list[Memory] = []
+        self.log: list[str] = []
+        self.next = 1 << 20
+        self.loads = 0
+
+    def load(self, bit: Path) -> None:
+        assert bit.is_file() and bit.with_suffix(".hwh").is_file()
+        self.loads += 1
+
+    def read(self, offset: int) -> int:
+        return self.engine.read_register(offset)
+
+    def write(self, offset: int, value: int) -> None:
+        if offset == OFFSET["control"]:
+            self.log.append({5: "start", 2: "stop"}[value])
+        self.engine.write_register(offset, value)
+
+    def clock_mhz(self) -> float:
+        return 100.0
+
+    def allocate(self, size: int) -> Memory:
+        memory = Memory(self, size, self.next)
+        self.next += -(-size // PAGE) * PAGE
+        self.memories.append(memory)
+        return memory
+
+    def wait(self, seconds: float) -> bool:
+        self.engine.step(5_000)
+        return True
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return board_case.bundle(tmp_path_factory.mktemp("driver") / "tiny")
+
+
+def images(count: int) -> Any:
+    """Image i begins with the byte i."""
+    made = np.zeros((count, 6, 6, 3), np.uint8)
+    made[:, 0, 0, 0] = np.arange(count) % 200
+    return made
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 40])
+def test_any_number_of_images(packed: Path, count: int) -> None:
+    platform = Platform()
+    with Accelerator(packed, platform, batch=8) as acc:
+        logits = acc.predict(images(count))
+        assert logits.shape == (count, 5) and logits.dtype == np.int32
+        assert (logits[:, 0] == np.arange(count) % 200).all()
+        assert acc.stats["images"] == count
+        assert acc.stats["cycles"] == platform.engine.busy_cycles * -(-count // 8)
+    assert platform.memories == []
+
+
+def test_buffers_are_doubled_and_the_next_batch_is_in_before_the_last_is_done(packed: Path) -> None:
+    platform = Platform()
+    with Accelerator(packed, platform, batch=8) as acc:
+        a, b = (item.address for item in acc._inputs)
+        x, y = (item.address for item in acc._outputs)
+        assert len(platform.memories) == 5
+        platform.log.clear()
+        acc.predict(images(24))
+        assert platform.log == [
+            f"push {a:#x}", "start", f"push {b:#x}", "start", f"push {a:#x}", f"pull {x:#x}", "start", f"pull {y:#x}",
+            f"pull {x:#x}",
+        ]  # fmt: skip
+        platform.log.clear()
+        acc.predict(images(24))
+        assert len(platform.memories) == 5
+
+
+def test_both_layouts(packed: Path) -> None:
+    platform = Platform()
+    with Accelerator(packed, platform) as acc:
+        acc.predict(images(2))
+        assert platform.engine.registers[OFFSET["image_planar"]] == 0
+        acc.predict(np.ascontiguousarray(images(2).transpose(0, 3, 1, 2)))
+        assert platform.engine.registers[OFFSET["image_planar"]] == 1
+        sliced = images(8)[::2]
+        assert (acc.predict(sliced)[:, 0] == [0, 2, 4, 6]).all()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (images(1).astype(np.float32), "The images are float32; the network reads a NumPy array of uint8"),
+        ([1, 2], "The images are list"),
+        (images(1)[0], r"have shape \(6, 6, 3\); the network reads \(N, 6, 6, 3\) or \(N, 3, 6, 6\)"),
+        (np.zeros((2, 6, 5, 3), np.uint8), "have shape"),
+    ],
+)
+def test_wrong_images(packed: Path, wrong: Any, sentence: str) -> None:
+    with Accelerator(packed, Platform()) as acc:
+        with pytest.raises(ImageError, match=sentence):
+            acc.predict(wrong)
+        assert (acc.predict(images(3))[:, 0] == [0, 1, 2]).all()
+
+
+def test_codes_out_of_range(tmp_path: Path) -> None:
+    acc = Accelerator(board_case.bundle(tmp_path / "digits", board_case.digits()), Platform())
+    with pytest.raises(ImageError, match="hold 99; this network's input codes end at 15"):
+        acc.predict(np.full((1, 8, 8, 1), 99, np.uint8))
+
+
+def test_device_errors_have_a_meaning_and_pass(packed: Path) -> None:
+    platform = Platform()
+    with Accelerator(packed, platform) as acc:
+        platform.engine.fails_with = 6
+        with pytest.raises(DeviceError, match=r"read was answered with SLVERR or DECERR \(error 6; stage write-back, layer 5"):
+            acc.predict(images(3))
+        platform.engine.fails_with = 0
+        assert (acc.predict(images(3))[:, 0] == [0, 1, 2]).all()
+
+
+def test_timeouts_say_what_each_stage_does(packed: Path) -> None:
+    platform = Platform(StandIn(busy_cycles=1 << 60))
+    with Accelerator(packed, platform, timeout_s=0.01) as acc:
+        platform.engine.registers |= {OFFSET["fill_cycles"]: 77, OFFSET["layer"]: 0x04030201}
+        with pytest.raises(DeviceTimeoutError, match=r"0 of 3 are done.*fetch 0 cycles, layer 1, fill 77 cycles, layer 2"):
+            acc.predict(images(3))
+        assert platform.log[-1] == "stop"
+        platform.engine.busy_cycles = 1
+        assert (acc.predict(images(3))[:, 0] == [0, 1, 2]).all()
+
+
+def test_ctrl_c_stops_the_engine(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    platform = Platform()
+    with Accelerator(packed, platform) as acc:
+        with monkeypatch.context() as patch:
+            patch.setattr(platform, "wait", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                acc.predict(images(3))
+        assert platform.log[-1] == "stop" and platform.engine.left == 0
+        assert (acc.predict(images(3))[:, 0] == [0, 1, 2]).all()
+
+
+def test_a_run_that_somebody_left_is_stopped_first(packed: Path) -> None:
+    platform = Platform()
+    with Accelerator(packed, platform) as acc:
+        platform.engine.write_register(OFFSET["control"], 1)
+        assert (acc.predict(images(2))[:, 0] == [0, 1]).all()
+
+
+def test_a_second_network_replaces_the_first_or_leaves_it(packed: Path, tmp_path: Path) -> None:
+    import networks
+
+    from hwgen.engine import EngineConfig
+
+    platform = Platform()
+    other = board_case.bundle(tmp_path / "other", networks.tiny(seed=2))
+    foreign = board_case.bundle(tmp_path / "foreign", engine=EngineConfig())
+    with Accelerator(packed, platform) as acc:
+        acc.load(other)
+        assert acc.bundle.path == other and len(platform.memories) == 5 and platform.loads == 1
+        assert platform.memories[0].array[: len(acc.bundle.program)].tobytes() == acc.bundle.program
+        with pytest.raises(BundleError, match=r"the bitstream that is loaded holds engine .*; open the bundle with a new"):
+            acc.load(foreign)
+        assert acc.bundle.path == other
+        assert (acc.predict(images(2))[:, 0] == [0, 1]).all()
+
+
+def test_another_bitstream_is_told(packed: Path) -> None:
+    platform = Platform()
+    platform.engine.registers[OFFSET["id"]] = 0xDEADBEEF
+    with pytest.raises(BundleError, match=r"identity 0xdeadbeef.*the bitstream is another one"):
+        Accelerator(packed, platform)
+    assert platform.memories == []
+
+
+def test_closing(packed: Path) -> None:
+    platform = Platform()
+    acc = Accelerator(packed, platform)
+    acc.close()
+    acc.close()
+    assert platform.memories == []
+    with pytest.raises(RuntimeError, match="closed"):
+        acc.predict(images(1))
+    with pytest.raises(ValueError, match="at least 1"):
+        Accelerator(packed, platform, batch=-1)
+
+
+def test_check_counts_wrong_images(packed: Path) -> None:
+    figures = check(packed, device=Platform(), images=4)  # the stand-in computes nothing
+    assert figures["wrong_images"] == 4 and set(figures["latency_ms"]) == {"p50", "p90", "p99"}
+    with pytest.raises(ValueError, match="the bundle holds 5"):
+        check(packed, device=Platform(), images=6)
+
+
+def test_two_threads_take_turns(packed: Path) -> None:
+    platform = Platform()
+    with Accelerator(packed, platform, batch=4) as acc:
+        results: dict[int, Any] = {}
+
+        def work(index: int) -> None:
+            time.sleep(0.001 * index)
+            results[index] = acc.predict(images(10 + index))
+
+        threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for index, logits in results.items():
+            assert (logits[:, 0] == np.arange(10 + index)).all()
