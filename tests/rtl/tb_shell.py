@@ -191,7 +191,7 @@ class TB:
         assert core.params == params
         assert len(core.seen) == self.images
         for picture, rows in zip(self.pictures, core.seen, strict=True):
-            assert rows == plane_rows(picture, BITS, PLANE_BASE, PITCH, self.values["D_N"], self.values["G"])
+            assert rows == plane_rows(picture, BITS, PLANE_BASE, PITCH, self.values["D_N"], self.values["G"], False)
         assert core.execute == core.write_back == [1] + [0] * (self.images - 1)
         size = 8 * BEATS
         for index, logits in enumerate(core.logits):
