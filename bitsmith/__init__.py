@@ -7,6 +7,7 @@ The Python API is the path of the command line:
     network = export(run)              # the integer network, checked against the trained one
     build = generate(network, out)     # RTL and program
     result = verify(build.path)        # every tensor against the golden model
+    other = assemble(other_network, build.path, out)  # another network's program for the same engine
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from hwgen.engine import EngineConfig
     from hwgen.network import Network
 
-__all__ = ["InputError", "export", "generate", "prepare", "search", "verify"]
+__all__ = ["InputError", "assemble", "export", "generate", "prepare", "search", "verify"]
 
 DEFAULT_BOARD = "pynq-z2"
 
@@ -76,6 +77,18 @@ def generate(
 
     target = load_board(board)
     return write(network, engine or choose_engine(network, target).engine, target, out, force=force)
+
+
+def assemble(network: Network, build: Path, out: Path, *, force: bool = False) -> Build:
+    """A build folder with this network's program for the engine of another build: same RTL, same engine hash.
+
+    Raises:
+        InputError: ``build`` is no build folder, ``out`` exists, or the network does not fit the engine: which buffers
+            and limits are exceeded, and by how much.
+    """
+    from hwgen.build import assemble_for, read_build
+
+    return assemble_for(network, read_build(build), out, force=force)
 
 
 def verify(build: Path, *, count: int | None = None, seed: int = 1) -> dict[str, object]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bitsmith import board_commands, report
+from bitsmith import board_commands, builds, report
 from bitsmith.console import EXIT_FAILED, bars, next_step, out, sentences, table, write_json
 from bitsmith.options import (
     DEFAULT_BOARD,
@@ -30,15 +30,10 @@ from bitsmith.options import (
     app,
 )
 from bitsmith.targets import target_overrides
-from hwgen.board import load_board
-from hwgen.build import generate as generate_build
 from hwgen.build import read_build
-from hwgen.engine import read_engine
 from hwgen.errors import InputError
-from hwgen.explore import explore
 from hwgen.inspect import describe as describe_path
 from hwgen.network_file import read_network
-from hwgen.output import check_output
 
 
 def percent(value: float | None) -> str:
@@ -229,60 +224,6 @@ def quantise(
         next_step(f"bitsmith generate {out_folder}/network --out builds/{out_folder.name}", quiet)
 
 
-@app.command(epilog="Example:  bitsmith generate runs/digits/network --board pynq-z2 --out builds/digits")
-def generate(
-    network: Annotated[Path, typer.Argument(help="Network folder.")],
-    out_folder: Annotated[Path, typer.Option("--out", help="Build folder to make.")],
-    board: BoardName = DEFAULT_BOARD,
-    engine: Annotated[
-        str, typer.Option(help="Engine file; 'run': that of the network's run; 'auto': the best for this network.")
-    ] = "run",
-    force: Force = False,
-    json: Json = None,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
-) -> None:
-    """Plan, schedule and assemble a network and render the RTL of its engine."""
-    with sentences():
-        target = load_board(board)
-        check_output(out_folder, "build.json", force=force, reads=network)
-        what = read_network(network)
-        beside = network.resolve().parent / "engine.json"
-        if engine == "auto" or (engine == "run" and not beside.is_file()):
-            candidates = explore(what, target)
-            shape = candidates[0].engine
-            if not quiet:
-                best = [
-                    [
-                        item.engine.name,
-                        item.engine.lanes,
-                        item.cycles_per_image,
-                        item.area.lut,
-                        item.area.bram36,
-                        item.area.dsp,
-                    ]
-                    for item in candidates[:10]
-                ]
-                out.print(
-                    table(
-                        "The ten fastest engines that fit (the first is taken; of equally fast ones the smallest)",
-                        ["engine", "lanes", "cycles", "LUT", "BRAM36", "DSP"],
-                        best,
-                    )
-                )
-        else:
-            shape = read_engine(beside if engine == "run" else Path(engine))
-        build = generate_build(what, shape, target, out_folder, force=force)
-        rows = report.layer_rows(build)
-        write_json(json, {"build": str(out_folder), "engine": shape.name, "layers": rows})
-        if not quiet:
-            out.print(report.layer_table(rows))
-            out.print(
-                f"Wrote {out_folder}/ (rtl/, program.bin, program.txt, memory.txt, network/) for engine {shape.name}."
-            )
-        next_step(f"bitsmith verify {out_folder}", quiet)
-
-
 @app.command(epilog="Example:  bitsmith verify builds/digits --images 100 --junit report.xml")
 def verify(
     build: BuildFolder,
@@ -354,6 +295,10 @@ def inspect(
             out.print(text, markup=False, soft_wrap=True)
 
 
+app.command(
+    epilog="Example:  bitsmith generate runs/digits/network --board pynq-z2 --engine auto --out builds/digits"
+)(builds.generate)
+app.command(epilog="Example:  bitsmith assemble runs/other/network --for builds/digits --out builds/other")(builds.assemble)
 app.command(epilog="Example:  bitsmith bundle builds/digits --virtual")(board_commands.bundle)
 app.command(epilog="Example:  bitsmith board --bundle builds/digits-bundle")(board_commands.board)
 app.command(epilog="Example:  bitsmith deploy builds/digits-bundle.zip --board virtual")(board_commands.deploy)
@@ -460,6 +405,8 @@ def show_verify(figures: dict[str, Any]) -> None:
         f"{figures['cycles_per_image']:.0f} cycles per image"
         + (f", accuracy in RTL {percent(figures['accuracy'])}." if known else "; no labels, no accuracy.")
     )
+
+
 
 
 def main() -> None:

@@ -6,7 +6,8 @@ import hashlib
 import json
 import shutil
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
@@ -68,20 +69,62 @@ def write_rtl(engine: EngineConfig, board: Board, folder: Path) -> list[Path]:
     return [folder / name for name in sources]
 
 
-def generate(network: Network, engine: EngineConfig, board: Board, out: Path, *, force: bool = False) -> Build:
+def generate(
+    network: Network,
+    engine: EngineConfig,
+    board: Board,
+    out: Path,
+    *,
+    force: bool = False,
+    notes: Mapping[str, str] | None = None,
+) -> Build:
     """Plan, schedule, assemble and render into ``out``; nothing is left behind where that fails.
+
+    Args:
+        notes: more text files for the folder, by name.
 
     Raises:
         InputError: ``out`` exists and ``force`` is not set, or the engine cannot run or hold the network.
     """
     check_output(out, "build.json", force=force)
-    plan = schedule(network, engine)
+    return _write(schedule(network, engine), board, out, None, notes or {})
+
+
+def assemble_for(network: Network, hardware: Build, out: Path, *, force: bool = False) -> Build:
+    """A build of another network for the engine of ``hardware``: same RTL, same engine hash, another program.
+
+    Raises:
+        InputError: ``out`` exists and ``force`` is not set, it holds ``hardware``, or the network does not fit the
+            engine: which buffers and limits are exceeded, and by how much.
+    """
+    check_output(out, "build.json", force=force, reads=hardware.path)
+    problems: list[str] = []
+    # Accumulators are checked before memory is planned: with wide ones, the buffers are heard as well.
+    for engine in (hardware.engine, replace(hardware.engine, acc_bits=32)):
+        try:
+            plan = schedule(network, engine)
+        except InputError as error:
+            problems += [problem for problem in error.problems if problem not in problems]
+            continue
+        if not problems:
+            return _write(plan, hardware.board, out, hardware.path / "rtl", {})
+    raise InputError(problems, f"network '{network.name}' on engine {hardware.engine.name} of {hardware.path}")
+
+
+def _write(plan: Schedule, board: Board, out: Path, rtl: Path | None, notes: Mapping[str, str]) -> Build:
+    """Write a build folder; ``rtl``: sources to copy, None renders them."""
+    network, engine = plan.network, plan.engine
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         write_network(network, scratch / "network")
         write_engine(engine, scratch / "engine.json")
-        write_rtl(engine, board, scratch / "rtl")
+        if rtl is None:
+            write_rtl(engine, board, scratch / "rtl")
+        else:
+            shutil.copytree(rtl, scratch / "rtl")
+        for name, text in notes.items():
+            (scratch / name).write_text(text, encoding="utf-8")
         image = assemble(plan.program)
         (scratch / "program.bin").write_bytes(image)
         from hwgen.inspect import describe_memory, describe_program

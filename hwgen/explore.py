@@ -1,38 +1,91 @@
 """Choosing the engine's shape: the fastest one for a network that fits the board.
 
-Every candidate is planned and timed by the cycle model; its size comes from the fitted area model, so that no synthesis
-is needed. Depths of the buffers are grown to what the network needs.
+Shapes are looked at in the order of their packed tile bound. The fitted area model drops those that do not fit, without
+synthesis; the bound drops those that cannot be among the best; the cycle model times the rest at several buffer depths,
+a weight buffer that holds only part of the network among them. What is dropped by a bound could not have been better.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from hwgen.area import Area, estimate_area
 from hwgen.board import Board
-from hwgen.cycles import time_program
+from hwgen.cycles import layer_bound, time_program
 from hwgen.engine import EngineConfig
 from hwgen.errors import InputError
+from hwgen.fill import run_operations, tile_runs
 from hwgen.lower import lower
-from hwgen.network import Network
-from hwgen.plan import plan_memory
-from hwgen.schedule import schedule
+from hwgen.network import AvgPool, Network
+from hwgen.passes import ArrayPass, Pass
+from hwgen.plan import MemoryPlan, plan_memory
+from hwgen.schedule import Schedule, schedule, tile_cycles
 
 _ROWS = (4, 8, 16)
 _COLUMNS = (4, 8, 16, 32)
-_SLOTS = (3, 6, 9, 12)
-_LANE_ROWS = (1, 2, 4)
-_PROGRAM_DEPTH = 1024
+_SLOTS = (3, 6, 9, 12, 15, 18, 24, 30)
+_SLOT_CHANNELS = (16, 8)
+_LANE_ROWS = (1, 2, 4, 8)
+_COLUMN_DEPTHS = (512, 1024)
+_PROGRAM_DEPTHS = (1024, 2048, 4096)
+_LEAST_WEIGHTS = 512  # rows that one block RAM holds anyway
+_MOST_WEIGHTS = 1 << 14
+_KEEP = 10
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Busy:
+    """Cycles per image in which the array, fill and the loading of streamed weights work; no image takes fewer."""
+
+    array: int
+    fill: int
+    weights: int
+
+    @property
+    def bound(self) -> int:
+        return max(self.array, self.fill, self.weights)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One shape, its modelled cycles per image and its estimated size."""
+    """One engine, its modelled cycles per image, its estimated size, and what it is busy with."""
 
     engine: EngineConfig
     cycles_per_image: int
     area: Area
+    busy: Busy
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """What the best has least of: cycles, then LUTs, then block RAM."""
+        return self.cycles_per_image, self.area.lut, self.area.bram36, self.engine.weight_depth
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A shape that does not fit: ``need`` of ``resource`` where ``limit`` is there. bound: its tile bound in cycles."""
+
+    engine: EngineConfig
+    bound: int
+    resource: str
+    need: int
+    limit: int
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """candidates: best engine of each of the best shapes, best first. refused: shapes that the board cannot hold.
+
+    shapes: how many there are; timed: on how many engines the cycle model was run.
+    """
+
+    candidates: tuple[Candidate, ...]
+    refused: tuple[Refused, ...]
+    shapes: int
+    timed: int
 
 
 def _power(value: int, least: int) -> int:
@@ -42,82 +95,239 @@ def _power(value: int, least: int) -> int:
 def fit_depths(network: Network, shape: EngineConfig) -> EngineConfig:
     """The shape with buffers just deep enough for the network (powers of two), and block RAM filled.
 
+    Accumulators are widened to 32 bits where the network needs more than the shape has.
+
     Raises:
         InputError: the network cannot run on this shape at any depth.
     """
+    return _fit(network, shape)[0]
+
+
+def _fit(network: Network, shape: EngineConfig) -> tuple[EngineConfig, tuple[Pass, ...], MemoryPlan]:
     roomy = replace(
         shape,
-        weight_depth=1 << 14,
+        weight_depth=_MOST_WEIGHTS,
         plane_depth=1 << 14,
         byte_depth=1 << 14,
         param_depth=1 << 13,
         column_depth=1 << 10,
-        acc_bits=32,
     )
-    memory = plan_memory(lower(network, roomy), network.input, roomy)
+    try:
+        passes = lower(network, roomy)
+    except InputError:
+        roomy = replace(roomy, acc_bits=32)
+        passes = lower(network, roomy)
+    memory = plan_memory(passes, network.input, roomy)
     used = memory.used_rows()
     words = max(plan.column_words for plan in memory.words.values())
-    return replace(
+    engine = replace(
         shape,
-        weight_depth=_power(used["weight"], 512),
+        weight_depth=_power(used["weight"], _LEAST_WEIGHTS),
         plane_depth=_power(used["plane"], 512),
         byte_depth=_power(used["byte"], 512),
         param_depth=_power(used["param"], 1024),
-        column_depth=_power(2 * words, 512),
-        program_depth=_PROGRAM_DEPTH,
+        column_depth=_power(2 * words, _COLUMN_DEPTHS[0]),
+        program_depth=_PROGRAM_DEPTHS[0],
+        acc_bits=roomy.acc_bits,
     )
+    return engine, passes, memory
+
+
+def busy(passes: Sequence[Pass], memory: MemoryPlan, engine: EngineConfig) -> Busy:
+    """What the units of an engine have to do for one image; each does one thing at a time."""
+    array = fill = 0
+    for item in passes:
+        if not isinstance(item, ArrayPass):
+            continue
+        words = memory.words[item.name]
+        runs = tile_runs(item.window, engine.columns)
+        spacing = tile_cycles(item, engine)
+        if not array:
+            # The first row tile of an image is timed from its issue, not from the row tile before.
+            array = min(words.row_words - spacing, 0)
+        array += len(runs) * words.row_tiles * max(words.row_words, spacing)
+        parts = sum(part.item is item for part in memory.weights)
+        fill += parts * sum(runs) * run_operations(words, item.window, engine.slots, depthwise=item.depthwise)
+    return Busy(array, fill, memory.streamed_rows * engine.row_chunks)
 
 
 def shapes() -> Iterator[EngineConfig]:
-    """Every shape that is looked at."""
-    for rows in _ROWS:
-        for columns in _COLUMNS:
-            for slots in _SLOTS:
-                for lane_rows in _LANE_ROWS:
-                    if rows % lane_rows == 0:
-                        yield EngineConfig(rows=rows, columns=columns, slots=slots, lane_rows=lane_rows)
+    """Every shape that is looked at, with the least buffers."""
+    for slot_channels in _SLOT_CHANNELS:
+        for rows in _ROWS:
+            for columns in _COLUMNS:
+                for slots in _SLOTS:
+                    for lane_rows in _LANE_ROWS:
+                        if slot_channels % rows == 0 and rows % lane_rows == 0:
+                            yield EngineConfig(
+                                rows=rows,
+                                columns=columns,
+                                slots=slots,
+                                slot_channels=slot_channels,
+                                lane_rows=lane_rows,
+                            )
 
 
-def explore(network: Network, board: Board) -> list[Candidate]:
-    """All shapes that fit, fastest first; of equally fast ones the smaller.
+def _silent(stage: str, done: int, total: int) -> None:
+    pass
+
+
+class _Search:
+    def __init__(self, network: Network, board: Board) -> None:
+        self.network = network
+        self.limits = {
+            "LUT": int(board.lut_share * board.resources.lut),
+            "DSP": board.resources.dsp,
+            "BRAM36": board.resources.bram36,
+        }
+        self.timed = 0
+        self.refused: list[Refused] = []
+        self.best: list[Candidate] = []
+        self.impossible: set[str] = set()
+
+    def excess(self, area: Area) -> tuple[str, int, int] | None:
+        """The first resource of which there is too little, how much is needed and how much is there."""
+        for name, need in (("LUT", area.lut), ("DSP", area.dsp), ("BRAM36", area.bram36)):
+            if need > self.limits[name]:
+                return name, need, self.limits[name]
+        return None
+
+    def fits(self, engine: EngineConfig) -> bool:
+        return self.excess(estimate_area(engine)) is None
+
+    def hopeless(self, bound: int) -> bool:
+        return len(self.best) == _KEEP and bound > self.best[-1].cycles_per_image
+
+    def time(self, engine: EngineConfig) -> Candidate | None:
+        """None where the network does not fit the buffers or the board does not fit the engine."""
+        if not self.fits(engine):
+            return None
+        try:
+            made: Schedule = schedule(self.network, engine)
+        except InputError as error:
+            self.impossible.update(error.problems)
+            return None
+        self.timed += 1
+        cycles = time_program(made).cycles_per_image
+        return Candidate(engine, cycles, estimate_area(engine), busy(made.passes, made.memory, engine))
+
+    def deepest(self, engine: EngineConfig) -> Candidate | None:
+        """The largest weight buffer that the board holds, at most the given one; or the next, where that is as fast."""
+        depth = engine.weight_depth
+        found: Candidate | None = None
+        while depth >= _LEAST_WEIGHTS:
+            made = self.time(replace(engine, weight_depth=depth))
+            if found is not None:
+                return min((item for item in (found, made) if item), key=lambda item: item.order)
+            found, depth = made, depth // 2
+        return found
+
+    def refine(self, engine: EngineConfig) -> Candidate | None:
+        """The best depths for a shape, given the least ones: program, then column buffer, then weights with each."""
+        found: Candidate | None = None
+        for depths in (
+            [{"program_depth": depth} for depth in _PROGRAM_DEPTHS],
+            [{"column_depth": depth} for depth in _COLUMN_DEPTHS if depth > engine.column_depth],
+        ):
+            start = found.engine if found else engine
+            start = replace(start, weight_depth=engine.weight_depth)
+            for depth in depths:
+                made = self.deepest(replace(start, **depth))
+                if made and (found is None or made.order < found.order):
+                    found = made
+                elif found:
+                    break
+        return found
+
+    def look(self, shape: EngineConfig, bound: int) -> None:
+        """Time a shape unless the board or a bound rules it out."""
+        excess = self.excess(estimate_area(shape))
+        if excess:
+            self.refused.append(Refused(shape, bound, *excess))
+            return
+        if self.hopeless(bound):
+            return
+        try:
+            engine, passes, memory = _fit(self.network, shape)
+        except InputError as error:
+            self.impossible.update(error.problems)
+            return
+        if self.hopeless(busy(passes, memory, engine).bound):
+            return
+        least = replace(engine, weight_depth=_LEAST_WEIGHTS)
+        excess = self.excess(estimate_area(least))
+        if excess:
+            self.refused.append(Refused(least, bound, *excess))
+            return
+        made = self.refine(engine)
+        if made is None:
+            # The network needs more weight rows at once than fit: what it would need to hold them all.
+            excess = self.excess(estimate_area(engine))
+            if excess:
+                self.refused.append(Refused(engine, bound, *excess))
+            return
+        self.best = sorted([*self.best, made], key=lambda item: item.order)[:_KEEP]
+
+
+def explore(network: Network, board: Board, progress: Progress = _silent) -> Exploration:
+    """The ten best shapes that fit, fastest first; of equally fast ones the smaller.
+
+    Args:
+        progress: called with (stage, shapes done, shapes).
 
     Raises:
         InputError: no shape fits, with the smallest one's needs.
     """
-    limits = board.resources
-    found: list[Candidate] = []
-    smallest: Area | None = None
-    refusals: set[str] = set()
-    for shape in shapes():
-        area = estimate_area(shape)
-        if area.lut > board.lut_share * limits.lut or area.dsp > limits.dsp:
-            continue
+    looked = list(shapes())
+    bounds = _tile_bounds(network, looked)
+    # Ties in the order of shapes(): the search gives the same answer every time.
+    order = sorted(range(len(looked)), key=lambda at: (bounds[at], at))
+    search = _Search(network, board)
+    for done, at in enumerate(order):
+        progress("choosing the engine", done, len(order))
+        search.look(looked[at], bounds[at])
+    progress("choosing the engine", len(order), len(order))
+    if not search.best:
+        raise InputError(*_nothing_fits(search, network, board))
+    return Exploration(tuple(search.best), tuple(search.refused), len(looked), search.timed)
+
+
+def _tile_bounds(network: Network, looked: Sequence[EngineConfig]) -> list[int]:
+    """Sum of the packed tile bounds of the convolutions and linear layers, for each shape."""
+    passes: tuple[Pass, ...] = ()
+    problems: list[str] = []
+    for shape in looked:
+        if shape.columns != _COLUMNS[0] or shape.slots != _SLOTS[0]:
+            continue  # what can be lowered depends on neither
         try:
-            engine = fit_depths(network, shape)
+            passes = lower(network, replace(shape, acc_bits=32))
+            break
         except InputError as error:
-            refusals.update(error.problems)
-            continue
-        area = estimate_area(engine)
-        if smallest is None or area.bram36 < smallest.bram36:
-            smallest = area
-        if area.bram36 > limits.bram36 or area.lut > board.lut_share * limits.lut:
-            continue
-        cycles = time_program(schedule(network, engine)).cycles_per_image
-        found.append(Candidate(engine, cycles, area))
-    if not found:
-        if smallest is None:
-            few = (
-                f"No engine shape fits {board.name}: it has {limits.lut} LUTs and {limits.dsp} DSPs; use a larger board."
-            )
-            raise InputError(sorted(refusals) or few, f"network '{network.name}'")
-        raise InputError(
-            f"It does not fit {board.name}: the smallest engine that holds it needs {smallest.bram36} BRAM36, the board has"
-            f" {limits.bram36}; use fewer bits or channels, or a larger board.",
-            f"network '{network.name}'",
+            problems += [problem for problem in error.problems if problem not in problems]
+    if not passes:
+        raise InputError(problems, f"network '{network.name}'")
+    # Whether an average pool runs on the array depends on the shape.
+    layers = [item for item in passes if isinstance(item, ArrayPass) and not isinstance(item.node, AvgPool)]
+    return [sum(layer_bound(item, shape) for item in layers) for shape in looked]
+
+
+def _nothing_fits(search: _Search, network: Network, board: Board) -> tuple[list[str] | str, str]:
+    subject = f"network '{network.name}'"
+    rams = [item for item in search.refused if item.resource == "BRAM36"]
+    if rams:
+        need = min(item.need for item in rams)
+        return (
+            f"It does not fit {board.name}: the smallest engine that holds it needs {need} BRAM36, the board has"
+            f" {board.resources.bram36}; use fewer bits or channels, or a larger board.",
+            subject,
         )
-    return sorted(found, key=lambda item: (item.cycles_per_image, item.area.lut, item.area.bram36))
+    few = (
+        f"No engine shape fits {board.name}: it has {board.resources.lut} LUTs and {board.resources.dsp} DSPs; use a"
+        " larger board."
+    )
+    return sorted(search.impossible) or few, subject
 
 
-def choose_engine(network: Network, board: Board) -> Candidate:
-    """The fastest shape that fits; see :func:`explore`."""
-    return explore(network, board)[0]
+def choose_engine(network: Network, board: Board, progress: Progress = _silent) -> Candidate:
+    """The fastest engine that fits; see :func:`explore`."""
+    return explore(network, board, progress).candidates[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -81,7 +82,7 @@ def recipe(tmp_path: Path) -> Path:
 
 # -------------------------------------------------------------------------------- help
 def test_the_commands() -> None:
-    assert set(COMMANDS) >= {"board", "bundle", "demo", "deploy", "estimate", "evaluate", "export", "generate", "inspect", "search", "train", "verify"}
+    assert set(COMMANDS) >= {"assemble", "board", "bundle", "demo", "deploy", "estimate", "evaluate", "export", "generate", "inspect", "search", "train", "verify"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -254,8 +255,11 @@ def test_generate_says_what_to_type_next(made: Path, tmp_path: Path) -> None:
 def test_generate_chooses_an_engine(made: Path, tmp_path: Path) -> None:
     result = call("generate", made / "net", "--out", tmp_path / "build", "--engine", "auto")
     assert result.exit_code == 0, result.output
-    assert "fastest engines that fit" in result.stdout
+    assert "shapes that fit pynq-z2" in result.stdout and "behind" in result.stdout
     build = read_build(tmp_path / "build")
+    shapes = json.loads((build.path / "shapes.json").read_text())
+    assert shapes["candidates"][0]["engine"] == asdict(build.engine)
+    assert all(line in (build.path / "shapes.txt").read_text() for line in shapes["reasons"])
     assert build.engine != ENGINE and build.engine.name in result.stdout
 
 

@@ -444,7 +444,7 @@ def test_more_bits_cost_more_cycles() -> None:
 # -------------------------------------------------------------------------------- exploration
 def test_explore_finds_engines_for_pynq_z2() -> None:
     network, board = networks.tiny(), load_board("pynq-z2")
-    found = explore(network, board)
+    found = explore(network, board).candidates
     keys = [(item.cycles_per_image, item.area.lut, item.area.bram36) for item in found]
     assert keys == sorted(keys)
     for item in found[:3]:
