@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from json import dumps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -57,7 +57,7 @@ def generate(
             shape = read_engine(beside if engine == "run" else Path(engine))
         build = generate_build(what, shape, target, out_folder, force=force, notes=notes)
         rows = report.layer_rows(build)
-        figures = {"build": str(out_folder), "engine": shape.name, "layers": rows}
+        figures: dict[str, Any] = {"build": str(out_folder), "engine": shape.name, "layers": rows}
         if found is not None:
             figures["shapes"] = rationale.as_json(found, target)
         write_json(json, figures)

@@ -71,7 +71,10 @@ def place_weights(
             rows = sum(part.rows for part in parts if part.streamed)
             tried.append((_period(parts, cycles, words, engine), rows, parts))
     if not tried:
-        need = 2 * max(words[item.name].weight_pitch for item in passes) * engine.rows_per_group
+        need = 2 * max(
+            words[item.name].weight_pitch * engine.rows_per_group if _divisible(item) else words[item.name].weight_rows
+            for item in passes
+        )
         raise InputError(
             f"The weights need {total} rows, the engine has {engine.weight_depth}, too few even to stream them. An engine"
             f" with weight_depth {1 << (need - 1).bit_length()} would hold it, or fewer bits or channels.",
@@ -120,7 +123,7 @@ def _place(
         if plan.weight_rows > ring // 2:
             group = engine.rows_per_group
             step = ring // 2 // plan.weight_pitch // group * group
-            if not step or item.logits:
+            if not step or not _divisible(item):
                 return None
         for first in range(0, plan.row_tiles, step):
             tiles = min(step, plan.row_tiles - first)
@@ -130,6 +133,12 @@ def _place(
             parts.append(WeightPart(item, first, tiles, rows, start + at, True))
             at += rows
     return tuple(parts)
+
+
+def _divisible(item: ArrayPass) -> bool:
+    """Whether a pass may run in parts: logits, sums and the groups that a depthwise pass reads are counted from its
+    first row tile."""
+    return not (item.logits or item.sums or item.depthwise)
 
 
 def _cycles(item: ArrayPass, plan: WordPlan, engine: EngineConfig) -> float:

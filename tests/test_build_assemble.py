@@ -21,7 +21,7 @@ from hwgen.network_file import write_network
 from sim.verify import verify
 
 ENGINE = EngineConfig(
-    rows=4, columns=4, slots=3, slot_channels=8, lane_rows=1, weight_depth=1024, plane_depth=512, byte_depth=512,
+    rows=4, columns=4, slots=3, slot_channels=8, lane_rows=1, weight_depth=2048, plane_depth=512, byte_depth=512,
     column_depth=512,
 )  # fmt: skip
 
