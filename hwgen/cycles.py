@@ -23,8 +23,8 @@ from hwgen.words import tile_bound
 
 _FILL_START = 3  # bs_fill: instruction taken (IDLE), SETUP, TILE, then the first operation
 _FILLED = 11  # bs_fill: last operation of a tile to issue's count of filled tiles
-_READ_OUT = 4  # issue of the last word to the cycle before write-back's first beat
-_STORED = 15  # last beat to the token; each plane adds one, none counts as one
+_READ_OUT = 6  # issue of the last word to the cycle before write-back's first beat
+_STORED = 17  # last beat to the token; each plane adds one, none counts as one
 _POOL_BEAT = 9  # bs_pool: last operation of a beat to its entry into the lanes
 _POOL_STORED = 17  # the same to the token; each plane adds one, none counts as one
 _LOAD_LATENCY = 40  # a part's rows being free to the first word of its load, with a fast memory

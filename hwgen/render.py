@@ -14,7 +14,7 @@ from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-from hwgen import isa
+from hwgen import isa, popcount
 from hwgen.engine import EngineConfig
 
 
@@ -58,7 +58,7 @@ def _environment() -> Environment:
     def load(name: str) -> str:
         return template_folder().joinpath(*name.split("/")).read_text(encoding="utf-8")
 
-    return Environment(
+    environment = Environment(
         loader=FunctionLoader(load),
         undefined=StrictUndefined,
         autoescape=False,
@@ -72,6 +72,10 @@ def _environment() -> Environment:
         comment_start_string="/*#",
         comment_end_string="#*/",
     )
+    # Input of a level's register: level_1[3] -> level_1_d[3].
+    environment.filters["d_of"] = lambda bit: bit.replace("[", "_d[")
+    environment.filters["flatten"] = lambda rows: [bit for row in rows for bit in row]
+    return environment
 
 
 def render(template: str, **context: Any) -> str:
@@ -89,11 +93,17 @@ def render_package() -> str:
     )
 
 
+def render_popcount(width: int) -> str:
+    """The population counter of words of ``width`` bits on 7-series primitives."""
+    return render("rtl/bs_popcount_xc7.sv.j2", plan=popcount.plan(width))
+
+
 def render_sources(engine: EngineConfig, board: str, version: str) -> dict[str, str]:
     """Every RTL source of an engine by file name, in compile order: package, modules, top."""
     folder = template_folder().joinpath("rtl")
     modules = sorted(item.name for item in folder.iterdir() if item.name.endswith(".sv"))
     sources = {"bs_pkg.sv": render_package()}
     sources |= {name: folder.joinpath(name).read_text(encoding="utf-8") for name in modules}
+    sources["bs_popcount_xc7.sv"] = render_popcount(engine.word_bits)
     sources["bs_top.sv"] = render("rtl/bs_top.sv.j2", engine=engine, board=board, version=version)
     return sources

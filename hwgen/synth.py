@@ -131,7 +131,7 @@ def synthesise(
         ValueError: a cell that the LUT formula does not know.
     """
     folder = cache or _default_cache()
-    settings = json.dumps([version("pyosys"), top, sorted((parameters or {}).items()), list(keep), 2])
+    settings = json.dumps([version("pyosys"), top, sorted((parameters or {}).items()), list(keep), 3])
     digest = hashlib.sha256(settings.encode())
     for source in sources:
         digest.update(hashlib.sha256(source.read_bytes()).digest())
@@ -142,6 +142,7 @@ def synthesise(
         report = Path(scratch) / "stat.json"
         values = " ".join(f"-chparam {name} {value}" for name, value in (parameters or {}).items())
         commands = [
+            "read_verilog -lib -specify +/xilinx/cells_sim.v",
             "read_verilog -sv " + " ".join(str(path.resolve()) for path in sources),
             f"hierarchy -check -top {top} {values}",
             *(f"setattr -mod -set keep_hierarchy 1 *{name} *{name}\\*" for name in keep),

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from rtl.shell_bench import simulate
 
+DOT_UNIT = ["bs_popcount", "bs_accumulator", "bs_dot_unit"]
+LANE = ["bs_value", "bs_mac", "bs_less", "bs_clip", "bs_lane"]
+
 
 @pytest.mark.parametrize(("width", "depth", "chunks"), [(24, 16, 3), (7, 9, 1)])
 def test_ram(tmp_path: Path, width: int, depth: int, chunks: int) -> None:
@@ -20,18 +23,18 @@ def test_tokens(tmp_path: Path, bits: int) -> None:
 
 @pytest.mark.parametrize(("width", "parts", "bits"), [(24, 3, 12), (40, 1, 16)])
 def test_dot_unit(tmp_path: Path, width: int, parts: int, bits: int) -> None:
-    simulate(tmp_path, "bs_dot_unit", ["bs_dot_unit"], "tb_dot_unit", {"D_K": width, "PARTS": parts, "ACC_BITS": bits})
+    simulate(tmp_path, "bs_dot_unit", DOT_UNIT, "tb_dot_unit", {"D_K": width, "PARTS": parts, "ACC_BITS": bits})
 
 
 @pytest.mark.parametrize(("rows", "columns", "width", "lanes"), [(4, 4, 24, 2), (3, 8, 40, 1)])
 def test_array(tmp_path: Path, rows: int, columns: int, width: int, lanes: int) -> None:
     parameters = {"D_M": rows, "D_N": columns, "D_K": width, "PARTS": 2, "LANE_ROWS": lanes, "ACC_BITS": 16, "COUNT_BITS": 10}
-    simulate(tmp_path, "bs_array", ["bs_dot_unit", "bs_array"], "tb_array", parameters)
+    simulate(tmp_path, "bs_array", [*DOT_UNIT, "bs_array"], "tb_array", parameters)
 
 
 @pytest.mark.parametrize("bits", [28, 14])
 def test_lane(tmp_path: Path, bits: int) -> None:
-    simulate(tmp_path, "bs_lane", ["bs_lane"], "tb_lane", {"ACC_BITS": bits})
+    simulate(tmp_path, "bs_lane", LANE, "tb_lane", {"ACC_BITS": bits})
 
 
 @pytest.mark.parametrize("columns", [16, 4])

@@ -71,7 +71,7 @@ def test_rendered_top_lints(tmp_path: Path, shape: str) -> None:
     [
         ("bs_ram", {"WIDTH": 10, "CHUNKS": 3}, "multiple of CHUNKS"),
         ("bs_ram", {"DEPTH": 1}, "DEPTH at least 2"),
-        ("bs_dot_unit", {"D_K": 40, "PARTS": 3}, "PARTS must divide D_K"),
+        ("bs_popcount", {"D_K": 40, "PARTS": 3}, "PARTS must divide D_K"),
         ("bs_array", {"D_M": 8, "LANE_ROWS": 3}, "LANE_ROWS must divide D_M"),
         ("bs_array", {"D_K": 40, "PARTS": 3}, "PARTS must divide D_K"),
         ("bs_pool", {"D_M": 8, "LANE_ROWS": 3}, "LANE_ROWS must divide D_M"),

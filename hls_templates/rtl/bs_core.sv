@@ -12,7 +12,8 @@ module bs_core #(
     parameter int COLUMN_DEPTH = 512,   // words per column, 8..1024, a power of two
     parameter int PLANE_DEPTH  = 512,   // rows of D_N*G bits, a power of two
     parameter int BYTE_DEPTH   = 512,   // rows of D_N*LANE_ROWS bytes, a power of two
-    parameter int PARAM_DEPTH  = 1024   // channels, a power of two
+    parameter int PARAM_DEPTH  = 1024,  // channels, a power of two
+    parameter bit XC7          = 1'b0   // 7-series primitives in array and lanes, else portable arithmetic
 ) (
     input  logic                                clk,
     input  logic                                rst,
@@ -307,7 +308,8 @@ module bs_core #(
       .PARTS(PARTS),
       .LANE_ROWS(LANE_ROWS),
       .ACC_BITS(ACC_BITS),
-      .COUNT_BITS(COUNT_BITS)
+      .COUNT_BITS(COUNT_BITS),
+      .XC7(XC7)
   ) u_array (
       .clk,
       .rst,
@@ -340,7 +342,8 @@ module bs_core #(
       .ACC_BITS(ACC_BITS),
       .PLANE_DEPTH(PLANE_DEPTH),
       .BYTE_DEPTH(BYTE_DEPTH),
-      .PARAM_DEPTH(PARAM_DEPTH)
+      .PARAM_DEPTH(PARAM_DEPTH),
+      .XC7(XC7)
   ) u_write_back (
       .clk,
       .rst,

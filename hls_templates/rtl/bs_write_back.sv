@@ -10,7 +10,8 @@ module bs_write_back #(
     parameter int PLANE_DEPTH = 512,   // rows of the plane buffer, a power of two
     parameter int BYTE_DEPTH  = 512,   // rows of the byte buffer, a power of two
     parameter int PARAM_DEPTH = 1024,  // channels of the parameter buffer, a power of two
-    parameter int SUM_GROUPS  = 256    // groups of LANE_ROWS channels whose codes can be added up, 2..1024
+    parameter int SUM_GROUPS  = 256,   // groups of LANE_ROWS channels whose codes can be added up, 2..1024
+    parameter bit XC7         = 1'b0   // 7-series primitives in the lanes, else portable arithmetic
 ) (
     input  logic                                        clk,
     input  logic                                        rst,
@@ -100,9 +101,9 @@ module bs_write_back #(
     logic [CHUNK_BITS-1:0]     chunk;
     logic                      post;
     logic                      requant;
-    logic signed [17:0]        rq_mul;
-    logic signed [31:0]        rq_bias;
-    logic [4:0]                rq_shift;
+    logic signed [24:0]        rq_mul;       // multiplier and bias shifted so that whole bytes and seven bits remain
+    logic signed [38:0]        rq_bias;
+    logic [1:0]                rq_bytes;
     logic signed [8:0]         rq_lo;
     logic signed [8:0]         rq_hi;
   } beat_t;
@@ -156,9 +157,9 @@ module bs_write_back #(
       decoded.beat.plane_flip = pool.plane_flip;
       decoded.beat.post = pool.post_fill;
       decoded.beat.requant = pool.requant;
-      decoded.beat.rq_mul = pool.rq_mul;
-      decoded.beat.rq_bias = pool.rq_bias;
-      decoded.beat.rq_shift = pool.rq_shift;
+      decoded.beat.rq_mul = 25'(pool.rq_mul) <<< ~pool.rq_shift[2:0];
+      decoded.beat.rq_bias = 39'(pool.rq_bias) <<< ~pool.rq_shift[2:0];
+      decoded.beat.rq_bytes = pool.rq_shift[4:3];
       decoded.beat.rq_lo = pool.rq_lo;
       decoded.beat.rq_hi = pool.rq_hi;
     end else begin
@@ -176,8 +177,8 @@ module bs_write_back #(
       decoded.plane_base = conv_out.plane_base;
       decoded.beat.bipolar = conv_out.bipolar;
       decoded.beat.logits = conv_out.logits;
-      decoded.beat.skip = conv_out.skip;
       decoded.beat.skip_signed = conv_out.skip_signed;
+      decoded.beat.skip = conv_out.skip;
       decoded.beat.skip_mul = conv_out.skip_mul;
       decoded.beat.shift = conv_out.shift;
       decoded.beat.lo = conv_out.lo;
@@ -196,9 +197,9 @@ module bs_write_back #(
       decoded.beat.plane_flip = conv_out.plane_flip;
       decoded.beat.post = conv_out.post_fill;
       decoded.beat.requant = conv_out.requant;
-      decoded.beat.rq_mul = conv_out.rq_mul;
-      decoded.beat.rq_bias = conv_out.rq_bias;
-      decoded.beat.rq_shift = conv_out.rq_shift;
+      decoded.beat.rq_mul = 25'(conv_out.rq_mul) <<< ~conv_out.rq_shift[2:0];
+      decoded.beat.rq_bias = 39'(conv_out.rq_bias) <<< ~conv_out.rq_shift[2:0];
+      decoded.beat.rq_bytes = conv_out.rq_shift[4:3];
       decoded.beat.rq_lo = conv_out.rq_lo;
       decoded.beat.rq_hi = conv_out.rq_hi;
     end
@@ -378,9 +379,9 @@ module bs_write_back #(
   assign next_start_byte = next_q.beat.subsample ? next_q.start_tile >> 2 : next_q.start_tile;
   assign byte_row_full = !work_q.beat.subsample || (!map_row_odd_q && half_q);
 
-  // Beat k cycles after its accumulators are at acc_i: beat_q0 .. beat_q10; two cycles before that the memories read.
+  // Beat k cycles after its accumulators are at acc_i: beat_0_q .. beat_12_q; two cycles before that the memories read.
   beat_t conv_1_q, beat_0_q, beat_1_q, beat_2_q, beat_3_q, beat_4_q, beat_5_q, beat_6_q, beat_7_q, beat_8_q, beat_9_q;
-  beat_t beat_10_q;
+  beat_t beat_10_q, beat_11_q, beat_12_q;
 
   always_ff @(posedge clk) begin
     conv_1_q  <= conv_fire ? beat : '0;
@@ -390,11 +391,13 @@ module bs_write_back #(
     beat_3_q  <= beat_2_q;
     beat_4_q  <= beat_3_q;
     beat_5_q  <= beat_4_q;
-    beat_6_q  <= inject ? injected : beat_5_q;
+    beat_6_q  <= beat_5_q;
     beat_7_q  <= beat_6_q;
-    beat_8_q  <= beat_7_q;
+    beat_8_q  <= inject ? injected : beat_7_q;
     beat_9_q  <= beat_8_q;
     beat_10_q <= beat_9_q;
+    beat_11_q <= beat_10_q;
+    beat_12_q <= beat_11_q;
     if (rst) begin
       conv_1_q  <= '0;
       beat_0_q  <= '0;
@@ -408,17 +411,25 @@ module bs_write_back #(
       beat_8_q  <= '0;
       beat_9_q  <= '0;
       beat_10_q <= '0;
+      beat_11_q <= '0;
+      beat_12_q <= '0;
     end
   end
 
   assign in_flight = beats_left_q != '0 || conv_1_q.valid || beat_0_q.valid || beat_1_q.valid || beat_2_q.valid ||
                      beat_3_q.valid || beat_4_q.valid || beat_5_q.valid || beat_6_q.valid || beat_7_q.valid ||
-                     beat_8_q.valid || beat_9_q.valid || beat_10_q.valid;
+                     beat_8_q.valid || beat_9_q.valid || beat_10_q.valid || beat_11_q.valid || beat_12_q.valid;
 
   // ------------------------------------------------------------------ parameters
-  logic [LANE_ROWS-1:0][17:0] mul;
-  logic [LANE_ROWS-1:0][47:0] bias;
+  logic [LANE_ROWS-1:0][17:0] mul, mul_1_q;
+  logic [LANE_ROWS-1:0][47:0] bias, bias_1_q;
   logic [LANE_ROW_BITS-1:0] param_row;
+
+  // A cycle later for the lanes, whose multipliers take them then.
+  always_ff @(posedge clk) begin
+    mul_1_q  <= mul;
+    bias_1_q <= bias;
+  end
 
   assign param_row = LANE_ROWS > 1 ? LANE_ROW_BITS'(param_channel_i % 16'(LANE_ROWS)) : '0;
 
@@ -499,7 +510,7 @@ module bs_write_back #(
     for (genvar column = 0; column < D_N; column++) begin : gen_lane
       logic signed [47:0] sum;
       logic signed [8:0] code;
-      logic [7:0] code_10;
+      logic [7:0] code_12;
       logic [ACC_BITS-1:0] acc;
       if (column == 0) begin : gen_sums
         assign acc = beat_0_q.from_sums ? ACC_BITS'($signed(sum_of_codes[row])) : acc_i[row][column];
@@ -507,37 +518,38 @@ module bs_write_back #(
         assign acc = acc_i[row][column];
       end
       bs_lane #(
-          .ACC_BITS(ACC_BITS)
+          .ACC_BITS(ACC_BITS),
+          .XC7(XC7)
       ) u_lane (
           .clk,
           .acc_0_i(acc),
           .column_acc_0_i(column_acc_i[column]),
           .bipolar_0_i(beat_0_q.bipolar),
-          .mul_0_i(mul[row]),
-          .bias_0_i(bias[row]),
           .skip_0_i(byte_read[column][row*8+:8]),
           .skip_signed_0_i(beat_0_q.skip_signed),
-          .skip_enable_0_i(beat_0_q.skip),
-          .skip_mul_1_i(beat_1_q.skip_mul),
+          .skip_mul_0_i(beat_0_q.skip ? beat_0_q.skip_mul : 24'b0),
+          .mul_1_i(mul_1_q[row]),
+          .bias_1_i(bias_1_q[row]),
           .sum_o(sum),
-          .shift_4_i(beat_4_q.shift),
-          .lo_5_i(beat_5_q.lo),
-          .hi_5_i(beat_5_q.hi),
-          .inject_5_i(inject),
-          .inject_code_5_i(pool_code[row][column]),
+          .shift_bytes_5_i(beat_5_q.shift[4:3]),
+          .shift_bits_6_i(beat_6_q.shift[2:0]),
+          .lo_7_i(beat_7_q.lo),
+          .hi_7_i(beat_7_q.hi),
+          .inject_7_i(inject),
+          .inject_code_7_i(pool_code[row][column]),
           .code_o(code),
-          .rq_mul_6_i(beat_6_q.rq_mul),
-          .rq_bias_7_i(beat_7_q.rq_bias),
-          .rq_shift_8_i(beat_8_q.rq_shift),
-          .rq_lo_9_i(beat_9_q.rq_lo),
-          .rq_hi_9_i(beat_9_q.rq_hi),
-          .requant_9_i(beat_9_q.requant),
+          .rq_mul_7_i(inject ? injected.rq_mul : beat_7_q.rq_mul),
+          .rq_bias_8_i(beat_8_q.rq_bias),
+          .rq_bytes_10_i(beat_10_q.rq_bytes),
+          .rq_lo_11_i(beat_11_q.rq_lo),
+          .rq_hi_11_i(beat_11_q.rq_hi),
+          .requant_11_i(beat_11_q.requant),
           .stored_o(stored[row][column]),
-          .code_10_o(code_10)
+          .code_12_o(code_12)
       );
-      assign byte_code[column][row*8+:8] = beat_10_q.byte_requant ? stored[row][column] : code_10;
+      assign byte_code[column][row*8+:8] = beat_12_q.byte_requant ? stored[row][column] : code_12;
       assign byte_data_o[column][row*8+:8] =
-          beat_10_q.subsample ? byte_code[2*(column%(D_N/2))][row*8+:8] : byte_code[column][row*8+:8];
+          beat_12_q.subsample ? byte_code[2*(column%(D_N/2))][row*8+:8] : byte_code[column][row*8+:8];
       if (column == 0) begin : gen_logits
         assign logits_o[row] = sum[31:0];
       end
@@ -546,10 +558,10 @@ module bs_write_back #(
     end
   end
 
-  assign logits_valid_o = beat_4_q.valid && beat_4_q.logits;
-  assign logits_last_o = beat_4_q.instr_last;
-  assign byte_we_o = beat_10_q.valid && beat_10_q.store_bytes ? beat_10_q.halves : 2'b00;
-  assign byte_row_o = beat_10_q.byte_row;
+  assign logits_valid_o = beat_5_q.valid && beat_5_q.logits;
+  assign logits_last_o = beat_5_q.instr_last;
+  assign byte_we_o = beat_12_q.valid && beat_12_q.store_bytes ? beat_12_q.halves : 2'b00;
+  assign byte_row_o = beat_12_q.byte_row;
 
   // ------------------------------------------------------------------ sums over the map
   bs_sums #(
@@ -560,11 +572,11 @@ module bs_write_back #(
   ) u_sums (
       .clk,
       .rst,
-      .valid_i(beat_10_q.valid && beat_10_q.sums),
-      .first_i(beat_10_q.sums_first),
-      .signed_i(beat_10_q.sums_signed),
-      .columns_i(beat_10_q.sums_columns),
-      .group_i(beat_10_q.group),
+      .valid_i(beat_12_q.valid && beat_12_q.sums),
+      .first_i(beat_12_q.sums_first),
+      .signed_i(beat_12_q.sums_signed),
+      .columns_i(beat_12_q.sums_columns),
+      .group_i(beat_12_q.group),
       .code_i(byte_code),
       .busy_o(sums_busy),
       .group_read_i(group_q),
@@ -581,17 +593,17 @@ module bs_write_back #(
   ) u_packer (
       .clk,
       .rst,
-      .valid_i(beat_10_q.valid),
-      .last_i(beat_10_q.row_tile_last),
-      .store_i(beat_10_q.store_planes),
-      .flip_i(beat_10_q.plane_flip),
-      .pooled_i(beat_10_q.pooled),
-      .quarter_i(beat_10_q.quarter),
-      .bits_i(beat_10_q.plane_bits),
-      .row_i(beat_10_q.plane_row),
-      .pitch_i(beat_10_q.plane_pitch),
-      .chunk_i(beat_10_q.chunk),
-      .done_i(beat_10_q.post),
+      .valid_i(beat_12_q.valid),
+      .last_i(beat_12_q.row_tile_last),
+      .store_i(beat_12_q.store_planes),
+      .flip_i(beat_12_q.plane_flip),
+      .pooled_i(beat_12_q.pooled),
+      .quarter_i(beat_12_q.quarter),
+      .bits_i(beat_12_q.plane_bits),
+      .row_i(beat_12_q.plane_row),
+      .pitch_i(beat_12_q.plane_pitch),
+      .chunk_i(beat_12_q.chunk),
+      .done_i(beat_12_q.post),
       .code_i(stored),
       .we_o(plane_we_o),
       .quarters_o(plane_quarters_o),
@@ -602,5 +614,5 @@ module bs_write_back #(
   );
 
   logic unused_fields;
-  assign unused_fields = ^{conv_out, pool, work_q, param_data_i[63:48], beat_10_q};
+  assign unused_fields = ^{conv_out, pool, work_q, param_data_i[63:48], beat_12_q};
 endmodule

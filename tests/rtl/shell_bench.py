@@ -21,17 +21,18 @@ def simulate(
     bench: str,
     parameters: Mapping[str, int] | None = None,
     *,
+    extra: Sequence[Path] = (),
     testcase: str | None = None,
     rtl: Path = RTL,
     seed: int = 1,
 ) -> None:
-    """Compile ``modules`` (the package first, rendered) with top module ``top`` and run ``bench``; assert it passes."""
+    """Compile ``modules`` (the package and ``extra`` first) with top module ``top`` and run ``bench``; assert it passes."""
     from hwgen.render import render_package
     from sim.verilator import build
 
     package = tmp_path / "bs_pkg.sv"
     package.write_text(render_package(), encoding="utf-8")
-    sources = [package, *(rtl / f"{module}.sv" for module in modules)]
+    sources = [package, *extra, *(rtl / f"{module}.sv" for module in modules)]
     compiled = build(sources, top, parameters)
     compiled.test(bench, tmp_path / "run", python_path=[BENCHES], testcase=testcase, seed=seed, timeout_s=300).check()
 

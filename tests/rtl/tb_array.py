@@ -11,6 +11,7 @@ from core_bench import pack, unpack
 from shell_bench import parameters, reset
 
 LEAD = 3  # cycles from start_o to the first beat
+START = 3  # cycles from the last word to start_o
 
 
 @cocotb.test()
@@ -55,11 +56,11 @@ async def random_tiles(dut: Any) -> None:
                     acc[m][n] = acc[m][n] * factor + sign * (weights[m] & data[n]).bit_count()
             first, left = False, left - 1
             if last:
-                starts.add(cycle + 1)
+                starts.add(cycle + START)
                 for beat_index in range(beats):
                     part = acc[beat_index * lanes : (beat_index + 1) * lanes]
                     flat = pack([value for row in part for value in row], bits)
-                    due[cycle + 1 + LEAD + beat_index] = flat, [value & mask for value in upper]
+                    due[cycle + START + LEAD + beat_index] = flat, [value & mask for value in upper]
                 closest = min(closest, cycle - last_end)
                 left, last_end, tiles, first = rng.randint(1, 6), cycle, tiles + 1, True
         cycle += 1

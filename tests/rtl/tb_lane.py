@@ -27,14 +27,17 @@ def draw(rng: random.Random, acc_bits: int) -> dict[str, int]:
     rq_bounds = sorted(rng.choice([(0, 255), (-128, 127), (0, 3), (-2, 1)]))
     mul = signed(rng.getrandbits(18), 18) >> rng.randint(0, 17)
     bias = signed(rng.getrandbits(rng.choice([47, shift + 4, shift + 9])), 47) + (1 << shift >> 1)
+    rq_shift = rng.randint(0, 31)
+    rest = 7 - rq_shift % 8  # what the factors of the second rounding come shifted by
     return {
-        "acc_0_i": acc, "column_acc_0_i": upper, "bipolar_0_i": bipolar, "mul_0_i": mul, "bias_0_i": bias,
-        "skip_0_i": rng.getrandbits(8), "skip_signed_0_i": rng.getrandbits(1), "skip_enable_0_i": rng.getrandbits(1),
-        "skip_mul_1_i": rng.getrandbits(24) >> rng.randint(0, 23), "shift_4_i": shift, "lo_5_i": bounds[0],
-        "hi_5_i": bounds[1], "inject_5_i": int(rng.random() < 0.2), "inject_code_5_i": rng.randint(-128, 255),
-        "rq_mul_6_i": signed(rng.getrandbits(18), 18) >> rng.randint(0, 17),
-        "rq_bias_7_i": signed(rng.getrandbits(32), 32) >> rng.randint(0, 20), "rq_shift_8_i": rng.randint(0, 31),
-        "rq_lo_9_i": rq_bounds[0], "rq_hi_9_i": rq_bounds[1], "requant_9_i": rng.getrandbits(1),
+        "acc_0_i": acc, "column_acc_0_i": upper, "bipolar_0_i": bipolar, "mul_1_i": mul, "bias_1_i": bias,
+        "skip_0_i": rng.getrandbits(8), "skip_signed_0_i": rng.getrandbits(1),
+        "skip_mul_0_i": rng.getrandbits(24) >> rng.randint(0, 24), "shift_bytes_5_i": shift >> 3, "shift_bits_6_i": shift & 7,
+        "lo_7_i": bounds[0], "hi_7_i": bounds[1], "inject_7_i": int(rng.random() < 0.2),
+        "inject_code_7_i": rng.randint(-128, 255),
+        "rq_mul_7_i": signed(rng.getrandbits(18), 18) >> rng.randint(0, 17) << rest,
+        "rq_bias_8_i": signed(rng.getrandbits(32), 32) >> rng.randint(0, 20) << rest, "rq_bytes_10_i": rq_shift // 8,
+        "rq_lo_11_i": rq_bounds[0], "rq_hi_11_i": rq_bounds[1], "requant_11_i": rng.getrandbits(1),
     }  # fmt: skip
 
 
@@ -42,17 +45,14 @@ def expected(given: dict[str, int]) -> dict[str, int]:
     """The outputs by port name."""
     value = 2 * given["acc_0_i"] - given["column_acc_0_i"] if given["bipolar_0_i"] else given["acc_0_i"]
     skip = signed(given["skip_0_i"], 8) if given["skip_signed_0_i"] else given["skip_0_i"]
-    total = value * given["mul_0_i"] + given["bias_0_i"]
-    if given["skip_enable_0_i"]:
-        total += skip * given["skip_mul_1_i"]
-    total = signed(total, 48)
-    code = min(max(total >> given["shift_4_i"], given["lo_5_i"]), given["hi_5_i"])
-    if given["inject_5_i"]:
-        code = given["inject_code_5_i"]
-    second = (code * given["rq_mul_6_i"] + given["rq_bias_7_i"]) >> given["rq_shift_8_i"]
-    second = min(max(second, given["rq_lo_9_i"]), given["rq_hi_9_i"])
-    stored = second if given["requant_9_i"] else code
-    return {"sum_o": total, "code_o": code, "stored_o": stored & 255, "code_10_o": code & 255}
+    total = signed(value * given["mul_1_i"] + given["bias_1_i"] + skip * given["skip_mul_0_i"], 48)
+    code = min(max(total >> 8 * given["shift_bytes_5_i"] + given["shift_bits_6_i"], given["lo_7_i"]), given["hi_7_i"])
+    if given["inject_7_i"]:
+        code = given["inject_code_7_i"]
+    second = (code * given["rq_mul_7_i"] + given["rq_bias_8_i"]) >> (8 * given["rq_bytes_10_i"] + 7)
+    second = min(max(second, given["rq_lo_11_i"]), given["rq_hi_11_i"])
+    stored = second if given["requant_11_i"] else code
+    return {"sum_o": total, "code_o": code, "stored_o": stored & 255, "code_12_o": code & 255}
 
 
 @cocotb.test()
@@ -61,10 +61,10 @@ async def random_results(dut: Any) -> None:
     acc_bits, rng = parameters()["ACC_BITS"], random.Random(5)
     given = [draw(rng, acc_bits) for _ in range(COUNT)]
     wanted = [expected(item) for item in given]
-    widths = {"sum_o": 48, "code_o": 9, "stored_o": 8, "code_10_o": 8}
-    latency = {"sum_o": 4, "code_o": 6, "stored_o": 10, "code_10_o": 10}
+    widths = {"sum_o": 48, "code_o": 9, "stored_o": 8, "code_12_o": 8}
+    latency = {"sum_o": 5, "code_o": 8, "stored_o": 12, "code_12_o": 12}
     Clock(dut.clk, 10, unit="ns").start()
-    for cycle in range(COUNT + 10):
+    for cycle in range(COUNT + 12):
         for name in given[0]:
             index = cycle - int(name.rsplit("_", 2)[1])
             if 0 <= index < COUNT:
@@ -77,9 +77,9 @@ async def random_results(dut: Any) -> None:
                 got = int(getattr(dut, name).value)
                 assert got == wanted[index][name] & ((1 << widths[name]) - 1), (name, index, given[index])
     inside = sum(
-        item["lo_5_i"] < want["code_o"] < item["hi_5_i"]
+        item["lo_7_i"] < want["code_o"] < item["hi_7_i"]
         for item, want in zip(given, wanted, strict=True)
-        if not item["inject_5_i"]
+        if not item["inject_7_i"]
     )
     assert inside > COUNT // 20
 
@@ -88,22 +88,22 @@ async def random_results(dut: Any) -> None:
 async def extremes(dut: Any) -> None:
     """The largest products that the accumulator and the multipliers allow keep their sign."""
     acc_bits, rng = parameters()["ACC_BITS"], random.Random(6)
-    quiet = dict.fromkeys(draw(rng, acc_bits), 0) | {"lo_5_i": -256, "hi_5_i": 255, "shift_4_i": 31}
+    quiet = dict.fromkeys(draw(rng, acc_bits), 0) | {"lo_7_i": -256, "hi_7_i": 255, "shift_bytes_5_i": 3, "shift_bits_6_i": 7}
     top = (1 << acc_bits) - 1
     cases = []
     for mul in (-(1 << 17), (1 << 17) - 1):
         for acc in (-(1 << acc_bits - 1), (1 << acc_bits - 1) - 1):
-            cases.append(quiet | {"mul_0_i": mul, "acc_0_i": acc})
+            cases.append(quiet | {"mul_1_i": mul, "acc_0_i": acc})
         for acc in (0, top):
-            cases.append(quiet | {"mul_0_i": mul, "acc_0_i": acc, "column_acc_0_i": top, "bipolar_0_i": 1})
-    cases.append(quiet | {"skip_0_i": 128, "skip_signed_0_i": 1, "skip_enable_0_i": 1, "skip_mul_1_i": (1 << 24) - 1})
-    cases.append(quiet | {"skip_0_i": 255, "skip_enable_0_i": 1, "skip_mul_1_i": (1 << 24) - 1})
+            cases.append(quiet | {"mul_1_i": mul, "acc_0_i": acc, "column_acc_0_i": top, "bipolar_0_i": 1})
+    cases.append(quiet | {"skip_0_i": 128, "skip_signed_0_i": 1, "skip_mul_0_i": (1 << 24) - 1})
+    cases.append(quiet | {"skip_0_i": 255, "skip_mul_0_i": (1 << 24) - 1})
     Clock(dut.clk, 10, unit="ns").start()
     for case in cases:
         for name, value in case.items():
             port = getattr(dut, name)
             port.value = value & ((1 << len(port)) - 1)
-        for _ in range(11):
+        for _ in range(13):
             await RisingEdge(dut.clk)
         assert signed(int(dut.sum_o.value), 48) == expected(case)["sum_o"], case
         assert signed(int(dut.code_o.value), 9) == expected(case)["code_o"], case
