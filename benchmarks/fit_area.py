@@ -1,6 +1,6 @@
 """Fits the area model: synthesises a sweep of engine shapes and writes ``hwgen/data/area.json``.
 
-    python benchmarks/fit_area.py            # all shapes, about 15 minutes on two cores; cached ones cost nothing
+    python benchmarks/fit_area.py            # all shapes, about 30 minutes; cached ones cost nothing
     python benchmarks/fit_area.py --check    # only compare the model with the cached figures
 
 The fit is least squares on relative error, so that small engines count as much as large ones.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -24,21 +25,27 @@ from hwgen.synth import Resources, synthesise
 
 DATA = Path(__file__).resolve().parent.parent / "hwgen" / "data" / "area.json"
 SHAPES = [
-    EngineConfig(columns=8, lane_rows=1),
-    EngineConfig(columns=8, lane_rows=2),
+    EngineConfig(columns=4, slots=3, lane_rows=1),
     EngineConfig(columns=4, slots=6, lane_rows=1),
+    EngineConfig(columns=4, lane_rows=2),
+    EngineConfig(rows=4, columns=4, slots=3, slot_channels=8, lane_rows=1),
+    EngineConfig(rows=4, columns=4, slot_channels=8, lane_rows=2),
     EngineConfig(rows=4, columns=8, lane_rows=1),
-    EngineConfig(columns=8, slots=6, lane_rows=2),
-    EngineConfig(columns=16, slots=3, lane_rows=1),
-    EngineConfig(rows=4, columns=16, slots=6, lane_rows=1),
+    EngineConfig(rows=2, columns=8, slots=6, lane_rows=1, acc_bits=24),
+    EngineConfig(columns=8, slots=3, lane_rows=4),
+    EngineConfig(columns=8, slots=6, lane_rows=2, acc_bits=24),
+    EngineConfig(columns=8, slots=12, lane_rows=1),
     EngineConfig(rows=16, columns=4, slots=6, lane_rows=4),
+    EngineConfig(rows=4, columns=16, slots=3, lane_rows=1),
+    EngineConfig(weight_depth=1024, plane_depth=1024, byte_depth=1024),
 ]
 
 
 def measure(shape: EngineConfig) -> Resources:
     """Synthesise one shape, or take it from the cache."""
     with tempfile.TemporaryDirectory() as scratch:
-        return synthesise(write_rtl(shape, load_board("pynq-z2"), Path(scratch)), "bs_top")
+        sources = write_rtl(shape, load_board("pynq-z2"), Path(scratch))
+        return synthesise(sources, "bs_top", parameters={"XC7": 1})
 
 
 def main() -> None:
@@ -62,9 +69,12 @@ def main() -> None:
             target = np.array([getattr(item, what) for item in found], float)
             solution, _ = nnls(matrix / target[:, None], np.ones(len(target)))
             coefficients[what] = {name: round(float(value), 4) for name, value in zip(names, solution, strict=True)}
-        shapes = [f"{shape.name} with {shape.lanes} lanes" for shape in SHAPES]
+        measured = [
+            {"engine": asdict(shape), "lut": item.lut, "ff": item.ff, "bram36": item.bram36, "dsp": item.dsp}
+            for shape, item in zip(SHAPES, found, strict=True)
+        ]
         DATA.write_text(
-            json.dumps({"fitted_to": shapes, "coefficients": coefficients}, indent=2) + "\n", encoding="utf-8"
+            json.dumps({"coefficients": coefficients, "measured": measured}, indent=2) + "\n", encoding="utf-8"
         )
         estimate_area.__globals__["_coefficients"].cache_clear()
     for shape, item in zip(SHAPES, found, strict=True):

@@ -47,7 +47,7 @@ def estimate(build: Build, *, fast: bool = False, cache: Path | None = None) -> 
         area = estimate_area(build.engine)
         result |= {"lut": area.lut, "ff": area.ff, "bram36": area.bram36, "dsp": area.dsp, "cells": {}, "source": "model"}
     else:
-        found = synthesise(build.rtl, "bs_top", cache=cache)
+        found = synthesise(build.rtl, "bs_top", parameters={"XC7": 1}, cache_dir=cache)
         result |= {
             "lut": found.lut,
             "ff": found.ff,

@@ -15,7 +15,9 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import version
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +68,8 @@ KEEP = (
 
 @dataclass(frozen=True)
 class Resources:
-    """What a design takes. cells: every cell of the netlist with its count. units: logic cells of one unit of each kind."""
+    """What a design takes. cells: every cell of the netlist with its count. units: LUTs of the largest
+    unit of each kind, with everything in it."""
 
     lut: int
     ff: int
@@ -100,14 +103,24 @@ def _unit_name(module: str) -> str:
 
 def _parse(report: Mapping[str, Any]) -> Resources:
     """Figures of a ``stat -tech xilinx -json`` report: the whole design, and each kind of unit."""
-    units_known = {name.lstrip("\\") for name in report["modules"]}
+    modules = {name.lstrip("\\"): module for name, module in report["modules"].items()}
     counted = {name.lstrip("\\"): int(number) for name, number in report["design"]["num_cells_by_type"].items()}
-    cells = {name: number for name, number in counted.items() if name not in units_known}
+    cells = {name: number for name, number in counted.items() if name not in modules}
     lut, ff, bram, dsp = count(cells, int(report["design"]["estimated_num_lc"]))
+
+    @cache
+    def inside(name: str) -> int:
+        """LUTs of a unit with everything in it."""
+        own = {cell.lstrip("\\"): int(number) for cell, number in modules[name]["num_cells_by_type"].items()}
+        luts = int(modules[name]["estimated_num_lc"])
+        for cell, number in own.items():
+            luts += number * (inside(cell) if cell in modules else _MEMORY_LUTS.get(cell, 0))
+        return luts
+
     units: dict[str, int] = {}
-    for name, module in report["modules"].items():
+    for name in modules:
         unit = _unit_name(name)
-        units[unit] = max(units.get(unit, 0), int(module.get("estimated_num_lc", 0)))
+        units[unit] = max(units.get(unit, 0), inside(name))
     return Resources(lut, ff, bram, dsp, dict(sorted(cells.items())), dict(sorted(units.items())))
 
 
@@ -117,21 +130,21 @@ def synthesise(
     *,
     parameters: Mapping[str, int] | None = None,
     keep: Sequence[str] = KEEP,
-    cache: Path | None = None,
+    cache_dir: Path | None = None,
 ) -> Resources:
     """Synthesise for the 7 series, or take the figures from the cache.
 
     Args:
         sources: SystemVerilog files, packages first.
         keep: modules whose boundaries stay.
-        cache: folder; ``$BITSMITH_CACHE/synth`` or the user's cache folder if None.
+        cache_dir: folder; ``$BITSMITH_CACHE/synth`` or the user's cache folder if None.
 
     Raises:
         RuntimeError: Yosys failed; the message holds the end of its output.
         ValueError: a cell that the LUT formula does not know.
     """
-    folder = cache or _default_cache()
-    settings = json.dumps([version("pyosys"), top, sorted((parameters or {}).items()), list(keep), 3])
+    folder = cache_dir or _default_cache()
+    settings = json.dumps([version("pyosys"), top, sorted((parameters or {}).items()), list(keep), 4])
     digest = hashlib.sha256(settings.encode())
     for source in sources:
         digest.update(hashlib.sha256(source.read_bytes()).digest())
@@ -140,21 +153,8 @@ def synthesise(
         return Resources(**json.loads(entry.read_text(encoding="utf-8")))
     with tempfile.TemporaryDirectory(prefix="bitsmith-synth-") as scratch:
         report = Path(scratch) / "stat.json"
-        values = " ".join(f"-chparam {name} {value}" for name, value in (parameters or {}).items())
-        commands = [
-            "read_verilog -lib -specify +/xilinx/cells_sim.v",
-            "read_verilog -sv " + " ".join(str(path.resolve()) for path in sources),
-            f"hierarchy -check -top {top} {values}",
-            *(f"setattr -mod -set keep_hierarchy 1 *{name} *{name}\\*" for name in keep),
-            "synth_xilinx -family xc7 -abc9 -noiopad",
-            f"tee -q -o {report} stat -tech xilinx -json",
-        ]
-        run = subprocess.run(
-            [sys.executable, "-c", _SCRIPT], input="\n".join(commands), capture_output=True, text=True, check=False
-        )
-        if run.returncode != 0 or not report.exists():
-            tail = "\n".join((run.stdout + run.stderr).splitlines()[-_TAIL_LINES:])
-            raise RuntimeError(f"Yosys failed on {top}:\n{tail}")
+        commands = [*_mapped(sources, top, parameters or {}, keep), f"tee -q -o {report} stat -tech xilinx -json"]
+        _yosys(commands, top)
         data = json.loads(report.read_text(encoding="utf-8"))
     result = _parse(data)
     folder.mkdir(parents=True, exist_ok=True)
@@ -162,6 +162,54 @@ def synthesise(
     partial.write_text(json.dumps(asdict(result)), encoding="utf-8")
     partial.replace(entry)
     return result
+
+
+def _read(sources: Sequence[Path], top: str, parameters: Mapping[str, int]) -> list[str]:
+    values = " ".join(f"-chparam {name} {value}" for name, value in parameters.items())
+    return [
+        "read_verilog -sv " + " ".join(str(path.resolve()) for path in sources),
+        f"hierarchy -check -top {top} {values}",
+    ]
+
+
+def _mapped(sources: Sequence[Path], top: str, parameters: Mapping[str, int], keep: Sequence[str]) -> list[str]:
+    """Commands that map a design to the 7 series; the library comes first, as sources instantiate its cells."""
+    return [
+        "read_verilog -lib -specify +/xilinx/cells_sim.v",
+        *_read(sources, top, parameters),
+        *(f"setattr -mod -set keep_hierarchy 1 *{name} *{name}\\*" for name in keep),
+        "synth_xilinx -family xc7 -abc9 -noiopad",
+    ]
+
+
+def _yosys(commands: Sequence[str], top: str) -> None:
+    """Run commands in a process of their own.
+
+    Raises:
+        RuntimeError: Yosys failed; the message holds the end of its output.
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", _SCRIPT], input="\n".join(commands), capture_output=True, text=True, check=False
+    )
+    if run.returncode != 0:
+        tail = "\n".join((run.stdout + run.stderr).splitlines()[-_TAIL_LINES:])
+        raise RuntimeError(f"Yosys failed on {top}:\n{tail}")
+
+
+def xc7_netlist(sources: Sequence[Path], top: str, out: Path, *, parameters: Mapping[str, int] | None = None) -> None:
+    """Write the mapped 7-series netlist as Yosys JSON, flat; raises as :func:`synthesise`."""
+    flat = ["setattr -mod -unset keep_hierarchy *", "flatten", "opt_clean"]
+    _yosys([*_mapped(sources, top, parameters or {}, KEEP), *flat, f"write_json {out}"], top)
+
+
+def ecp5_netlist(sources: Sequence[Path], top: str, out: Path) -> None:
+    """Write the mapped, flat ECP5 netlist as Yosys JSON for nextpnr; raises as :func:`synthesise`."""
+    _yosys([*_read(sources, top, {}), f"synth_ecp5 -top {top} -abc9 -json {out}"], top)
+
+
+def cell_library() -> Path:
+    """Yosys' models of the 7-series cells, with their delays."""
+    return Path(str(files("pyosys"))) / "share" / "xilinx" / "cells_sim.v"
 
 
 def _default_cache() -> Path:

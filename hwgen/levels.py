@@ -1,0 +1,128 @@
+"""The longest paths of a mapped, flat 7-series netlist: LUT levels, and logic delay before routing.
+
+Delays of LUTs, carry chains and multiplexers are read from Yosys' cell library (``xilinx/cells_sim.v``: the Artix-7
+fabric that the xc7z020 is made of), per pin. Nets count as nothing, so this is what remains were routing free. Paths start
+and end at registers, block RAMs and DSPs; ports of the design are no starts and no ends.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_ARC = re.compile(r"\((\w+)(?:\[(\d+)\])?\s*=>\s*(\w+)(?:\[(\d+)\])?\)\s*=\s*(\d+)")
+_LUTS = tuple(f"LUT{size}" for size in range(1, 7))
+_COMBINATIONAL = (*_LUTS, "INV", "MUXF7", "MUXF8", "CARRY4")
+# Picoseconds from the clock to the outputs, and before the clock at the inputs, from the same library.
+_CLOCK_TO_OUT = {"FDRE": 303, "FDSE": 303, "FDCE": 303, "FDPE": 303, "DSP48E1": 329, "RAMB18E1": 882, "RAMB36E1": 882,
+                 "SRL16E": 1472, "SRLC32E": 1472, "RAM32M": 1153, "RAM64M": 1153, "RAM32X1D": 1153, "RAM64X1D": 1153}  # fmt: skip
+_SETUP = {"FDRE": 109, "FDSE": 109, "FDCE": 109, "FDPE": 109, "DSP48E1": 324, "RAMB18E1": 566, "RAMB36E1": 566,
+          "SRL16E": 173, "SRLC32E": 173, "RAM32M": 453, "RAM64M": 453, "RAM32X1D": 453, "RAM64X1D": 453}  # fmt: skip
+# DSP48E1 inputs without a register before the multiplier.
+_MULTIPLIER_SETUP = {"A": 1416, "B": 1285}
+
+
+@dataclass(frozen=True)
+class Longest:
+    """levels: LUTs in a row on the path with the most. picoseconds: logic of the slowest path, clock and setup included.
+
+    slowest: cells of that path, first to last.
+    """
+
+    levels: int
+    picoseconds: int
+    slowest: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Arc:
+    """One way through a cell: bits of the netlist, and the cell's part in levels and time."""
+
+    source: int
+    target: int
+    level: int
+    delay: int
+    cell: str
+
+
+def read_delays(library: Path) -> dict[str, list[tuple[tuple[str, int], tuple[str, int], int]]]:
+    """Per cell: (input port, index), (output port, index), picoseconds."""
+    text = library.read_text(encoding="utf-8")
+    found: dict[str, list[tuple[tuple[str, int], tuple[str, int], int]]] = {}
+    for name in _COMBINATIONAL:
+        body = re.search(rf"^module {name}\s*\(.*?^endmodule", text, re.MULTILINE | re.DOTALL)
+        arcs = _ARC.findall(body[0]) if body else []
+        found[name] = [((a, int(i or 0)), (b, int(j or 0)), int(ps)) for a, i, b, j, ps in arcs]
+    found["LUT6_2"] = [
+        (source, (output, 0), delay) for source, _, delay in found["LUT6"] for output in ("O5", "O6")
+    ]
+    return found
+
+
+def _setup(cell: Mapping[str, Any], port: str) -> int:
+    if port in _MULTIPLIER_SETUP and int(cell["parameters"].get(f"{port}REG", "1"), 2) == 0:
+        return _MULTIPLIER_SETUP[port]
+    return _SETUP[cell["type"]]
+
+
+def longest(netlist: Mapping[str, Any], top: str, library: Path) -> Longest:
+    """The longest paths of module ``top`` of a Yosys JSON netlist.
+
+    Raises:
+        ValueError: a cell that is not known, or a combinational loop.
+    """
+    delays = read_delays(library)
+    cells: Mapping[str, Any] = netlist["modules"][top]["cells"]
+    arrival: dict[int, tuple[int, int, str, int | None]] = {}  # bit: time, levels, cell, bit before
+    arcs: dict[int, list[_Arc]] = {}
+    waiting: dict[int, int] = {}
+    ends: list[tuple[int, int, str]] = []
+    for name, cell in cells.items():
+        kind = cell["type"]
+        if kind in delays:
+            for (source, i), (target, j), delay in delays[kind]:
+                start = cell["connections"].get(source, [])[i : i + 1]
+                end = cell["connections"].get(target, [])[j : j + 1]
+                if start and end and isinstance(start[0], int) and isinstance(end[0], int):
+                    level = int(kind.startswith("LUT"))
+                    arcs.setdefault(start[0], []).append(_Arc(start[0], end[0], level, delay, f"{kind} {name}"))
+                    waiting[end[0]] = waiting.get(end[0], 0) + 1
+        elif kind in _CLOCK_TO_OUT:
+            for port, bits in cell["connections"].items():
+                for bit in bits:
+                    if not isinstance(bit, int):
+                        continue
+                    if cell["port_directions"][port] == "output":
+                        if port != "PCOUT":
+                            arrival[bit] = (_CLOCK_TO_OUT[kind], 0, f"{kind} {name}", None)
+                    elif port not in ("C", "CLK", "PCIN") and "CLK" not in port:
+                        ends.append((bit, _setup(cell, port), f"{kind} {name}"))
+        elif kind not in ("BUFG", "GND", "VCC", "$scopeinfo"):
+            raise ValueError(f"the delays of the cell {kind} are not known")
+    levels = dict.fromkeys(arrival, 0)
+    ready = deque(bit for bit in {*arrival, *arcs} if not waiting.get(bit))
+    while ready:
+        bit = ready.popleft()
+        for arc in arcs.get(bit, ()):
+            if bit in arrival:
+                time, depth, _, _ = arrival[bit]
+                if arc.target not in arrival or time + arc.delay > arrival[arc.target][0]:
+                    arrival[arc.target] = (time + arc.delay, depth + arc.level, arc.cell, bit)
+                levels[arc.target] = max(levels.get(arc.target, 0), levels[bit] + arc.level)
+            waiting[arc.target] -= 1
+            if not waiting[arc.target]:
+                ready.append(arc.target)
+    if any(waiting.values()):
+        raise ValueError("the netlist holds a combinational loop")
+    reached = [(arrival[bit][0] + setup, bit, cell) for bit, setup, cell in ends if bit in arrival]
+    time, at, last = max(reached)
+    path = [last]
+    step: int | None = at
+    while step is not None:
+        path.append(arrival[step][2])
+        step = arrival[step][3]
+    return Longest(max(levels.get(bit, 0) for bit, _, _ in ends), time, tuple(reversed(path)))
