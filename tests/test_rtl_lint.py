@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from rtl.xc7_models import primitives
 
 from hwgen.engine import EngineConfig
-from hwgen.render import render_package, render_sources
+from hwgen.render import render_package, render_popcount, render_sources
 from sim.verilator import find_verilator
 
 RTL = Path(__file__).resolve().parents[1] / "hls_templates" / "rtl"
@@ -31,7 +32,8 @@ def lint(tmp_path: Path, top: str, parameters: Mapping[str, int]) -> str:
     """What ``verilator --lint-only -Wall`` prints about ``top``; empty where it has nothing to say."""
     package = tmp_path / "bs_pkg.sv"
     package.write_text(render_package(), encoding="utf-8")
-    return run_lint(top, [package, RTL / f"{top}.sv"], RTL, parameters)
+    models = [primitives(tmp_path, ["LUT6", "LUT6_2", "CARRY4"])] if top.endswith("_xc7") else []
+    return run_lint(top, [package, *models, RTL / f"{top}.sv"], RTL, parameters)
 
 
 def run_lint(top: str, sources: list[Path], folder: Path, parameters: Mapping[str, int]) -> str:
@@ -53,6 +55,14 @@ def run_lint(top: str, sources: list[Path], folder: Path, parameters: Mapping[st
 def test_module_lints_alone(tmp_path: Path, module: str, shape: str) -> None:
     parameters = {} if shape == "default" else {name: ODD[name] for name in sorted(declared(module) & set(ODD))}
     assert lint(tmp_path, module, parameters) == ""
+
+
+@pytest.mark.parametrize("width", [24, 144])
+def test_rendered_popcount_lints(tmp_path: Path, width: int) -> None:
+    source = tmp_path / "bs_popcount_xc7.sv"
+    source.write_text(render_popcount(width), encoding="utf-8")
+    models = primitives(tmp_path, ["LUT6", "LUT6_2", "CARRY4"])
+    assert run_lint("bs_popcount_xc7", [models, source], RTL, {}) == ""
 
 
 @pytest.mark.parametrize("shape", ["default", "odd"])

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from pathlib import Path
 
-import pyosys
 import pytest
 from rtl.shell_bench import simulate
+from rtl.xc7_models import primitives
 
 from hwgen.popcount import plan
 from hwgen.render import render_popcount
 
-MODELS = Path(pyosys.__file__).parent / "share" / "xilinx" / "cells_sim.v"
 ARRAY = [
     "bs_pairs_xc7",
     "bs_counter_xc7",
@@ -25,16 +22,6 @@ ARRAY = [
 ]
 
 LANE = ["bs_value", "bs_mac", "bs_less", "bs_clip", "bs_lane"]
-
-
-def primitives(folder: Path, names: Sequence[str]) -> Path:
-    """A file with Yosys' simulation models of the named primitives, without their timing."""
-    text = MODELS.read_text(encoding="utf-8")
-    found = [re.search(rf"^module {name}\s*\(.*?^endmodule", text, re.MULTILINE | re.DOTALL) for name in names]
-    models = "\n".join(item[0] for item in found if item)
-    path = folder / "primitives.v"
-    path.write_text("/* verilator lint_off WIDTH */\n" + re.sub(r"specify.*?endspecify", "", models, flags=re.DOTALL), "utf-8")
-    return path
 
 
 def array_sources(folder: Path, width: int) -> list[Path]:
