@@ -37,7 +37,7 @@ def test_dot_unit(tmp_path: Path, width: int, bits: int) -> None:
 
 
 def test_array(tmp_path: Path) -> None:
-    parameters = {"D_M": 4, "D_N": 4, "D_K": 24, "PARTS": 2, "LANE_ROWS": 2, "ACC_BITS": 16, "COUNT_BITS": 10, "XC7": 1}
+    parameters = {"D_M": 2, "D_N": 2, "D_K": 24, "PARTS": 2, "LANE_ROWS": 1, "ACC_BITS": 16, "COUNT_BITS": 10, "XC7": 1}
     sources = array_sources(tmp_path, 24)
     simulate(tmp_path, "bs_array", [*ARRAY, "bs_array"], "tb_array", parameters, extra=sources)
 
