@@ -68,6 +68,7 @@ bench-sim: $(READY) tools ## speed of the RTL simulation, both paths (N=20: fewe
 
 bench-driver: $(READY) ## how fast the board's driver copies images
 	@$(BIN)/python benchmarks/bench_driver.py --out $(BUILD)/bench/driver.json
+
 bench-area: $(READY) ## size of the reference engine by Yosys, with the cell table (about 10 minutes)
 	@$(BIN)/python benchmarks/bench_area.py
 
