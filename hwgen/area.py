@@ -1,7 +1,7 @@
 """The fitted area model: size of an engine without synthesis.
 
-LUTs and FFs are linear in a few counts of the shape, the array's LUTs among them; the coefficients in
-``hwgen/data/area.json`` were fitted to synthesised shapes by ``benchmarks/fit_area.py``. Block RAM follows from the memories' widths and depths, DSPs from the
+LUTs and FFs are linear in a few counts of the shape; the coefficients in ``hwgen/data/area.json`` were fitted to
+synthesised shapes by ``benchmarks/fit_area.py``. Block RAM follows from the memories' widths and depths, DSPs from the
 lanes and address generators.
 """
 
@@ -13,9 +13,8 @@ from functools import cache
 from importlib.resources import files
 
 from hwgen.engine import EngineConfig
-from hwgen.popcount import plan
 
-_DSP_PER_LANE = 4  # bs_lane: one for the skip, two for acc*mul, one for the second rounding
+_DSP_PER_LANE = 4  # bs_lane: two for acc*mul, one for skip, one for the second rounding
 _DSP_ADDRESSES = 11  # products in fill, pool, their windows, and the fetch stage
 # Widths that one half block (RAMB18E1) holds at each depth.
 _HALF_WIDTH = {512: 36, 1024: 18, 2048: 9, 4096: 4, 8192: 2, 16384: 1}
@@ -31,24 +30,17 @@ class Area:
     dsp: int
 
 
-def array_luts(engine: EngineConfig) -> int:
-    """LUTs of the array: population counts, accumulators, column accumulators and the multiplexers of the read-out."""
-    units = engine.rows * engine.columns
-    read_out = engine.lanes * engine.acc_bits * -(-engine.beats // 4) if engine.beats > 1 else 0
-    return units * (plan(engine.word_bits).luts + engine.acc_bits) + engine.columns * engine.acc_bits + read_out
-
-
 def features(engine: EngineConfig) -> dict[str, float]:
     """The counts that LUTs and FFs are linear in."""
     units = engine.rows * engine.columns
     return {
         "one": 1.0,
-        "array_luts": array_luts(engine),
+        "dot_bits": units * engine.word_bits,
         "units": units,
         "lanes": engine.lanes,
         "column_bits": engine.columns * engine.word_bits,
         "plane_bits": engine.columns * engine.slot_channels,
-        "code_bits": engine.columns * engine.rows * 8,
+        "byte_bits": engine.lanes * 8,
     }
 
 
