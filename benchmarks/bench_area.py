@@ -1,7 +1,7 @@
 """Size of the reference engine on the 7 series, and of its dot unit built in several ways.
 
-    python benchmarks/bench_area.py            # the whole engine, about 10 minutes
-    python benchmarks/bench_area.py --units    # only the dot unit, each way of counting bits, about 2 minutes
+    python -m benchmarks.bench_area            # the whole engine, about 10 minutes
+    python -m benchmarks.bench_area --units    # only the dot unit, each way of counting bits, about 2 minutes
 
 Yosys synthesises the rendered RTL; LUTs follow the formula of hwgen/synth.py, which rejects a netlist with a cell that it
 does not know. Rows go to build/bench/area.json.
@@ -18,6 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.bench_engine import ENGINE  # of all CIFAR rows
 from hwgen import popcount
 from hwgen.board import load_board
 from hwgen.build import write_rtl
@@ -26,7 +27,6 @@ from hwgen.render import render
 from hwgen.synth import Resources, synthesise
 
 OUT = Path("build/bench/area.json")
-ENGINE = EngineConfig(weight_depth=1024, plane_depth=1024, byte_depth=1024)  # of all CIFAR rows
 BARS = {"lut": 42_000, "bram36": 130, "dsp": 200, "array_lut_per_mac": 1.45}
 WAYS = (3, 5, 7, 9, 11)  # bit pairs of a group
 

@@ -95,7 +95,7 @@ def _counters(left: dict[int, deque[str]], out: Heap, names: _Names) -> list[Cou
     found = []
     for weight in sorted(left):
         while len(left[weight]) >= _COUNTER_BITS:
-            groups = []
+            groups: list[tuple[str, ...]] = []
             at = weight
             while len(left.get(at, ())) >= _COUNTER_BITS and len(groups) < _MOST_LEVELS:
                 groups.append(tuple(left[at].popleft() for _ in range(_COUNTER_BITS)))
