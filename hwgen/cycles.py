@@ -7,6 +7,7 @@ per image, tile by tile; what the memory side adds (loading an image) is taken t
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,11 +23,11 @@ from hwgen.schedule import Band, Schedule, tile_cycles
 from hwgen.words import tile_bound
 
 _FILL_START = 3  # bs_fill: instruction taken (IDLE), SETUP, TILE, then the first operation
-_FILLED = 11  # bs_fill: last operation of a tile to issue's count of filled tiles
+_FILLED = 12  # bs_fill: last operation of a tile to issue's count of filled tiles
 _READ_OUT = 6  # issue of the last word to the cycle before write-back's first beat
 _STORED = 17  # last beat to the token; each plane adds one, none counts as one
-_POOL_BEAT = 9  # bs_pool: last operation of a beat to its entry into the lanes
-_POOL_STORED = 17  # the same to the token; each plane adds one, none counts as one
+_POOL_BEAT = 10  # bs_pool: last operation of a beat to its entry into the lanes
+_POOL_STORED = 18  # the same to the token; each plane adds one, none counts as one
 _LOAD_LATENCY = 40  # a part's rows being free to the first word of its load, with a fast memory
 _LOADED = 6  # last word of a load to issue's start
 _QUEUE = 9  # bs_stage_queue: cycles from one instruction to the next at least
@@ -34,8 +35,8 @@ _QUEUE = 9  # bs_stage_queue: cycles from one instruction to the next at least
 
 @dataclass(frozen=True)
 class LayerCycles:
-    """One layer in steady state. cycles: its first issue to that of the next; of a global average pool, to which no
-    bound applies (0), the first sum that is read.
+    """One layer in steady state. cycles: as :func:`layer_spans` shares them; no bound (0) applies to a global average
+    pool.
     """
 
     name: str
@@ -63,7 +64,7 @@ class _Model:
     def __init__(self, plan: Schedule) -> None:
         self.plan = plan
         self.engine = plan.engine
-        self.first_issue: list[dict[int, int]] = []
+        self.first_issue: list[tuple[int, int]] = []  # of every band, over all images: cycle, layer
         self.image_end: list[int] = []
         self.fill_free = self.fill_taken = 0
         self.fill_tokens: list[int] = []
@@ -79,7 +80,10 @@ class _Model:
         self.work_loaded = -10
         self.work_done = -10
         self.quiet = 0
-        self.image_ready = 0
+        self.parts = [item for item in plan.program.fetch if item.op.name == "load_image"]
+        self.part_ends: list[int] = []  # of the image's parts, over all images: when fill may read them
+        self.parts_taken = self.posts_taken = 0
+        self.posts: list[int] = []  # when fill has told fetch that rows of the image are free
         self.needs = streamed_needs(plan.memory.weights)
         self.loads = 0  # of streamed weights, begun
         self.load_end = 0
@@ -98,20 +102,16 @@ class _Model:
 
     def run(self, images: int) -> None:
         program = self.plan.program
-        readers = [at for at, item in enumerate(program.execute) if item["post_fetch"]]
         for image in range(images):
-            self.first_issue.append({})
             execute = 0
             for at, band in enumerate(self.plan.bands):
                 instruction = program.write_back[at]
                 wait = instruction["wait_fill_first" if image == 0 else "wait_fill"]
                 if isinstance(band.item, ArrayPass):
                     self._array(band, execute, at, wait, image)
-                    if execute in readers:
-                        self.image_ready = self.fill_tokens[-1] + self._image_cycles()
                     execute += 1
                 elif isinstance(band.item, MeanPass):
-                    self._mean(band, wait, image)
+                    self._mean(band, wait)
                 else:
                     self._pool(band, wait)
             self.image_end.append(self.work_done)
@@ -125,10 +125,17 @@ class _Model:
         self.load_end = max(self.load_end, free) + part.rows * self.engine.row_chunks
         return self.load_end + _LOADED
 
-    def _image_cycles(self) -> int:
-        load = next(item for item in self.plan.program.fetch if item.op.name == "load_image")
-        rows = load["pitch"] * -(-load["channels"] // self.engine.slot_channels)
-        return load["pixels"] * load["channels"] + rows * load["bits"]
+    def _image_part(self, count: int) -> int:
+        """When the first ``count`` parts of images are there; those of the first image before all else."""
+        while len(self.part_ends) < count:
+            image, at = divmod(len(self.part_ends), len(self.parts))
+            load = self.parts[at]
+            self.posts_taken += load["wait_fill" if image else "wait_fill_first"]
+            free = self.posts[self.posts_taken - 1] if self.posts_taken else 0
+            rows = -(-load["pixels"] // self.engine.columns) * -(-load["channels"] // self.engine.slot_channels)
+            cycles = load["pixels"] * load["channels"] + rows * load["bits"] if self.posts_taken else 0
+            self.part_ends.append(max(self.part_ends[-1] if self.part_ends else 0, free) + cycles)
+        return self.part_ends[count - 1]
 
     def _arm(self, tokens_at: int, fence: bool) -> int:
         """When the next write-back instruction is taken."""
@@ -147,8 +154,10 @@ class _Model:
         taken = max(self.fill_free, self.fill_taken + _QUEUE)
         if wait:
             taken = max(taken, self.store_tokens[self.store_used - 1])
-        if conv["wait_fetch"]:
-            taken = max(taken, self.image_ready)
+        parts = conv["wait_fetch" if image else "wait_fetch_first"]
+        if parts:
+            self.parts_taken += parts
+            taken = max(taken, self._image_part(self.parts_taken))
         taken = max(taken, self.issue_loaded + 1)
         self.fill_taken = taken
         self.issue_loaded = max(taken + 1, self.issue_done)
@@ -162,7 +171,6 @@ class _Model:
         if band.starts_part and band.weights is not None and band.weights.streamed:
             start = max(start, self._load(band.weights))
         go = start + 1
-        self.first_issue[image].setdefault(band.layer, -1)
         state = taken + _FILL_START - 1
         spacing = tile_cycles(item, engine)
         for tile in range(band.first, band.first + band.tiles):
@@ -177,8 +185,8 @@ class _Model:
             last_operation = claim + self.runs[item.name][tile] * self.operations[item.name]
             state = last_operation + 1
             go = max(go, last_operation + _FILLED)
-            if self.first_issue[image][band.layer] < 0:
-                self.first_issue[image][band.layer] = go
+            if tile == band.first:
+                self.first_issue.append((go, band.layer))
             for _ in range(band.row_tiles):
                 end = max(go + words.row_words - 1, self.last_row_tile + spacing)
                 self.last_row_tile = end
@@ -186,6 +194,8 @@ class _Model:
             self.released.append((end + 1, words.column_words))
         self.fill_free = state
         self.fill_tokens.append(last_operation + _FILLED)
+        if conv["post_fetch"]:
+            self.posts.append(self.fill_tokens[-1])
         self.issue_done = end
         if band.ends_part and band.weights is not None and band.weights.streamed:
             self.weights_read.append(end)
@@ -201,9 +211,9 @@ class _Model:
         self.work_taken = self._arm(tokens_at, True)
         self.work_loaded = self.work_taken + 1
 
-    def _mean(self, band: Band, wait_fill: int, image: int) -> None:
+    def _mean(self, band: Band, wait_fill: int) -> None:
         self._alone(wait_fill)
-        self.first_issue[image][band.layer] = self.work_loaded + 1
+        self.first_issue.append((self.work_loaded + 1, band.layer))
         bits = band.item.planes.bits if band.item.planes is not None else 0
         row_tiles = -(-band.item.code.shape[2] // self.engine.rows)
         last_beat = self.work_loaded + row_tiles * self.engine.beats + (row_tiles - 1) * bits
@@ -222,11 +232,13 @@ class _Model:
         groups = -(-item.code.shape[2] // engine.rows) * engine.beats
         first = item.zero_channels // engine.lane_rows
         copied = range(first, first + -(-item.source.shape[2] // engine.lane_rows))
+        # At stride 2 a window read serves two taps.
+        taps = window.kernel_h * (-(-window.kernel_w // 2) if window.stride == 2 else window.kernel_w)
         row_tile_end = -(1 << 30)
         for tile in range(band.first, band.first + band.tiles):
             runs = self.runs[item.name][tile]
             for group in range(groups):
-                cycle += runs * (window.kernel_h * window.kernel_w if group in copied else 1)
+                cycle += runs * (taps if group in copied else 1)
                 if group % engine.beats == engine.beats - 1:
                     cycle = max(cycle, row_tile_end + bits + 1)
                     row_tile_end = cycle
@@ -253,18 +265,36 @@ def layer_bound(item: Pass, engine: EngineConfig) -> int:
     )
 
 
+def layer_spans(plan: Schedule, first_issue: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+    """Cycles of every layer that has some, for all images but the last: int64 (images - 1, layers).
+
+    A layer's share lasts from the first issue of each of its bands to the first issue of the band after it.
+
+    Args:
+        first_issue: (cycle, layer) of the first word of every band, in order, over all images; of a global average pool
+            the first sum that is read.
+    """
+    array = [index for index, item in enumerate(plan.passes) if isinstance(item, ArrayPass | MeanPass)]
+    bands = sum(isinstance(band.item, ArrayPass | MeanPass) for band in plan.bands)
+    images = max(len(first_issue) - 1, 0) // bands
+    spans = np.zeros((images, len(array)), np.int64)
+    for at in range(images * bands):
+        cycle, layer = first_issue[at]
+        spans[at // bands, array.index(layer)] += first_issue[at + 1][0] - cycle
+    return spans
+
+
 def time_program(plan: Schedule, images: int = 4) -> Timing:
     """Model a program over ``images`` images (at least 3) and report the last whole one."""
     model = _Model(plan)
     model.run(images)
-    array = [index for index, item in enumerate(plan.passes) if isinstance(item, ArrayPass | MeanPass)]
-    starts = [model.first_issue[images - 2][index] for index in array]
-    starts.append(model.first_issue[images - 1][array[0]])
+    array = [item for item in plan.passes if isinstance(item, ArrayPass | MeanPass)]
+    steady = layer_spans(plan, model.first_issue)[-1]
     layers = tuple(
-        LayerCycles(plan.passes[index].name, after - before, layer_bound(plan.passes[index], plan.engine))
-        for index, before, after in zip(array, starts, starts[1:], strict=False)
+        LayerCycles(item.name, int(cycles), layer_bound(item, plan.engine))
+        for item, cycles in zip(array, steady, strict=True)
     )
-    return Timing(starts[-1] - starts[0], model.image_end[0], layers)
+    return Timing(int(steady.sum()), model.image_end[0], layers)
 
 
 def isolated_cycles(item: ArrayPass, engine: EngineConfig, weight_bits: int, activation_bits: int) -> int:

@@ -131,6 +131,8 @@ _GEOMETRY = (
     Field("row_tiles", 10, "output channel tiles; a tile is D_M channels"),
 )
 
+_RING = Field("ring", 4, "logarithm of in_pitch where the source lies in a ring of rows (in_base a multiple); 0: whole")
+
 _STORE = (
     Field("start_tile", 16, "index of the band's first position tile, counted over the whole map"),
     Field("store_bytes", 1, "write the codes to the byte buffer"),
@@ -181,11 +183,15 @@ OPCODES: tuple[Opcode, ...] = (
         "load_image",
         0x12,
         Stage.FETCH,
-        "copy the next image from memory, cut it into bit planes, write them to the plane buffer",
+        "copy an image or a part of it from memory, cut it into bit planes, write them to the plane buffer",
         (
             *_wait("wait_fill", "tokens to take from fill (image consumed) before the start"),
             Field("post_fill", 1, "give fill a token at the end"),
-            Field("pixels", 20, "pixels of the image"),
+            Field("pixels", 20, "pixels to copy, whole rows of the plane buffer but for the last part"),
+            Field("first_pixel", 20, "pixels of the image before them, a multiple of 8"),
+            Field("offset", 32, "bytes of the image before them where it lies as (H, W, C)"),
+            Field("image_pixels", 20, "pixels of the whole image"),
+            Field("image_last", 1, "the last part of its image: what is loaded next is of the next image"),
             Field("channels", 12, "channels of the image"),
             Field("bits", 4, "planes to cut, 1 to 8"),
             Field("base", 16, "first row in the plane buffer"),
@@ -206,6 +212,7 @@ OPCODES: tuple[Opcode, ...] = (
             Field("post_write_back", 1, "fill gives write-back a token once the source is read"),
             Field("post_weights", 1, "issue gives fetch a token once the weights are read"),
             *_GEOMETRY,
+            _RING,
             Field("in_groups", 10, "channel groups of the source, G channels each"),
             Field("in_bits", 4, "planes of the source, 1 to 8"),
             Field("last_channels", 6, "channels in the last group, 1 to G"),
@@ -240,6 +247,7 @@ OPCODES: tuple[Opcode, ...] = (
             Field("row_tiles", 10, "output channel tiles"),
             Field("bipolar", 1, "accumulators are 2S - U, else S"),
             Field("logits", 1, "send acc + bias to memory instead of storing codes"),
+            Field("logits_last", 1, "with its last beat the image's logits are complete"),
             Field("param_base", 16, "first channel in the parameter buffer"),
             Field("shift", 5, "arithmetic shift of the rounding, 0 to 31"),
             Field("lo", 9, "lowest code", signed=True),
@@ -252,6 +260,7 @@ OPCODES: tuple[Opcode, ...] = (
             Field("skip_zero_groups", 10, "groups of LANE_ROWS channels before the skip map's first"),
             Field("skip_groups", 10, "groups of LANE_ROWS channels that the skip map has"),
             Field("sums", 1, "add up the stored bytes of every channel over the map"),
+            Field("sum_group", 10, "group of LANE_ROWS channels whose sums the band's first channels add to"),
             Field("sums_signed", 1, "the bytes are signed"),
             Field("sums_columns", 6, "positions in the band's last tile"),
             Field("from_sums", 1, "take the sums of the layer before (one position) instead of the array's results"),
@@ -270,6 +279,7 @@ OPCODES: tuple[Opcode, ...] = (
             *_wait("wait_fill", "tokens to take from fill (destination free) before the start"),
             Field("post_fill", 1, "give fill a token once everything is stored"),
             *_GEOMETRY,
+            _RING,
             Field("in_signed", 1, "codes are signed bytes"),
             Field("in_groups", 12, "channel groups of the source, LANE_ROWS channels each"),
             Field("zero_groups", 12, "channel groups of zeros in front of the copied ones"),

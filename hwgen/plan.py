@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hwgen.engine import EngineConfig
@@ -11,16 +11,28 @@ from hwgen.fill import run_operations, tile_runs
 from hwgen.network import Tensor
 from hwgen.passes import NIBBLE, ArrayPass, MeanPass, Pass, PoolPass, count_fits
 from hwgen.residency import WeightPart, place_weights
+from hwgen.strips import Strips, can_interleave, plan_strips
 from hwgen.words import WordPlan, plan_words
+
+_STRIP_ROWS = (16, 8, 6, 4, 3, 2, 1)  # of the last interleaved pass
+_STRIP_SHARE = 12  # strips take at most two thirds of a program memory: an instruction has eight words
 
 
 @dataclass(frozen=True)
 class Region:
-    """Rows [base, base + rows) of a buffer; ``pitch`` rows lie between two planes or channel groups."""
+    """Rows [base, base + rows) of a buffer; ``pitch`` rows lie between two planes or channel groups.
+
+    ring: of that many position tiles the latest lie there, a power of two and the pitch; 0: the whole map does.
+    """
 
     base: int
     rows: int
     pitch: int
+    ring: int = 0
+
+    def row(self, tile: int) -> int:
+        """Row of a position tile, after the first row of its plane or channel group."""
+        return tile % self.ring if self.ring else tile
 
     def overlaps(self, other: Region) -> bool:
         return self.base < other.base + other.rows and other.base < self.base + self.rows
@@ -30,7 +42,8 @@ class Region:
 class MemoryPlan:
     """planes, bytes: regions by tensor name. words, param_base: by pass name. weights: in program order.
 
-    image_free_after: index of the array pass after whose reading the next image may be loaded.
+    image_free_after: index of the array pass after whose reading the next image may be loaded. strips: how the first
+    passes are interleaved, where their maps are too large.
     """
 
     planes: dict[str, Region]
@@ -40,6 +53,7 @@ class MemoryPlan:
     param_base: dict[str, int]
     params: int
     image_free_after: int
+    strips: Strips | None = None
 
     @property
     def resident_rows(self) -> int:
@@ -67,6 +81,7 @@ class _Need:
     rows: int
     pitch: int
     spans: tuple[tuple[int, int], ...]  # first and last pass during which it must lie there
+    ring: int = 0
 
     def meets(self, other: _Need) -> bool:
         return any(a <= d and c <= b for a, b in self.spans for c, d in other.spans)
@@ -112,32 +127,123 @@ def _first_fit(needs: Sequence[_Need]) -> dict[str, Region]:
             (region for other, region in placed if need.meets(other)),
             key=lambda region: region.base,
         )
+        step = max(need.ring, 1)
         base = 0
         for region in rivals:
             if base + need.rows <= region.base:
                 break
-            base = max(base, region.base + region.rows)
-        placed.append((need, Region(base, need.rows, need.pitch)))
+            base = max(base, -(-(region.base + region.rows) // step) * step)
+        placed.append((need, Region(base, need.rows, need.pitch, need.ring)))
     return {need.tensor.name: region for need, region in placed}
 
 
 def _needs(
     passes: Sequence[Pass],
+    strips: Strips | None,
     image: _Need | None,
     made_in: Callable[[Pass], Tensor | None],
     reads: Callable[[Pass, str], bool],
     rows: Callable[[Tensor], tuple[int, int]],
 ) -> list[_Need]:
     needs = []
+    together = strips.passes if strips is not None else 0  # these run all at the same time
+    rings = strips.rings if strips is not None else {}
     sources: list[tuple[Tensor, int]] = [
         (tensor, index) for index, item in enumerate(passes) if (tensor := made_in(item)) is not None
     ]
     for tensor, index in sources:
         last = max((at for at, item in enumerate(passes) if reads(item, tensor.name)), default=index)
         count, pitch = rows(tensor)
-        needs.append(_Need(tensor, count, pitch, ((index, last),)))
+        span = (0, max(last, together - 1)) if index < together else (index, last)
+        needs.append(_Need(tensor, count, pitch, (span,), rings.get(tensor.name, 0)))
     # The image last: above the first maps it meets few others.
     return needs if image is None else [*needs, image]
+
+
+class _Maps:
+    """Where maps lie, for one way to interleave the first passes."""
+
+    def __init__(self, passes: Sequence[Pass], image: Tensor, engine: EngineConfig, strips: Strips | None) -> None:
+        self.passes = passes
+        self.image = image
+        self.engine = engine
+        self.strips = strips
+        self.nibbles = any(isinstance(item, ArrayPass) and item.nibbles for item in passes)
+        self.planes, self.image_free_after = self._planes()
+        needs = _needs(passes, strips, None, lambda item: item.bytes, _reads_bytes, self._byte_rows)
+        self.bytes = _first_fit(needs)
+
+    @property
+    def fit(self) -> bool:
+        engine = self.engine
+        return _top(self.planes) <= engine.plane_depth and _top(self.bytes) <= engine.byte_depth
+
+    def _pitch(self, tensor: Tensor) -> int:
+        whole = -(-tensor.shape[0] * tensor.shape[1] // self.engine.columns)
+        return self.strips.rings.get(tensor.name, whole) if self.strips is not None else whole
+
+    def _plane_rows(self, tensor: Tensor) -> tuple[int, int]:
+        pitch = self._pitch(tensor)
+        if self.nibbles and tensor is self.image:
+            return -(-tensor.bits // NIBBLE) * pitch, pitch
+        return -(-tensor.shape[2] // self.engine.slot_channels) * tensor.bits * pitch, pitch
+
+    def _byte_rows(self, tensor: Tensor) -> tuple[int, int]:
+        pitch = self._pitch(tensor)
+        return -(-tensor.shape[2] // self.engine.rows) * self.engine.beats * pitch, pitch
+
+    def _planes(self) -> tuple[dict[str, Region], int]:
+        """Regions of the plane buffer; the next image as early as possible, later where large maps need its rows."""
+        passes, strips = self.passes, self.strips
+        together = strips.passes if strips is not None else 0
+        last = max([together - 1, *(at for at, item in enumerate(passes) if _reads_planes(item, self.image.name))])
+        ring = strips.rings.get(self.image.name, 0) if strips is not None else 0
+        regions: dict[str, Region] = {}
+        for free_after in (at for at, item in enumerate(passes) if isinstance(item, ArrayPass) and at >= last):
+            spans = ((-1, last), (free_after + 1, len(passes)))
+            need = _Need(self.image, *self._plane_rows(self.image), spans, ring)
+            needs = _needs(passes, strips, need, lambda item: item.planes, _reads_planes, self._plane_rows)
+            regions = _first_fit(needs)
+            if _top(regions) <= self.engine.plane_depth:
+                break
+        return regions, free_after
+
+
+def _top(regions: Mapping[str, Region]) -> int:
+    return max((region.base + region.rows for region in regions.values()), default=0)
+
+
+def _reads_planes(item: Pass, name: str) -> bool:
+    return isinstance(item, ArrayPass) and item.source.name == name
+
+
+def _reads_bytes(item: Pass, name: str) -> bool:
+    if isinstance(item, ArrayPass):
+        return item.skip is not None and item.skip.name == name
+    return isinstance(item, PoolPass) and item.source.name == name
+
+
+def _interleaved(
+    passes: Sequence[Pass], image: Tensor, words: Mapping[str, WordPlan], engine: EngineConfig
+) -> tuple[_Maps, tuple[WeightPart, ...]] | None:
+    """Maps and weights with as few passes in strips, and as few strips, as fit; None where nothing does."""
+    array = [item for item in passes if isinstance(item, ArrayPass)]
+    for together in range(1, len(passes)):
+        if not can_interleave(passes[together - 1]):
+            return None
+        height = passes[together - 1].window.out_height
+        for rows in _STRIP_ROWS:
+            strips = plan_strips(passes, together, -(-height // rows), image, engine.columns)
+            if rows >= height or len(strips.order) > engine.program_depth // _STRIP_SHARE:
+                continue
+            maps = _Maps(passes, image, engine, strips)
+            if not maps.fit:
+                continue
+            try:
+                return maps, place_weights(array, words, engine, frozenset(item.name for item in passes[:together]))
+            except InputError:
+                break  # more passes have more weights
+    return None
 
 
 def plan_memory(passes: Sequence[Pass], image: str, engine: EngineConfig) -> MemoryPlan:
@@ -146,41 +252,6 @@ def plan_memory(passes: Sequence[Pass], image: str, engine: EngineConfig) -> Mem
     Raises:
         InputError: buffers that are too small, all at once, with what would fit.
     """
-
-    nibbles = any(isinstance(item, ArrayPass) and item.nibbles for item in passes)
-
-    def plane_rows(tensor: Tensor) -> tuple[int, int]:
-        pitch = -(-tensor.shape[0] * tensor.shape[1] // engine.columns)
-        if nibbles and tensor.name == image:
-            return -(-tensor.bits // NIBBLE) * pitch, pitch
-        return -(-tensor.shape[2] // engine.slot_channels) * tensor.bits * pitch, pitch
-
-    def byte_rows(tensor: Tensor) -> tuple[int, int]:
-        pitch = -(-tensor.shape[0] * tensor.shape[1] // engine.columns)
-        return -(-tensor.shape[2] // engine.rows) * engine.beats * pitch, pitch
-
-    def reads_planes(item: Pass, name: str) -> bool:
-        return isinstance(item, ArrayPass) and item.source.name == name
-
-    def reads_bytes(item: Pass, name: str) -> bool:
-        if isinstance(item, ArrayPass):
-            return item.skip is not None and item.skip.name == name
-        return isinstance(item, PoolPass) and item.source.name == name
-
-    def place_planes(free_after: int) -> dict[str, Region]:
-        """The next image is loaded while the passes after ``free_after`` run."""
-        source = next(item.source for item in passes if item.source.name == image)
-        need = _Need(source, *plane_rows(source), ((-1, readers[-1]), (free_after + 1, len(passes))))
-        return _first_fit(_needs(passes, need, lambda item: item.planes, reads_planes, plane_rows))
-
-    # The next image as early as possible, later where its rows are needed for large maps.
-    readers = [index for index, item in enumerate(passes) if reads_planes(item, image)]
-    array = [index for index, item in enumerate(passes) if isinstance(item, ArrayPass) and index >= readers[-1]]
-    for image_free_after in array:
-        planes = place_planes(image_free_after)
-        if max(region.base + region.rows for region in planes.values()) <= engine.plane_depth:
-            break
-    as_bytes = _first_fit(_needs(passes, None, lambda item: item.bytes, reads_bytes, byte_rows))
     words, param_base = {}, {}
     params = 0
     problems = []
@@ -199,12 +270,20 @@ def plan_memory(passes: Sequence[Pass], image: str, engine: EngineConfig) -> Mem
                 f"node '{item.name}': a position tile needs {plan.column_words} column words, half the column buffer"
                 f" holds {engine.half_words}; use an engine with column_depth {2 * _power(plan.column_words)}."
             )
+    source = next(item.source for item in passes if item.source.name == image)
+    maps = _Maps(passes, source, engine, None)
+    found = None if maps.fit else _interleaved(passes, source, words, engine)
     weights: tuple[WeightPart, ...] = ()
-    try:
-        weights = place_weights([item for item in passes if isinstance(item, ArrayPass)], words, engine)
-    except InputError as error:
-        problems += error.problems
-    memory = MemoryPlan(planes, as_bytes, words, weights, param_base, params, image_free_after)
+    if found is not None:
+        maps, weights = found
+    else:
+        try:
+            weights = place_weights([item for item in passes if isinstance(item, ArrayPass)], words, engine)
+        except InputError as error:
+            problems += error.problems
+    memory = MemoryPlan(
+        maps.planes, maps.bytes, words, weights, param_base, params, maps.image_free_after, maps.strips
+    )
     used = memory.used_rows()
     for buffer, depth, what in (
         ("plane", engine.plane_depth, "rows of bit planes"),

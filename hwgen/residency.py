@@ -52,9 +52,15 @@ def streamed_needs(parts: Sequence[WeightPart]) -> list[int]:
 
 
 def place_weights(
-    passes: Sequence[ArrayPass], words: Mapping[str, WordPlan], engine: EngineConfig
+    passes: Sequence[ArrayPass],
+    words: Mapping[str, WordPlan],
+    engine: EngineConfig,
+    resident: frozenset[str] = frozenset(),
 ) -> tuple[WeightPart, ...]:
     """Place the weights of every pass; parts in program order.
+
+    Args:
+        resident: passes whose weights must not be streamed.
 
     Raises:
         InputError: not even a channel group of some pass fits beside another.
@@ -64,7 +70,8 @@ def place_weights(
         return _place(passes, words, engine, frozenset(), 0) or ()
     cycles = {item.name: _cycles(item, words[item.name], engine) for item in passes}
     tried = []
-    for streamed in _candidates(passes, words, cycles):
+    movable = [item for item in passes if item.name not in resident]
+    for streamed in _candidates(movable, words, cycles):
         ring = engine.weight_depth - sum(words[item.name].weight_rows for item in passes if item.name not in streamed)
         parts = _place(passes, words, engine, streamed, ring) if ring > 0 else None
         if parts is not None:
@@ -136,9 +143,8 @@ def _place(
 
 
 def _divisible(item: ArrayPass) -> bool:
-    """Whether a pass may run in parts: logits, sums and the groups that a depthwise pass reads are counted from its
-    first row tile."""
-    return not (item.logits or item.sums or item.depthwise)
+    """Whether a pass may run in parts: a depthwise one reads the groups from its source's first on."""
+    return not item.depthwise
 
 
 def _cycles(item: ArrayPass, plan: WordPlan, engine: EngineConfig) -> float:

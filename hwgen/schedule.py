@@ -17,13 +17,14 @@ from hwgen.errors import InputError
 from hwgen.lower import lower
 from hwgen.network import Network
 from hwgen.passes import NIBBLE, ArrayPass, MeanPass, Pass, PoolPass, pad_fields, source_channels_last_group
-from hwgen.plan import MemoryPlan, plan_memory
+from hwgen.plan import MemoryPlan, Region, plan_memory
 from hwgen.program import Instruction, Program, code_bytes
 from hwgen.residency import WeightPart, streamed_needs
 from hwgen.words import weight_image
 
 MAX_BANDS = 6
 _MAX_WAIT = 255
+_ROW = 0xFFFF  # rows count modulo 65536
 _SUMS_CYCLES = 4  # bs_sums: least cycles between two beats of a channel group
 
 
@@ -93,11 +94,20 @@ def _waits(needs: Sequence[int], per_image: int) -> list[tuple[int, int]]:
     return list(zip(steady, first, strict=True))
 
 
-def _bands(passes: Sequence[Pass], weights: Sequence[WeightPart], engine: EngineConfig) -> tuple[Band, ...]:
+def _bands(passes: Sequence[Pass], memory: MemoryPlan, engine: EngineConfig) -> tuple[Band, ...]:
     limit = engine.program_depth // 8
+    weights = memory.weights
+    strips = memory.strips
+    together = strips.passes if strips is not None else 0
     for most in range(MAX_BANDS, 0, -1):
         bands = []
-        for layer, item in enumerate(passes):
+        for stretch in strips.order if strips is not None else ():
+            if stretch.index >= 0:
+                item = passes[stretch.index]
+                part = next((part for part in weights if part.item is item), None)
+                row_tiles = -(-item.code.shape[2] // engine.rows)
+                bands.append(Band(item, stretch.index, stretch.first, stretch.tiles, 0, row_tiles, part))
+        for layer, item in enumerate(passes[together:], together):
             tiles = item.window.tiles(engine.columns)
             size = -(-tiles // most)
             if item.subsample:
@@ -142,7 +152,7 @@ class _Scheduler:
         self.engine = engine
         self.passes = lower(network, engine)
         self.memory = plan_memory(self.passes, network.input, engine)
-        self.bands = _bands(self.passes, self.memory.weights, engine)
+        self.bands = _bands(self.passes, self.memory, engine)
         self.array_passes = [item for item in self.passes if isinstance(item, ArrayPass)]
         self.array_bands = [band for band in self.bands if isinstance(band.item, ArrayPass)]
 
@@ -179,15 +189,62 @@ class _Scheduler:
         """Fills to be finished before each write-back instruction may overwrite its plane rows."""
         total = len(self.array_bands)
         needs = []
+        before = 0  # array bands
         for band in self.bands:
             need = -total
             if band.item.planes is not None:
                 mine = self.memory.planes[band.item.planes.name]
                 for at, reader in enumerate(self.array_bands):
                     if self.memory.planes[reader.item.source.name].overlaps(mine):
-                        need = max(need, at + 1 if reader.layer < band.layer else at + 1 - total)
+                        need = max(need, at + 1 if at < before else at + 1 - total)
             needs.append(need)
+            before += isinstance(band.item, ArrayPass)
         return needs
+
+    def _image_parts(self) -> list[tuple[int, int]]:
+        """Position tiles of the image, first and count, in the order in which they are loaded."""
+        strips = self.memory.strips
+        if strips is not None:
+            return [(stretch.first, stretch.tiles) for stretch in strips.order if stretch.index < 0]
+        height, width, _ = self.network.tensors[self.network.input].shape
+        return [(0, -(-height * width // self.engine.columns))]
+
+    def _image_needs(self) -> list[int]:
+        """Parts of the image to be loaded before each execute instruction."""
+        parts = self._image_parts()
+        needs = []
+        for band in self.array_bands:
+            last = self._last_tile_read(band) if band.item.source.name == self.network.input else -1
+            needs.append(sum(first <= last for first, _ in parts))
+        return needs
+
+    def _image_posts(self) -> list[int]:
+        """Execute instructions after which fill tells fetch that rows of the image are free."""
+        # Fill reads in order: once it is through with the last of them, all of the image's rows are.
+        last = max(at for at, band in enumerate(self.array_bands) if band.layer <= self.memory.image_free_after)
+        readers = [at for at, band in enumerate(self.array_bands) if band.item.source.name == self.network.input]
+        return sorted({*readers, last}) if self.memory.strips is not None else [last]
+
+    def _load_needs(self) -> list[int]:
+        """Posts of this image before each part of it is loaded; 0: all those of the image before."""
+        region = self.memory.planes[self.network.input]
+        needs = []
+        for first, tiles in self._image_parts():
+            freed = first + tiles - region.ring  # tiles before this one are overwritten
+            reading = [
+                count
+                for count, at in enumerate(self._image_posts(), 1)
+                if region.ring and self._reads_image_before(self.array_bands[at], freed)
+            ]
+            needs.append(max(reading, default=0))
+        return needs
+
+    def _reads_image_before(self, band: Band, tile: int) -> bool:
+        window = band.item.window
+        if band.item.source.name != self.network.input:
+            return False
+        row = band.first * self.engine.columns // window.out_width * window.stride - window.pad
+        return max(row, 0) * window.in_width // self.engine.columns < tile
 
     def _fence(self, at: int) -> bool:
         """Whether the skip codes of a band may still be in the lanes when it is armed."""
@@ -198,13 +255,14 @@ class _Scheduler:
         return self._producer(band.item.skip.name, tile) >= at - 2
 
     # ---------------------------------------------------------------- instructions
-    def _geometry(self, band: Band, base: int, pitch: int, row_tiles: int) -> dict[str, int]:
+    def _geometry(self, band: Band, region: Region, row_tiles: int) -> dict[str, int]:
         window = band.item.window
         start = band.first * window.tile_positions(self.engine.columns)
         return {
             "layer": band.layer,
-            "in_base": base,
-            "in_pitch": pitch,
+            "in_base": region.base,
+            "in_pitch": region.pitch,
+            "ring": region.ring.bit_length() - 1 if region.ring else 0,
             "in_width": window.in_width,
             "in_height": window.in_height,
             "kernel_h": window.kernel_h,
@@ -229,20 +287,20 @@ class _Scheduler:
             values |= {
                 "store_bytes": 1,
                 "byte_requant": int(item.bytes_rounded),
-                "byte_base": region.base + band.first_row_tile * self.engine.beats * region.pitch,
+                "byte_base": _base(region, band) + band.first_row_tile * self.engine.beats * region.pitch & _ROW,
                 "byte_pitch": region.pitch,
             }
         if item.planes is not None:
             region = self.memory.planes[item.planes.name]
-            base = region.base + band.first_row_tile // self.engine.rows_per_group * item.planes.bits * region.pitch
+            base = _base(region, band) + band.first_row_tile // self.engine.rows_per_group * item.planes.bits * region.pitch
             pitch = region.pitch
             if item.window.pooled:
                 # Planes are written from the top; rows count modulo the depth of the buffer.
-                base, pitch = base + (item.planes.bits - 1) * pitch, -pitch & 0xFFFF
+                base, pitch = base + (item.planes.bits - 1) * pitch, -pitch & _ROW
                 values["pooled"] = 1
             values |= {
                 "store_planes": 1,
-                "plane_base": base,
+                "plane_base": base & _ROW,
                 "plane_pitch": pitch,
                 "plane_bits": item.planes.bits,
                 "plane_flip": int(item.planes.signed),
@@ -269,7 +327,7 @@ class _Scheduler:
         return Instruction.make(
             "conv",
             **values,
-            **self._geometry(band, region.base, region.pitch, band.row_tiles),
+            **self._geometry(band, region, band.row_tiles),
             in_groups=words.groups,
             in_bits=words.planes,
             last_channels=NIBBLE * item.source.shape[2]
@@ -317,6 +375,7 @@ class _Scheduler:
             positions = item.window.positions - (band.first + band.tiles - 1) * self.engine.columns
             values |= {
                 "sums": 1,
+                "sum_group": band.first_row_tile * self.engine.beats,
                 "sums_signed": int(item.code.signed),
                 "sums_columns": min(positions, self.engine.columns),
             }
@@ -331,7 +390,7 @@ class _Scheduler:
                 "skip": 1,
                 "skip_signed": int(item.skip.signed),
                 "skip_mul": item.skip_mul,
-                "skip_base": region.base + behind * region.pitch,
+                "skip_base": _base(region, band) + behind * region.pitch & _ROW,
                 "skip_pitch": region.pitch,
             }
         return Instruction.make(
@@ -341,6 +400,7 @@ class _Scheduler:
             row_tiles=band.row_tiles,
             bipolar=int(item.bipolar),
             logits=int(item.logits),
+            logits_last=int(item.logits and band.first_row_tile + band.row_tiles == self.memory.words[item.name].row_tiles),
             param_base=self.memory.param_base[item.name] + band.first_row_tile * self.engine.rows,
             shift=item.shift,
             lo=0 if item.logits else item.code.lo,
@@ -356,7 +416,7 @@ class _Scheduler:
         lane_rows = self.engine.lane_rows
         return Instruction.make(
             "pool",
-            **self._geometry(band, region.base, region.pitch, band.row_tiles),
+            **self._geometry(band, region, band.row_tiles),
             in_signed=int(item.source.signed),
             in_groups=-(-item.source.shape[2] // lane_rows),
             zero_groups=item.zero_channels // lane_rows,
@@ -391,30 +451,26 @@ class _Scheduler:
         fill_needs = self._fill_needs()
         fill_waits = _waits(fill_needs, len(self.bands))
         write_back_waits = _waits(self._write_back_needs(), len(self.array_bands))
-        image_readers = [at for at, band in enumerate(self.array_bands) if band.item.source.name == self.network.input]
-        # Fill reads in order: once it is through with this band, the image's rows are free.
-        image_read = max(
-            at for at, band in enumerate(self.array_bands) if band.layer <= self.memory.image_free_after
-        )
+        image_waits = _waits(self._image_needs(), len(self._image_parts()))
+        image_posts = self._image_posts()
         execute, write_back = [], []
         for at, band in enumerate(self.array_bands):
             steady, first = fill_waits[at]
             assert band.weights is not None
             streamed = int(band.starts_part and band.weights.streamed)
-            image = int(at == image_readers[0])
             execute.append(
                 self._conv(
                     band,
                     {
                         "wait_write_back": steady,
                         "wait_write_back_first": first,
-                        "wait_fetch": image,
-                        "wait_fetch_first": image,
+                        "wait_fetch": image_waits[at][0],
+                        "wait_fetch_first": image_waits[at][1],
                         "wait_weights": streamed,
                         "wait_weights_first": streamed + int(at == 0 and self.memory.resident_rows > 0),
                         "post_weights": int(band.ends_part and band.weights.streamed),
                         "post_write_back": 1,
-                        "post_fetch": int(at == image_read),
+                        "post_fetch": int(at in image_posts),
                     },
                 )
             )
@@ -436,7 +492,8 @@ class _Scheduler:
         data, begins, params_at = self._data()
         resident = self.memory.resident_rows
         streamed = [(at, part) for at, part in enumerate(self.memory.weights) if part.streamed]
-        start = code_bytes(others + 1 + int(resident > 0) + 1 + len(streamed))
+        parts = self._image_parts()
+        start = code_bytes(others + 1 + int(resident > 0) + len(parts) + len(streamed))
         once = [
             Instruction.make("load_params", layer=0, offset=start + params_at, channels=self.memory.params),
         ]
@@ -445,20 +502,29 @@ class _Scheduler:
         reader = next(item for item in self.array_passes if item.source.name == self.network.input)
         region = self.memory.planes[reader.source.name]
         height, width, depth = reader.source.shape
-        each = [
-            Instruction.make(
-                "load_image",
-                layer=0,
-                wait_fill=1,
-                post_fill=1,
-                pixels=height * width,
-                channels=depth,
-                bits=self.memory.words[reader.name].planes,
-                nibbles=int(reader.nibbles),
-                base=region.base,
-                pitch=region.pitch,
+        each = []
+        load_waits = _waits(self._load_needs(), len(self._image_posts()))
+        for (first, tiles), (steady, once_wait) in zip(parts, load_waits, strict=True):
+            before = first * self.engine.columns
+            each.append(
+                Instruction.make(
+                    "load_image",
+                    layer=0,
+                    wait_fill=steady,
+                    wait_fill_first=once_wait,
+                    post_fill=1,
+                    pixels=min(tiles * self.engine.columns, height * width - before),
+                    first_pixel=before,
+                    offset=before * depth,
+                    image_pixels=height * width,
+                    image_last=int(before + tiles * self.engine.columns >= height * width),
+                    channels=depth,
+                    bits=self.memory.words[reader.name].planes,
+                    nibbles=int(reader.nibbles),
+                    base=region.base + region.row(first),
+                    pitch=region.pitch,
+                )
             )
-        ]
         waits = _waits(streamed_needs(self.memory.weights), len(streamed))
         for (at, part), (steady, first) in zip(streamed, waits, strict=True):
             each.append(
@@ -474,6 +540,11 @@ class _Scheduler:
                 )
             )
         return once + each, len(once), data
+
+
+def _base(region: Region, band: Band) -> int:
+    """What the band's first tile is added to, for its row in the region."""
+    return region.base + region.row(band.first) - band.first
 
 
 def tile_cycles(item: ArrayPass, engine: EngineConfig) -> int:

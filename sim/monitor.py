@@ -82,8 +82,8 @@ class Port:
         self.image = self.at = 0
         self.maps: dict[str, NDArray[np.int64]] = {}
         self.cycles: dict[str, NDArray[np.int64]] = {}
-        bands = [item.band for item in order]
-        self.ends = [at + 1 == len(bands) or bands[at + 1].layer != band.layer for at, band in enumerate(bands)]
+        last = {item.made.name: at for at, item in enumerate(order)}
+        self.ends = [last[item.made.name] == at for at, item in enumerate(order)]
 
     def advance(self, writes: int) -> None:
         """Count ``writes`` as seen."""
@@ -152,7 +152,7 @@ class TensorMonitor:
                 for row_tile in range(band.first_row_tile, band.first_row_tile + band.row_tiles):
                     group, chunk = divmod(row_tile, self.engine.rows_per_group)
                     for plane in reversed(range(made.bits)) if pooled else range(made.bits):
-                        row = region.base + (group * made.bits + plane) * region.pitch + at
+                        row = region.base + (group * made.bits + plane) * region.pitch + region.row(at)
                         yield ExpectedWrite(
                             band, made, row, 1 << chunk, tile * pixels, pixels, bank, row_tile * rows, plane
                         )
@@ -180,7 +180,7 @@ class TensorMonitor:
                 row, bank = divmod(at * pixels, columns)
                 enables = (2 if bank else 1) if subsample else 3
                 for group in groups:
-                    at_row = region.base + group * region.pitch + row
+                    at_row = region.base + group * region.pitch + region.row(row)
                     yield ExpectedWrite(band, made, at_row, enables, at * pixels, pixels, bank, group * lane_rows)
 
     # ---------------------------------------------------------------- the ports

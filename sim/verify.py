@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwgen.build import Build, read_build
-from hwgen.cycles import time_program
+from hwgen.cycles import layer_spans, time_program
 from hwgen.errors import InputError
 from hwgen.network import Network
 from hwgen.passes import ArrayPass, MeanPass
@@ -89,27 +88,13 @@ def read_images(path: Path, network: Network) -> NDArray[np.uint8]:
 def steady_cycles(plan: Schedule, first_issue: list[tuple[int, int]]) -> tuple[float, list[dict[str, Any]]]:
     """Cycles per image and per layer, from the cycles in which each band's first word was issued (sums: first read).
 
-    A layer lasts from its first issue to the first issue of the next layer (of the next image's first layer); the mean
-    over all images but the first two and the last, or over what there is of them.
+    The mean over all images but the first two and the last, or over what there is of them.
     """
     array = [index for index, item in enumerate(plan.passes) if isinstance(item, ArrayPass | MeanPass)]
-    images: list[dict[int, int]] = []
-    previous = -1
-    for cycle, layer in first_issue:
-        if (layer == array[0] and previous != array[0]) or not images:
-            images.append({})
-        images[-1].setdefault(layer, cycle)
-        previous = layer
-    if len(array) == 1:
-        bands = sum(band.layer == array[0] for band in plan.bands)
-        images = [{array[0]: cycle} for cycle, _ in first_issue[::bands]]
-    spans = []
-    for now, after in pairwise(images):
-        starts = [now[layer] for layer in array] + [after[array[0]]]
-        spans.append(np.diff(starts))
-    if not spans:
+    spans = layer_spans(plan, first_issue)
+    if not len(spans):
         return float("nan"), [{"name": plan.passes[layer].name, "cycles": float("nan")} for layer in array]
-    steady = np.mean(spans[2:] or spans[-1:], axis=0)
+    steady = np.mean(spans[2:] if len(spans) > 2 else spans[-1:], axis=0)
     layers = [
         {"name": plan.passes[layer].name, "cycles": float(value)} for layer, value in zip(array, steady, strict=True)
     ]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from benchmarks.bench_engine import ENGINE
-from benchmarks.networks import cnv, mlp, mobilenet, resnet8, resnet_cifar
+from benchmarks.bench_engine import ENGINE, LARGE
+from benchmarks.networks import Builder, cnv, mlp, mobilenet, resnet8, resnet18, resnet_cifar
 from hwgen.board import load_board
 from hwgen.build import generate
+from hwgen.engine import EngineConfig
 from hwgen.network import AvgPool, MaxPool, Network, ShortcutA
 from hwgen.passes import ArrayPass, MeanPass, PoolPass
-from hwgen.schedule import schedule
+from hwgen.schedule import Schedule, schedule
 from sim.random_network import random_images
 from sim.verify import verify
 
@@ -35,13 +37,56 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_every_tensor_in_rtl(name: str, tmp_path: Path) -> None:
     """Two images, so that the second run meets what the first one left; memory is slow and stalls."""
-    network: Network = CASES[name]()
-    build = generate(network, ENGINE, load_board("pynq-z2"), tmp_path / "build")
-    result = verify(build.path, images=random_images(network, 2, 1), processes=1, latency=(20, 120), stall=0.2)
+    check_in_rtl(CASES[name](), ENGINE, tmp_path, 2)
+
+
+def check_in_rtl(network: Network, engine: EngineConfig, folder: Path, images: int) -> Schedule:
+    build = generate(network, engine, load_board("pynq-z2"), folder / "build")
+    result = verify(build.path, images=random_images(network, images, 1), processes=1, latency=(20, 120), stall=0.2)
     assert not result["problem"], result["problem"]
     assert result["mismatches"] == 0, result["first_mismatches"]
     stored = {tensor.name for item in build.schedule.passes for tensor in (item.planes, item.bytes) if tensor}
-    assert result["tensors_compared"] >= 2 * (len(stored) + 1)
+    assert result["tensors_compared"] >= images * (len(stored) + 1)
+    return build.schedule
+
+
+def test_a_large_image_in_rtl(tmp_path: Path) -> None:
+    """ResNet-18 on one whole image of 224x224: interleaved in strips, weights streamed."""
+    plan = check_in_rtl(resnet18(2, 2), LARGE, tmp_path, 1)
+    assert plan.memory.strips is not None and plan.memory.streamed_rows > 0
+
+
+def pooled(side: int) -> Network:
+    """A large window and a pool in front, as in ResNet-18."""
+    made = Builder("pooled", (side, side, 3), 2, 3)
+    at = made.maxpool("pool", made.conv("stem", "image", 8, 7, stride=2, bits=8), 3, 2, 1)
+    at = made.block("s1", at, 8, 1, "projection")
+    at = made.block("s2", at, 20, 2, "projection")
+    return made.logits(made.mean("mean", at, 8), 10)
+
+
+@pytest.mark.parametrize(
+    ("network", "weights", "planes", "codes", "rings"),
+    [
+        (lambda: pooled(37), 4096, 1024, 1024, {"image"}),
+        (lambda: pooled(44), 4096, 2048, 512, {"image", "stem.out"}),
+        (lambda: resnet8(2, 2, (16, 16, 3)), 2048, 512, 512, {"image", "stem.out", "s1.code.out", "s1.conv1.out"}),
+    ],
+    ids=["image", "pool", "skip"],
+)
+def test_strips_in_rtl(
+    network: Callable[[], Network], weights: int, planes: int, codes: int, rings: set[str], tmp_path: Path
+) -> None:
+    """Small memories that cannot hold the first maps whole; in three images each ring comes round many times."""
+    engine = EngineConfig(
+        rows=4, columns=4, slots=3, slot_channels=8, lane_rows=1, weight_depth=weights, plane_depth=planes,
+        byte_depth=codes, program_depth=4096,
+    )  # fmt: skip
+    plan = check_in_rtl(network(), engine, tmp_path, 3)
+    strips = plan.memory.strips
+    assert strips is not None and strips.rings.keys() == rings
+    height, width, _ = plan.network.tensors["image"].shape
+    assert 2 * strips.rings["image"] <= height * width // engine.columns
 
 
 def test_what_costs_no_pass() -> None:

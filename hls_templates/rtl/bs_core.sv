@@ -46,7 +46,7 @@ module bs_core #(
     input  logic [15:0]                         plane_row_i,
     input  logic [D_N*G-1:0]                    plane_data_i,
     // logits
-    input  logic                                logits_idle_i,
+    input  logic                                logits_written_i,  // pulse: an image's logits are in memory
     output logic                                logits_valid_o,
     output logic                                logits_last_o,
     output logic [LANE_ROWS*32-1:0]             logits_o,
@@ -367,7 +367,7 @@ module bs_core #(
       .plane_quarters_o(pack_quarters),
       .plane_row_o(pack_row),
       .plane_data_o(pack_data),
-      .logits_idle_i,
+      .logits_written_i,
       .logits_valid_o,
       .logits_last_o,
       .logits_o(logits),

@@ -22,7 +22,6 @@ module bs_fetch #(
     input  logic                                instr_valid_i,
     output logic                                instr_ready_o,
     input  logic [bs_pkg::INSTRUCTION_BITS-1:0] instr_i,
-    input  logic [31:0]                         image_i,
     input  logic                                first_image_i,
     // tokens
     output logic [7:0]                          need_issue_o,
@@ -84,10 +83,10 @@ module bs_fetch #(
   bs_pkg::load_weights_t weights;
   bs_pkg::load_params_t params;
   bs_pkg::load_image_t image;
-  logic is_weights, is_params, is_image, push_load, start_load, start_image, image_busy, failed_q, address_known;
+  logic is_weights, is_params, is_image, push_load, start_load, start_image, image_busy, failed_q;
   logic queue_full, queue_empty;
   logic beyond;
-  logic [31:0] image_q, image_addr_q;
+  logic [31:0] image_addr_q;
   logic [7:0] layer_q, image_layer_q;
 
   assign head       = instr_i[15:0];
@@ -103,9 +102,8 @@ module bs_fetch #(
     if (is_image) need_fill_o = first_image_i ? image.wait_fill_first : image.wait_fill;
   end
 
-  assign address_known = image_q == image_i;
   assign push_load     = instr_valid_i && !failed_q && (is_weights || is_params) && !queue_full;
-  assign start_image   = instr_valid_i && !failed_q && is_image && !image_busy && enough_fill_i && address_known;
+  assign start_image   = instr_valid_i && !failed_q && is_image && !image_busy && enough_fill_i;
   assign take_issue_o  = start_load;
   assign take_fill_o   = start_image;
   assign instr_ready_o = push_load || start_image;
@@ -116,17 +114,13 @@ module bs_fetch #(
     if (is_params) beyond = 17'(params.base) + 17'(params.channels) > 17'(PARAM_DEPTH);
   end
 
-  // The address of an image is found by adding: images come in order.
+  // Images come in order.
   always_ff @(posedge clk) begin
-    if (instr_valid_i && !address_known) begin
-      image_q      <= image_q + 32'd1;
-      image_addr_q <= image_addr_q + image_stride_i;
-    end
+    if (start_image && image.image_last) image_addr_q <= image_addr_q + image_stride_i;
     if (start_load) layer_q <= queued.layer;
     else if (start_image) layer_q <= head.layer;
     if (start_image) image_layer_q <= head.layer;
     if (rst) begin
-      image_q      <= '0;
       image_addr_q <= image_addr_i;
       layer_q      <= '0;
     end
@@ -254,8 +248,9 @@ module bs_fetch #(
       .clk,
       .rst,
       .start_i(start_image),
-      .addr_i(image_addr_q),
+      .addr_i(image_addr_q + (image_planar_i ? 32'(image.first_pixel) : image.offset)),
       .pixels_i(image.pixels),
+      .stride_i(image.image_pixels),
       .channels_i(image.channels),
       .bits_i(image.bits),
       .base_i(image.base),

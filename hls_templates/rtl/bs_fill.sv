@@ -59,7 +59,7 @@ module bs_fill #(
   localparam int COLUMN_BITS = $clog2(D_N);
   localparam int ROW_BITS = $clog2(PLANE_DEPTH);
   localparam int LANE_COUNT_BITS = $clog2(15 * G / 4 + 1);
-  localparam int ALIGN = 7;  // operations wait this long for their lanes: coordinates (1) and bs_window (6)
+  localparam int ALIGN = 8;  // operations wait this long for their lanes: coordinates (1) and bs_window (7)
 
   if (SLOTS % TAPS != 0) begin : gen_bad
     $error("bs_fill: SLOTS must be a multiple of three (instance %m)");
@@ -275,6 +275,7 @@ module bs_fill #(
   logic signed [11:0] y_step_q, x_step_q, y_q, x_q;
   logic [ROW_BITS-1:0] row_0_q, row_1_q, plane_rows_q;
   logic [9:0] width_0_q, height_0_q, width_1_q, height_1_q;
+  logic [3:0] ring_0_q, ring_1_q;
   logic [COLUMN_BITS:0] column_shift;
 
   always_comb begin
@@ -292,11 +293,13 @@ module bs_fill #(
     plane_rows_q <= ROW_BITS'(cfg_q.in_pitch * 16'(plane_q));
     width_0_q    <= cfg_q.in_width;
     height_0_q   <= cfg_q.in_height;
+    ring_0_q     <= cfg_q.ring;
     y_q          <= y_scaled_q + y_step_q;
     x_q          <= x_scaled_q + x_step_q;
     row_1_q      <= row_0_q + plane_rows_q;
     width_1_q    <= width_0_q;
     height_1_q   <= height_0_q;
+    ring_1_q     <= ring_0_q;
   end
 
   logic [LANES-1:0][G-1:0] lane, pixel;
@@ -312,6 +315,7 @@ module bs_fill #(
       .y_i(y_q),
       .x_i(x_q),
       .row_i(row_1_q),
+      .ring_i(ring_1_q),
       .width_i(width_1_q),
       .height_i(height_1_q),
       .bank_addr_o,

@@ -1,4 +1,4 @@
-/// Reads one image of bytes and cuts it into bit planes for the plane buffer.
+/// Reads an image of bytes, or a part of one, and cuts it into bit planes for the plane buffer.
 /// Pixel p, channel c, plane k goes to row base + ((c / G) * bits + k) * pitch + p / D_N, bit (p % D_N) * G + c % G; bits
 /// beyond the channels and pixels are 0. One byte per cycle. An image has at most G channels, or one pixel.
 /// With nibbles_i a plane holds four bits of each channel: bits 4k to 4k+3 of channel c go to bits 4c to 4c+3 of the
@@ -10,10 +10,11 @@ module bs_image_planes #(
 ) (
     input  logic             clk,
     input  logic             rst,
-    // one image
+    // one image or part
     input  logic             start_i,      // pulse while busy_o is low; samples the inputs below
-    input  logic [31:0]      addr_i,       // byte address, a multiple of 8
-    input  logic [19:0]      pixels_i,     // at least 1
+    input  logic [31:0]      addr_i,       // byte address of the first pixel, a multiple of 8
+    input  logic [19:0]      pixels_i,     // to read, at least 1
+    input  logic [19:0]      stride_i,     // pixels of the whole image: (C, H, W) bytes from one channel to the next
     input  logic [11:0]      channels_i,   // at least 1
     input  logic [3:0]       bits_i,       // 1..8
     input  logic [15:0]      base_i,
@@ -53,7 +54,7 @@ module bs_image_planes #(
   } state_e;
 
   state_e state_q;
-  logic [19:0] pixels_q;
+  logic [19:0] pixels_q, stride_q;
   logic [11:0] channels_q;
   logic [3:0] bits_q;
   logic [15:0] pitch_q;
@@ -80,7 +81,7 @@ module bs_image_planes #(
     if (asking_q && cmd_ready_i) begin
       if (!planar_q) asking_q <= 1'b0;
       ask_channel_q <= ask_channel_q + 12'd1;
-      ask_addr_q    <= ask_addr_q + 32'(pixels_q);
+      ask_addr_q    <= ask_addr_q + 32'(stride_q);
       if (ask_channel_q == channels_q - 12'd1) begin
         ask_channel_q <= '0;
         ask_addr_q    <= block_addr_q + 32'(D_N);
@@ -122,7 +123,7 @@ module bs_image_planes #(
   assign flush        = wide_q ? last_channel || (&slot_q) : last_channel && last_lane;
   assign take         = state_q == COLLECT && data_valid_i;
   assign data_ready_o = state_q == COLLECT && (&byte_q || run_end);
-  assign chunk_next   = chunk_q + pixels_q[2:0];
+  assign chunk_next   = chunk_q + stride_q[2:0];
   assign block_next   = block_q + 3'(D_N % 8);
 
   always_ff @(posedge clk) begin
@@ -208,12 +209,13 @@ module bs_image_planes #(
     case (state_q)
       IDLE: begin
         pixels_q    <= pixels_i;
+        stride_q    <= stride_i;
         channels_q  <= channels_i;
         bits_q      <= bits_i;
         nibbles_q   <= nibbles_i;
         pitch_q     <= pitch_i;
-        // One pixel lies in the same order either way.
-        planar_q    <= planar_i && pixels_i != 20'd1;
+        // An image of one pixel lies in the same order either way.
+        planar_q    <= planar_i && stride_i != 20'd1;
         wide_q      <= channels_i > 12'(G);
         row_q       <= {1'b0, base_i};
         block_row_q <= {1'b0, base_i};

@@ -1,5 +1,5 @@
 /// Collects the logits of one image and writes them to memory as 32-bit integers, in the order of the beats.
-/// The beats of an image never wait; the next image's come only while idle_o is high.
+/// The beats of an image never wait; the next image's come only after written_o.
 module bs_logits_writer #(
     parameter int LANE_ROWS   = 2,   // logits per beat, 1..8, a power of two
     parameter int LOGIT_DEPTH = 512  // beats of one image, a power of two, 4..32768
@@ -24,6 +24,7 @@ module bs_logits_writer #(
     input  logic                    dma_done_i,      // pulse: the command's data is in memory
     // status
     output logic                    idle_o,
+    output logic                    written_o,       // pulse: an image's logits are in memory
     output logic [31:0]             images_done_o
 );
   localparam int COUNT_BITS = $clog2(LOGIT_DEPTH) + 1;
@@ -104,6 +105,7 @@ module bs_logits_writer #(
   end
 
   assign cmd_valid_o = state_q == ASK;
+  assign written_o = state_q == WRITE && dma_done_i;
   assign idle_o = state_q == COLLECT && beats_q == '0;
 
   always_ff @(posedge clk) begin

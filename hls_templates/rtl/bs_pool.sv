@@ -22,7 +22,7 @@ module bs_pool #(
   localparam int HALF_TILE = D_N / 2;
   localparam int BEATS = D_M / LANE_ROWS;
   localparam int BEAT_BITS = $clog2(BEATS + 1);
-  localparam int ALIGN = 7;  // coordinates (1) and bs_window (6)
+  localparam int ALIGN = 8;  // coordinates (1) and bs_window (7)
 
   if (D_M % LANE_ROWS != 0) begin : gen_bad
     $error("bs_pool: LANE_ROWS must divide D_M (instance %m)");
@@ -36,6 +36,7 @@ module bs_pool #(
   logic [11:0] group_q;
   logic [ROW_BITS-1:0] group_row_q;
   logic [3:0] ky_q, kx_q, spacing_q;
+  logic two_taps;  // at stride 2 the window holds the next tap as well
   logic zero, kx_last, ky_last, window_last, walk_last, beat_last, row_tile_last, tile_last, go, first_op_q;
   logic [9:0] walk_x, walk_y;
   logic [COLUMN_BITS-1:0] walk_column;
@@ -63,7 +64,8 @@ module bs_pool #(
 
   always_comb begin
     zero = group_q < cfg_q.zero_groups || group_q - cfg_q.zero_groups >= cfg_q.in_groups;
-    kx_last = zero || kx_q == cfg_q.kernel_w - 4'd1;
+    two_taps = cfg_q.stride == 4'd2 && kx_q + 4'd1 < cfg_q.kernel_w;
+    kx_last = zero || kx_q + 4'(two_taps) == cfg_q.kernel_w - 4'd1;
     ky_last = zero || ky_q == cfg_q.kernel_h - 4'd1;
     window_last = kx_last && ky_last;
     beat_last = window_last && walk_last;
@@ -89,7 +91,7 @@ module bs_pool #(
       spacing_q   <= '0;
     end else if (go) begin
       first_op_q <= window_last;
-      kx_q <= kx_last ? '0 : kx_q + 4'd1;
+      kx_q <= kx_last ? '0 : kx_q + (two_taps ? 4'd2 : 4'd1);
       if (kx_last) ky_q <= ky_last ? '0 : ky_q + 4'd1;
       if (beat_last) begin
         beat_q <= beat_q + 1'b1;
@@ -120,6 +122,7 @@ module bs_pool #(
     logic           zero;
     logic           is_signed;
     logic           stride_2;
+    logic           two_taps;
     logic [D_N-1:0] columns;
   } op_t;
 
@@ -133,6 +136,7 @@ module bs_pool #(
     op.zero = zero;
     op.is_signed = cfg_q.in_signed;
     op.stride_2 = cfg_q.stride == 4'd2;
+    op.two_taps = two_taps;
     op.columns = walk_columns;
   end
   assign op_end = op_q[ALIGN];
@@ -171,6 +175,7 @@ module bs_pool #(
       .y_i(y_q),
       .x_i(x_q),
       .row_i(row_1_q),
+      .ring_i(cfg_q.ring),
       .width_i(cfg_q.in_width),
       .height_i(cfg_q.in_height),
       .bank_addr_o,
@@ -187,11 +192,18 @@ module bs_pool #(
   always_comb begin
     for (int row = 0; row < LANE_ROWS; row++) begin
       for (int column = 0; column < D_N; column++) begin
-        logic [7:0] code;
-        logic       valid;
-        code = op_end.stride_2 ? lane[2*(column%HALF_TILE)][row*8+:8] : lane[column][row*8+:8];
-        valid = op_end.stride_2 ? lane_valid[2*(column%HALF_TILE)] : lane_valid[column];
-        tap[row][column] = valid ? code ^ {op_end.is_signed, 7'b0} : '0;
+        logic [1:0][7:0] code;
+        code = '0;
+        if (op_end.stride_2) begin
+          for (int side = 0; side < 2; side++) begin
+            if (lane_valid[2*(column%HALF_TILE)+side] && (side == 0 || op_end.two_taps)) begin
+              code[side] = lane[2*(column%HALF_TILE)+side][row*8+:8] ^ {op_end.is_signed, 7'b0};
+            end
+          end
+        end else if (lane_valid[column]) begin
+          code[0] = lane[column][row*8+:8] ^ {op_end.is_signed, 7'b0};
+        end
+        tap[row][column] = code[0] > code[1] ? code[0] : code[1];
       end
     end
   end

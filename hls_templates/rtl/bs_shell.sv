@@ -123,7 +123,7 @@ module bs_shell #(
     output logic [15:0]                         plane_row_o,
     output logic [D_N*G-1:0]                    plane_data_o,
     // core: logits
-    output logic                                logits_idle_o,
+    output logic                                logits_written_o,  // pulse: an image's logits are in memory
     input  logic                                logits_valid_i,
     input  logic                                logits_last_i,
     input  logic [LANE_ROWS*32-1:0]             logits_i,
@@ -238,7 +238,7 @@ module bs_shell #(
       .load_done_i(load_done),
       .queues_start_o(queues_start),
       .queues_finished_i(queues_finished),
-      .stages_idle_i(fetch_idle && core_idle_i && logits_idle_o),
+      .stages_idle_i(fetch_idle && core_idle_i && logits_idle),
       .images_done_i(images_done),
       .abort_o(abort),
       .masters_idle_i(read_idle_0 && read_idle_1 && write_idle),
@@ -261,7 +261,6 @@ module bs_shell #(
   logic [2:0][15:0] counts, loop_starts;
   logic [2:0] instr_valid, instr_ready, first_image;
   logic [2:0][bs_pkg::INSTRUCTION_BITS-1:0] instr;
-  logic [2:0][31:0] image;
   logic cmd_valid_0, cmd_ready_0, data_valid_0, data_ready_0, unused_last_0;
   logic [31:0] cmd_addr_0;
   logic [23:0] cmd_words_0;
@@ -309,7 +308,6 @@ module bs_shell #(
         .instr_valid_o(instr_valid[stage]),
         .instr_ready_i(instr_ready[stage]),
         .instr_o(instr[stage]),
-        .image_o(image[stage]),
         .first_image_o(first_image[stage]),
         .finished_o(queues_finished[stage])
     );
@@ -327,6 +325,7 @@ module bs_shell #(
   // ------------------------------------------------------------------ fetch
   logic [7:0] need_issue, need_fill;
   logic enough_issue, enough_fill, take_issue, take_fill;
+  logic logits_idle;
   logic image_cmd_valid, image_data_ready, cmd_valid_1, cmd_ready_1, data_valid_1, data_ready_1, data_last_1;
   logic [31:0] image_cmd_addr, cmd_addr_1;
   logic [23:0] image_cmd_words, cmd_words_1;
@@ -367,7 +366,6 @@ module bs_shell #(
       .instr_valid_i(instr_valid[0]),
       .instr_ready_o(instr_ready[0]),
       .instr_i(instr[0]),
-      .image_i(image[0]),
       .first_image_i(first_image[0]),
       .need_issue_o(need_issue),
       .enough_issue_i(enough_issue),
@@ -509,7 +507,8 @@ module bs_shell #(
       .data_ready_i(write_data_ready),
       .data_o(write_data),
       .dma_done_i(write_done && !abort),
-      .idle_o(logits_idle_o),
+      .idle_o(logits_idle),
+      .written_o(logits_written_o),
       .images_done_o(images_done)
   );
 
@@ -550,7 +549,4 @@ module bs_shell #(
       .m_axi_bvalid(m_axi_0_bvalid),
       .m_axi_bready(m_axi_0_bready)
   );
-
-  logic unused_image;
-  assign unused_image = ^image[2:1];
 endmodule

@@ -18,8 +18,7 @@ module bs_stage_queue #(
     output logic                                instr_valid_o,
     input  logic                                instr_ready_i,
     output logic [bs_pkg::INSTRUCTION_BITS-1:0] instr_o,
-    output logic [31:0]                         image_o,       // index of the image the instruction is for
-    output logic                                first_image_o, // that index is 0
+    output logic                                first_image_o, // the instruction is for the first image
     output logic                                finished_o     // every instruction has been taken, or none was started
 );
   localparam int ADDR = $clog2(DEPTH);
@@ -55,7 +54,6 @@ module bs_stage_queue #(
     if (hand_over) begin
       valid_q       <= 1'b1;
       instr_o       <= collect_q;
-      image_o       <= image_q;
       first_image_o <= image_q == '0;
       step_q        <= '0;
       index_q       <= index_q + 16'd1;

@@ -41,7 +41,7 @@ module bs_write_back #(
     output logic [$clog2(PLANE_DEPTH)-1:0]              plane_row_o,
     output logic [D_N-1:0][D_M-1:0]                     plane_data_o,
     // logits of position 0
-    input  logic                                        logits_idle_i,
+    input  logic                                        logits_written_i,  // pulse: an image's logits are in memory
     output logic                                        logits_valid_o,
     output logic                                        logits_last_o,
     output logic [LANE_ROWS-1:0][31:0]                  logits_o,
@@ -74,6 +74,7 @@ module bs_write_back #(
     logic                      instr_last;
     logic                      bipolar;
     logic                      logits;
+    logic                      logits_last;
     logic                      skip;
     logic                      skip_signed;
     logic [23:0]               skip_mul;
@@ -121,6 +122,7 @@ module bs_write_back #(
     logic [9:0]  skip_zero_groups;
     logic [9:0]  skip_groups;
     logic [5:0]  row_position_tiles;
+    logic [GROUP_BITS-1:0] sum_group;
     logic [15:0] start_tile;
     logic [15:0] byte_base;
     logic [15:0] byte_pitch;
@@ -177,6 +179,8 @@ module bs_write_back #(
       decoded.plane_base = conv_out.plane_base;
       decoded.beat.bipolar = conv_out.bipolar;
       decoded.beat.logits = conv_out.logits;
+      decoded.beat.logits_last = conv_out.logits_last;
+      decoded.sum_group = GROUP_BITS'(conv_out.sum_group);
       decoded.beat.skip_signed = conv_out.skip_signed;
       decoded.beat.skip = conv_out.skip;
       decoded.beat.skip_mul = conv_out.skip_mul;
@@ -206,6 +210,7 @@ module bs_write_back #(
   end
 
   // ------------------------------------------------------------------ arming
+  logic logits_open_q;  // all of an image's logits are on their way, but not in memory
   logic next_valid_q, work_valid_q, quiet, fence, take, load, work_done;
   logic pool_start, pool_busy, packer_busy, sums_busy, in_flight;
   bs_pkg::pool_t pool_q;
@@ -213,7 +218,7 @@ module bs_write_back #(
   assign quiet = !next_valid_q && !work_valid_q && !in_flight && !packer_busy && !pool_busy && !sums_busy;
   assign fence = decoded.alone || conv_out.fence;
   assign instr_ready_o = !next_valid_q && enough_fill_i && (fence ? quiet : !(work_valid_q && work_q.alone)) &&
-                         (logits_idle_i || !decoded.beat.logits);
+                         !(decoded.beat.logits && logits_open_q);
   always_comb begin
     if (decoded.is_pool) need_fill_o = first_image_i ? pool.wait_fill_first : pool.wait_fill;
     else need_fill_o = first_image_i ? conv_out.wait_fill_first : conv_out.wait_fill;
@@ -227,6 +232,8 @@ module bs_write_back #(
   assign idle_o = quiet;
 
   always_ff @(posedge clk) begin
+    if (take && decoded.beat.logits && decoded.beat.logits_last) logits_open_q <= 1'b1;
+    else if (logits_written_i) logits_open_q <= 1'b0;
     if (take) begin
       next_q       <= decoded;
       pool_q       <= pool;
@@ -241,8 +248,9 @@ module bs_write_back #(
       work_valid_q <= 1'b0;
     end
     if (rst) begin
-      next_valid_q <= 1'b0;
-      work_valid_q <= 1'b0;
+      next_valid_q  <= 1'b0;
+      work_valid_q  <= 1'b0;
+      logits_open_q <= 1'b0;
     end
   end
 
@@ -308,7 +316,7 @@ module bs_write_back #(
       row_q         <= '0;
       tile_q        <= '0;
       chunk_q       <= '0;
-      group_q       <= '0;
+      group_q       <= next_q.sum_group;
       skip_group_q  <= '0;
       map_column_q  <= '0;
       map_row_odd_q <= 1'b0;
@@ -343,7 +351,7 @@ module bs_write_back #(
           tile_q       <= tile_q + 16'd1;
           chunk_q      <= '0;
           param_q      <= PARAM_BITS'(work_q.param_base / 16'(LANE_ROWS));
-          group_q      <= '0;
+          group_q      <= work_q.sum_group;
           skip_group_q <= '0;
           skip_row_q   <= tile_skip_q + 1'b1;
           tile_skip_q  <= tile_skip_q + 1'b1;
@@ -559,7 +567,7 @@ module bs_write_back #(
   end
 
   assign logits_valid_o = beat_5_q.valid && beat_5_q.logits;
-  assign logits_last_o = beat_5_q.instr_last;
+  assign logits_last_o = beat_5_q.instr_last && beat_5_q.logits_last;
   assign byte_we_o = beat_12_q.valid && beat_12_q.store_bytes ? beat_12_q.halves : 2'b00;
   assign byte_row_o = beat_12_q.byte_row;
 

@@ -32,6 +32,7 @@ class TB:
         self.tokens = {"issue": 0, "fill": 0}
         self.events: list[tuple[Any, ...]] = []
         self.taken: list[int] = []
+        self.image = 0  # images whose last part has been asked for
 
     async def start(self) -> None:
         dut = self.dut
@@ -64,7 +65,7 @@ class TB:
         """Offer an instruction until it is taken; False after ``limit`` cycles."""
         dut = self.dut
         dut.instr_i.value = int.from_bytes(instruction.encode(), "little")
-        dut.image_i.value, dut.first_image_i.value = image, int(image == 0)
+        dut.first_image_i.value = int(image == 0)
         dut.instr_valid_i.value = 1
         for _ in range(limit):
             await RisingEdge(dut.clk)
@@ -101,7 +102,7 @@ class TB:
     def word(self, address: int) -> int:
         return int.from_bytes(self.content[address : address + 8], "little")
 
-    def expected(self, instruction: Instruction, image: int) -> list[tuple[Any, ...]]:
+    def expected(self, instruction: Instruction) -> list[tuple[Any, ...]]:
         """The events of one instruction, from its meaning."""
         events: list[tuple[Any, ...]] = []
         name = instruction.op.name
@@ -118,7 +119,8 @@ class TB:
                 events.append(("param", instruction["base"] + index // 2, index % 2, word))
         else:
             pixels, channels = instruction["pixels"], instruction["channels"]
-            raw = self.content[IMAGES + image * STRIDE :][: pixels * channels]
+            raw = self.content[IMAGES + self.image * STRIDE + instruction["offset"] :][: pixels * channels]
+            self.image += instruction["image_last"]
             picture = np.frombuffer(raw, np.uint8).reshape(pixels, channels)
             bits, base, pitch = instruction["bits"], instruction["base"], instruction["pitch"]
             rows = plane_rows(picture, bits, base, pitch, self.values["D_N"], self.values["G"], False)
@@ -148,6 +150,7 @@ class TB:
             kind, layer=rng.randrange(256), post_fill=rng.randrange(2), pixels=pixels,
             channels=rng.randint(1, values["G"]), bits=rng.randint(1, 8),
             base=rng.randrange(values["PLANE_DEPTH"] - 64), pitch=-(-pixels // values["D_N"]),
+            offset=8 * rng.randrange(10), image_pixels=100, image_last=rng.randrange(2),
         )  # fmt: skip
 
 
@@ -177,7 +180,7 @@ async def random_program(dut: Any, stall: float) -> None:
         want_image: list[tuple[Any, ...]] = []
         want_load: list[tuple[Any, ...]] = []
         for instruction in program:
-            part_image, part_load = split(tb.expected(instruction, image))
+            part_image, part_load = split(tb.expected(instruction))
             want_image += part_image
             want_load += part_load
         got_image, got_load = split(tb.events)

@@ -46,6 +46,8 @@ def draw(rng: random.Random, values: dict[str, int]) -> Instruction:
         start = rng.randrange(all_tiles)
         start_y, start_x = divmod(start * columns, out_width)
         bits, groups, pitch = rng.randint(1, 8), rng.randint(1, 3), -(-width * height // columns) + rng.randrange(3)
+        ring = rng.choice([0, 0, rng.randint(1, 3)])
+        pitch = 1 << ring if ring else pitch
         rows = pitch * bits * groups
         if rows + 2 > depth:
             continue
@@ -53,9 +55,10 @@ def draw(rng: random.Random, values: dict[str, int]) -> Instruction:
         nibbles = merged and rng.random() < 0.5
         if nibbles:
             bits, groups = min(bits, 2), 1
+        base = rng.randrange(depth - rows)
         made = Instruction.make(
             "conv", layer=rng.randrange(256), tiles=rng.randint(1, min(3, all_tiles - start)), in_bits=bits,
-            in_base=rng.randrange(depth - rows), in_pitch=pitch, in_width=width, in_height=height, kernel_h=kernel_h,
+            in_base=base - base % pitch if ring else base, in_pitch=pitch, ring=ring, in_width=width, in_height=height, kernel_h=kernel_h,
             kernel_w=kernel_w, stride=stride, pad=pad, out_width=out_width, out_height=out_height, start_x=start_x,
             start_y=start_y, in_groups=groups, last_channels=rng.randint(1, values["G"]), pad_full=rng.getrandbits(8),
             pad_planes=rng.getrandbits(8 * isa.PAD_PLANE_BITS), weight_bits=rng.randint(1, 9), row_tiles=1,
@@ -107,6 +110,7 @@ class TB:
                         last = group == get["in_groups"] - 1
                         if 0 <= y < get["in_height"] and 0 <= x < get["in_width"]:
                             row, bank = divmod(y * get["in_width"] + x, columns)
+                            row %= get["in_pitch"]
                             row += get["in_base"] + (group * get["in_bits"] + plane) * get["in_pitch"]
                             value = self.rows[bank][row] & ((1 << (get["last_channels"] if last else channels)) - 1)
                         elif last:

@@ -58,12 +58,16 @@ class TB:
         """Whether it ended without an error, and the cycles it took; the rows are checked here."""
         dut = self.dut
         image = np.frombuffer(self.random.randbytes(pixels * channels), np.uint8).reshape(pixels, channels)
-        raw = (image.T if planar else image).tobytes()
+        # A part: the image has other pixels behind it, between the channels where it is planar.
+        stride = pixels + (self.random.choice([0, 0, 5, 64]) if pixels > 1 else 0)
+        whole = np.frombuffer(self.random.randbytes(stride * channels), np.uint8).reshape(stride, channels).copy()
+        whole[:pixels] = image
+        raw = (whole.T if planar else whole).tobytes()
         content = self.random.randbytes(BASE_ADDR) + raw + self.random.randbytes(64)
         master = ReadMaster(dut, "", content[: len(content) // 8 * 8], self.random, self.stall)
         task = cocotb.start_soon(master.run())
         for name, value in {
-            "addr_i": BASE_ADDR, "pixels_i": pixels, "channels_i": channels, "bits_i": bits, "base_i": base,
+            "addr_i": BASE_ADDR, "pixels_i": pixels, "stride_i": stride, "channels_i": channels, "bits_i": bits, "base_i": base,
             "pitch_i": pitch, "planar_i": int(planar), "nibbles_i": int(nibbles),
         }.items():  # fmt: skip
             getattr(dut, name).value = value

@@ -33,11 +33,14 @@ def draw(rng: random.Random, values: dict[str, int]) -> Instruction:
         row_tiles = rng.randint(1, 3)
         zero, groups = rng.choice([0, 0, rng.randint(0, beats + 1)]), rng.randint(1, row_tiles * beats)
         pitch = -(-width * height // columns) + rng.randrange(3)
+        ring = rng.choice([0, 0, rng.randint(1, 4)])
+        pitch = 1 << ring if ring else pitch
         if pitch * groups + 2 > depth:
             continue
+        base = rng.randrange(depth - pitch * groups)
         return Instruction.make(
             "pool", layer=rng.randrange(256), tiles=rng.randint(1, min(4, all_tiles - start)), row_tiles=row_tiles,
-            in_base=rng.randrange(depth - pitch * groups), in_pitch=pitch, in_width=width, in_height=height,
+            in_base=base - base % pitch if ring else base, in_pitch=pitch, ring=ring, in_width=width, in_height=height,
             kernel_h=kernel_h, kernel_w=kernel_w, stride=stride, pad=pad, out_width=out_width, out_height=out_height,
             start_x=start_x, start_y=start_y, in_signed=rng.getrandbits(1), in_groups=groups, zero_groups=zero,
             plane_bits=rng.randint(1, 8),
@@ -68,6 +71,7 @@ def beats_of(instruction: Instruction, rows: list[list[int]], values: dict[str, 
                         ):
                             if 0 <= y < get["in_height"] and 0 <= x < get["in_width"]:
                                 row, bank = divmod(y * get["in_width"] + x, columns)
+                                row %= get["in_pitch"]
                                 byte = rows[bank][get["in_base"] + group * get["in_pitch"] + row] >> 8 * lane & 255
                                 taps.append(signed(byte, 8) if get["in_signed"] else byte)
                     codes[lane][column] = max(taps)

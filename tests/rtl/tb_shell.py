@@ -44,12 +44,14 @@ class Core:
         self.seen: list[dict[int, int]] = []
         self.execute: list[int] = []
         self.write_back: list[int] = []
+        self.written = 0
         self.hold = False  # take no instruction
         self._ready_images = self._weights_ready = 0
         self._beats: deque[tuple[int, int]] = deque()
         self._work = 0
 
     def _clear(self) -> None:
+        self.written = 0
         self._ready_images = self._weights_ready = self._work = 0
         self._beats.clear()
         self.planes.clear()
@@ -83,6 +85,7 @@ class Core:
                 self._ready_images -= 1
                 dut.fill_to_fetch_i.value = 1
                 self._work = self.random.randint(1, 60)
+            self.written += int(dut.logits_written_o.value)
             if write_back_ready and int(dut.write_back_valid_o.value):
                 values = self.logits[len(self.write_back)]
                 self.write_back.append(int(dut.write_back_first_o.value))
@@ -100,7 +103,7 @@ class Core:
             )  # fmt: skip
             write_back_ready = int(
                 behind and not write_back_ready and not self._work and not self._beats
-                and bool(int(dut.logits_idle_o.value)) and not self.hold
+                and self.written == len(self.write_back) and not self.hold
             )  # fmt: skip
             plane_ready = int(self.random.random() < 0.8)
             dut.execute_ready_i.value = execute_ready
@@ -139,8 +142,8 @@ class TB:
                 base=PARAM_BASE,
             ),
             Instruction.make(
-                "load_image", layer=3, wait_fill=1, post_fill=1, pixels=PIXELS, channels=CHANNELS, bits=BITS,
-                base=PLANE_BASE, pitch=PITCH,
+                "load_image", layer=3, wait_fill=1, post_fill=1, pixels=PIXELS, image_pixels=PIXELS,
+                image_last=1, channels=CHANNELS, bits=BITS, base=PLANE_BASE, pitch=PITCH,
             ),
         )  # fmt: skip
         execute, write_back = (Instruction.make("conv", layer=4),), (Instruction.make("conv_out", layer=5),)

@@ -44,7 +44,7 @@ class TB:
             if cycle > 0 and int(dut.finished_o.value):
                 return taken, cycle
             if ready and int(dut.instr_valid_o.value):
-                taken.append((int(dut.instr_o.value), int(dut.image_o.value), int(dut.first_image_o.value)))
+                taken.append((int(dut.instr_o.value), int(dut.first_image_o.value)))
                 pause = self.random.randint(0, work)
             ready = int(pause == 0)
             pause = max(0, pause - 1)
@@ -53,7 +53,7 @@ class TB:
 
     def expected(self, count: int, loop_start: int, images: int) -> list[Any]:
         return [
-            (self.instructions[index], image, int(image == 0))
+            (self.instructions[index], int(image == 0))
             for image in range(images)
             for index in range(0 if image == 0 else loop_start, count)
         ]

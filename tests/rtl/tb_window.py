@@ -11,7 +11,7 @@ from cocotb.triggers import RisingEdge
 from core_bench import Banks, unpack
 from shell_bench import parameters
 
-LATENCY = 6
+LATENCY = 7
 
 
 @cocotb.test()
@@ -23,27 +23,31 @@ async def random_windows(dut: Any) -> None:
     rows = [[rng.getrandbits(bits) for _ in range(depth)] for _ in range(columns)]
     banks, halo = Banks(rows, bits, address_bits), Banks(rows, bits, address_bits)
     Clock(dut.clk, 10, unit="ns").start()
-    asked: list[tuple[int, int, int, int, int]] = []
+    asked: list[tuple[int, int, int, int, int, int]] = []
     inside = outside = 0
     for cycle in range(2500):
         width = rng.choice([1, 2, 3, columns - 1, columns, columns + 1, rng.randint(1, 3 * columns)])
         height = rng.randint(1, max(1, min(20, depth * columns // 2 // width)))
         base = rng.randrange(depth - -(-width * height // columns))
+        ring = rng.choice([0, 0, rng.randint(1, address_bits)])
+        if ring:
+            base = base >> ring << ring
         y, x = rng.randint(-3, height + 2), rng.randint(-lanes - 2, width + 2)
         if rng.random() < 0.05:
             y, x = rng.randint(-2048, 2047), rng.randint(-1024, 1023)
-        asked.append((y, x, base, width, height))
+        asked.append((y, x, base, width, height, ring))
         dut.y_i.value, dut.x_i.value, dut.row_i.value = y, x, base
-        dut.width_i.value, dut.height_i.value = width, height
+        dut.width_i.value, dut.height_i.value, dut.ring_i.value = width, height, ring
         await RisingEdge(dut.clk)
         if cycle >= LATENCY:
-            y, x, base, width, height = asked[cycle - LATENCY]
+            y, x, base, width, height, ring = asked[cycle - LATENCY]
             got, valid = unpack(int(dut.lane_o.value), bits, lanes), int(dut.lane_valid_o.value)
             for lane in range(lanes):
                 exists = 0 <= y < height and 0 <= x + lane < width
                 assert valid >> lane & 1 == int(exists), (asked[cycle - LATENCY], lane)
                 if exists:
                     row, bank = divmod(y * width + x + lane, columns)
+                    row %= 1 << ring if ring else depth
                     assert got[lane] == rows[bank][base + row], (asked[cycle - LATENCY], lane)
                 inside, outside = inside + exists, outside + (not exists)
         dut.bank_data_i.value = banks.step(int(dut.bank_addr_o.value))
