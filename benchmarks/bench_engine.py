@@ -33,7 +33,7 @@ from sim.verify import verify
 # The engine of all CIFAR rows, and of the area benchmark.
 ENGINE = EngineConfig(weight_depth=1024, plane_depth=1024, byte_depth=1024, param_depth=4096, program_depth=2048)
 # The same array with the memories that 224x224 images need: more block RAM than the xc7z020 has.
-LARGE = replace(ENGINE, weight_depth=2048, plane_depth=4096, byte_depth=8192, param_depth=8192, program_depth=4096)
+LARGE = replace(ENGINE, weight_depth=4096, plane_depth=4096, byte_depth=8192, param_depth=8192, program_depth=4096)
 CLOCK_MHZ = 142.857  # of those that a PYNQ-Z2's PLL makes, the one that no timing figure speaks against
 DDR_BYTES_PER_S = 1.6e9
 LATENCIES = (30, 120)  # cycles

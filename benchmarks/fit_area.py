@@ -1,7 +1,7 @@
 """Fits the area model: synthesises a sweep of engine shapes and writes ``hwgen/data/area.json``.
 
-    python benchmarks/fit_area.py            # all shapes, about 30 minutes; cached ones cost nothing
-    python benchmarks/fit_area.py --check    # only compare the model with the cached figures
+    python -m benchmarks.fit_area            # all shapes, about 30 minutes; cached ones cost nothing
+    python -m benchmarks.fit_area --check    # only compare the model with the cached figures
 
 The fit is least squares on relative error, so that small engines count as much as large ones.
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import nnls
 
+from benchmarks.bench_engine import ENGINE
 from hwgen.area import estimate_area, features
 from hwgen.board import load_board
 from hwgen.build import write_rtl
@@ -37,7 +38,7 @@ SHAPES = [
     EngineConfig(columns=8, slots=12, lane_rows=1),
     EngineConfig(rows=16, columns=4, slots=6, lane_rows=4),
     EngineConfig(rows=4, columns=16, slots=3, lane_rows=1),
-    EngineConfig(weight_depth=1024, plane_depth=1024, byte_depth=1024),
+    ENGINE,
 ]
 
 

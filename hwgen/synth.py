@@ -109,18 +109,18 @@ def _parse(report: Mapping[str, Any]) -> Resources:
     lut, ff, bram, dsp = count(cells, int(report["design"]["estimated_num_lc"]))
 
     @cache
-    def inside(name: str) -> int:
-        """LUTs of a unit with everything in it."""
+    def beside(name: str) -> int:
+        """LUTs of a unit, with everything in it, that Yosys' estimate leaves out."""
         own = {cell.lstrip("\\"): int(number) for cell, number in modules[name]["num_cells_by_type"].items()}
-        luts = int(modules[name]["estimated_num_lc"])
-        for cell, number in own.items():
-            luts += number * (inside(cell) if cell in modules else _MEMORY_LUTS.get(cell, 0))
-        return luts
+        return sum(
+            number * (beside(cell) if cell in modules else _MEMORY_LUTS.get(cell, 0)) for cell, number in own.items()
+        )
 
     units: dict[str, int] = {}
-    for name in modules:
+    for name, module in modules.items():
         unit = _unit_name(name)
-        units[unit] = max(units.get(unit, 0), inside(name))
+        # The estimate of a module has that of the modules in it.
+        units[unit] = max(units.get(unit, 0), int(module["estimated_num_lc"]) + beside(name))
     return Resources(lut, ff, bram, dsp, dict(sorted(cells.items())), dict(sorted(units.items())))
 
 
@@ -144,7 +144,7 @@ def synthesise(
         ValueError: a cell that the LUT formula does not know.
     """
     folder = cache_dir or _default_cache()
-    settings = json.dumps([version("pyosys"), top, sorted((parameters or {}).items()), list(keep), 4])
+    settings = json.dumps([version("pyosys"), top, sorted((parameters or {}).items()), list(keep), 5])
     digest = hashlib.sha256(settings.encode())
     for source in sources:
         digest.update(hashlib.sha256(source.read_bytes()).digest())

@@ -192,18 +192,18 @@ module bs_pool #(
   always_comb begin
     for (int row = 0; row < LANE_ROWS; row++) begin
       for (int column = 0; column < D_N; column++) begin
-        logic [1:0][7:0] code;
-        code = '0;
+        logic [7:0] near, far;
+        near = '0;
+        far = '0;
         if (op_end.stride_2) begin
-          for (int side = 0; side < 2; side++) begin
-            if (lane_valid[2*(column%HALF_TILE)+side] && (side == 0 || op_end.two_taps)) begin
-              code[side] = lane[2*(column%HALF_TILE)+side][row*8+:8] ^ {op_end.is_signed, 7'b0};
-            end
+          if (lane_valid[2*(column%HALF_TILE)]) near = lane[2*(column%HALF_TILE)][row*8+:8] ^ {op_end.is_signed, 7'b0};
+          if (lane_valid[2*(column%HALF_TILE)+1] && op_end.two_taps) begin
+            far = lane[2*(column%HALF_TILE)+1][row*8+:8] ^ {op_end.is_signed, 7'b0};
           end
         end else if (lane_valid[column]) begin
-          code[0] = lane[column][row*8+:8] ^ {op_end.is_signed, 7'b0};
+          near = lane[column][row*8+:8] ^ {op_end.is_signed, 7'b0};
         end
-        tap[row][column] = code[0] > code[1] ? code[0] : code[1];
+        tap[row][column] = near > far ? near : far;
       end
     end
   end
