@@ -29,6 +29,7 @@ from bitsmith.options import (
     Verbose,
     app,
 )
+from bitsmith.synth import synth
 from bitsmith.targets import target_overrides
 from hwgen.build import read_build
 from hwgen.errors import InputError
@@ -299,6 +300,7 @@ app.command(
     epilog="Example:  bitsmith generate runs/digits/network --board pynq-z2 --engine auto --out builds/digits"
 )(builds.generate)
 app.command(epilog="Example:  bitsmith assemble runs/other/network --for builds/digits --out builds/other")(builds.assemble)
+app.command(epilog="Example:  bitsmith synth builds/digits")(synth)
 app.command(epilog="Example:  bitsmith bundle builds/digits --virtual")(board_commands.bundle)
 app.command(epilog="Example:  bitsmith board --bundle builds/digits-bundle")(board_commands.board)
 app.command(epilog="Example:  bitsmith deploy builds/digits-bundle.zip --board virtual")(board_commands.deploy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hwgen.build import Build
 from hwgen.cycles import time_program
 from hwgen.passes import ArrayPass, MeanPass
 from hwgen.synth import synthesise
+from hwgen.vivado import check_timing, read_reports
 
 
 def layer_rows(build: Build) -> list[dict[str, Any]]:
@@ -57,8 +59,12 @@ def estimate(build: Build, *, fast: bool = False, cache: Path | None = None) -> 
             "units": found.units,
             "source": "yosys",
         }
+    measured = read_reports(build.path)
+    if measured is not None:
+        check_timing(measured)
     clock = build.board.clock_mhz
     result |= {
+        "measured": None if measured is None else asdict(measured),
         "board": {"name": build.board.name, **limits.model_dump()},
         "cycles_per_image": timing.cycles_per_image,
         "first_image_cycles": timing.first_image,
@@ -79,7 +85,13 @@ def resource_table(figures: dict[str, Any]) -> Table:
         for name in ("lut", "ff", "bram36", "dsp")
     ]
     how = "Yosys synth_xilinx" if figures["source"] == "yosys" else "fitted model"
-    return table(f"Engine {figures['engine']} on {board['name']} ({how})", ["", "used", "board", "share"], rows)
+    head = ["", "used", "board", "share"]
+    measured = figures.get("measured")
+    if measured is not None:
+        head.append("Vivado")
+        rows = [[*row, f"{measured[name]:g}"] for row, name in zip(rows, ("lut", "ff", "bram36", "dsp"), strict=True)]
+        how += f"; Vivado {measured['vivado']} with the processing system, slack {measured['slack_ns']:.3f} ns"
+    return table(f"Engine {figures['engine']} on {board['name']} ({how})", head, rows)
 
 
 def layer_table(rows: Sequence[dict[str, Any]], simulated: dict[str, float] | None = None) -> Table:

@@ -22,6 +22,8 @@ from hwgen.output import check_output
 from hwgen.program import assemble, disassemble
 from hwgen.render import render_sources
 from hwgen.schedule import Schedule, schedule
+from hwgen.vivado import render_project
+from hwgen.zynq import render_chip
 
 FORMAT = "bitsmith-build"
 FORMAT_VERSION = 1
@@ -35,6 +37,7 @@ class Build:
     board: Board
     engine: EngineConfig
     network: Network
+    backend: str = "rtl"
 
     @cached_property
     def schedule(self) -> Schedule:
@@ -67,6 +70,19 @@ def write_rtl(engine: EngineConfig, board: Board, folder: Path) -> list[Path]:
         (folder / name).write_text(text, encoding="utf-8")
     (folder / "files.f").write_text("\n".join(sources) + "\n", encoding="utf-8")
     return [folder / name for name in sources]
+
+
+def write_flows(engine: EngineConfig, board: Board, build: Path) -> None:
+    """Write how to make a chip of the RTL in ``build``: with Vivado (``vivado``), and with open tools (``zynq``)."""
+    rtl = (build / "rtl" / "files.f").read_text(encoding="utf-8").split()
+    version = tool_version()
+    for folder, files in (
+        ("vivado", render_project(engine, board, rtl, version)),
+        ("zynq", render_chip(engine, board.name, rtl, version)),
+    ):
+        (build / folder).mkdir()
+        for name, text in files.items():
+            (build / folder / name).write_text(text, encoding="utf-8")
 
 
 def generate(
@@ -123,6 +139,7 @@ def _write(plan: Schedule, board: Board, out: Path, rtl: Path | None, notes: Map
             write_rtl(engine, board, scratch / "rtl")
         else:
             shutil.copytree(rtl, scratch / "rtl")
+        write_flows(engine, board, scratch)
         for name, text in notes.items():
             (scratch / name).write_text(text, encoding="utf-8")
         image = assemble(plan.program)

@@ -153,8 +153,8 @@ def synthesise(
         return Resources(**json.loads(entry.read_text(encoding="utf-8")))
     with tempfile.TemporaryDirectory(prefix="bitsmith-synth-") as scratch:
         report = Path(scratch) / "stat.json"
-        commands = [*_mapped(sources, top, parameters or {}, keep), f"tee -q -o {report} stat -tech xilinx -json"]
-        _yosys(commands, top)
+        commands = [*map_commands(sources, top, parameters or {}, keep), f"tee -q -o {report} stat -tech xilinx -json"]
+        run_yosys(commands, top)
         data = json.loads(report.read_text(encoding="utf-8"))
     result = _parse(data)
     folder.mkdir(parents=True, exist_ok=True)
@@ -167,12 +167,12 @@ def synthesise(
 def _read(sources: Sequence[Path], top: str, parameters: Mapping[str, int]) -> list[str]:
     values = " ".join(f"-chparam {name} {value}" for name, value in parameters.items())
     return [
-        "read_verilog -sv " + " ".join(str(path.resolve()) for path in sources),
+        "read_verilog -sv " + " ".join(map(str, sources)),
         f"hierarchy -check -top {top} {values}",
     ]
 
 
-def _mapped(sources: Sequence[Path], top: str, parameters: Mapping[str, int], keep: Sequence[str]) -> list[str]:
+def map_commands(sources: Sequence[Path], top: str, parameters: Mapping[str, int], keep: Sequence[str]) -> list[str]:
     """Commands that map a design to the 7 series; the library comes first, as sources instantiate its cells."""
     return [
         "read_verilog -lib -specify +/xilinx/cells_sim.v",
@@ -182,14 +182,19 @@ def _mapped(sources: Sequence[Path], top: str, parameters: Mapping[str, int], ke
     ]
 
 
-def _yosys(commands: Sequence[str], top: str) -> None:
-    """Run commands in a process of their own.
+def run_yosys(commands: Sequence[str], top: str, folder: Path | None = None) -> None:
+    """Run commands in a process of their own, in ``folder`` or here.
 
     Raises:
         RuntimeError: Yosys failed; the message holds the end of its output.
     """
     run = subprocess.run(
-        [sys.executable, "-c", _SCRIPT], input="\n".join(commands), capture_output=True, text=True, check=False
+        [sys.executable, "-c", _SCRIPT],
+        input="\n".join(commands),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if run.returncode != 0:
         tail = "\n".join((run.stdout + run.stderr).splitlines()[-_TAIL_LINES:])
@@ -199,12 +204,12 @@ def _yosys(commands: Sequence[str], top: str) -> None:
 def xc7_netlist(sources: Sequence[Path], top: str, out: Path, *, parameters: Mapping[str, int] | None = None) -> None:
     """Write the mapped 7-series netlist as Yosys JSON, flat; raises as :func:`synthesise`."""
     flat = ["setattr -mod -unset keep_hierarchy *", "flatten", "opt_clean"]
-    _yosys([*_mapped(sources, top, parameters or {}, KEEP), *flat, f"write_json {out}"], top)
+    run_yosys([*map_commands(sources, top, parameters or {}, KEEP), *flat, f"write_json {out}"], top)
 
 
 def ecp5_netlist(sources: Sequence[Path], top: str, out: Path) -> None:
     """Write the mapped, flat ECP5 netlist as Yosys JSON for nextpnr; raises as :func:`synthesise`."""
-    _yosys([*_read(sources, top, {}), f"synth_ecp5 -top {top} -abc9 -json {out}"], top)
+    run_yosys([*_read(sources, top, {}), f"synth_ecp5 -top {top} -abc9 -json {out}"], top)
 
 
 def cell_library() -> Path:
