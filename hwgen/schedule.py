@@ -162,11 +162,13 @@ class _Scheduler:
         for at, band in reversed(list(enumerate(self.bands))):
             item = band.item
             if any(made.name == name for made in item.tensors):
-                # A tile of a subsampled or pooled map holds pixels of four.
                 first, end = band.first, band.first + band.tiles
-                stored = item.bytes if item.subsample else item.planes if item.window.pooled else None
-                if stored is not None and stored.name == name:
-                    first, end = first // 4, -(-end // 4)
+                if item.subsample and item.bytes is not None and item.bytes.name == name:
+                    # Every second row, the last one of an odd number too, and half of its pixels.
+                    rows = -(-end * self.engine.columns // item.window.out_width)
+                    first, end = first // 4, -(-(-(-rows // 2) * (item.window.out_width // 2)) // self.engine.columns)
+                elif item.window.pooled and item.planes is not None and item.planes.name == name:
+                    first, end = first // 4, -(-end // 4)  # a tile of a pooled map holds pixels of four
                 if first <= tile < end:
                     return at
         raise AssertionError(f"nothing stores tile {tile} of {name}")

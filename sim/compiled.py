@@ -7,7 +7,7 @@ runs in a cycle, so it is tens of times faster than cocotb, and it counts the sa
     engine.memory[:len(program)] = np.frombuffer(program, np.uint8)
     engine.write_register("image_count", 1)
     ...
-    engine.write_register("control", isa.START | isa.INTERRUPT_ENABLE)
+    engine.write_register("control", 5)  # start, interrupt enabled
     engine.run(1_000_000)
     engine.read_register("status")
 
@@ -65,7 +65,7 @@ class MemoryTiming:
         outstanding: bursts accepted per port and direction before it stops taking addresses.
         beats_per_cycle: 8-byte beats that all ports together move per cycle, both directions; None: no limit. 1.6 GB/s
             are 4/3 at 150 MHz.
-        seed: of latencies and pauses.
+        seed: of latencies and pauses, and of the values that registers and buffers hold before the first reset.
     """
 
     latency: tuple[int, int] = (30, 30)
@@ -97,13 +97,16 @@ class Events:
     first_issue: list[tuple[int, int]]
 
 
-def compile_engine(rtl: Sequence[Path], *, trace: bool = False, build_root: Path | None = None) -> Path:
+def compile_engine(
+    rtl: Sequence[Path], *, trace: bool = False, build_root: Path | None = None, quick: bool = False
+) -> Path:
     """The library of an engine, compiled if the cache lacks it.
 
     Args:
         rtl: sources of ``bs_top``, package first (``Build.rtl``).
         trace: able to record waves, at half the speed.
         build_root: the cache; that of :mod:`sim.verilator` if None.
+        quick: compile faster, simulate slower: for short runs on small engines.
 
     Raises:
         sim.verilator.BuildError: the design does not compile.
@@ -111,7 +114,9 @@ def compile_engine(rtl: Sequence[Path], *, trace: bool = False, build_root: Path
     """
     # harness.cpp first: it includes the headers, which are listed for the cache key.
     harness = sorted(_HARNESS.glob("*.cpp")) + sorted(_HARNESS.glob("*.hpp"))
-    return verilator.build_library(rtl, "bs_top", harness, public=PUBLIC, trace=trace, build_root=build_root)
+    return verilator.build_library(
+        rtl, "bs_top", harness, public=PUBLIC, trace=trace, build_root=build_root, optimise="-O1" if quick else "-O2"
+    )
 
 
 class CompiledEngine:

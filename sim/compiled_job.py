@@ -3,14 +3,67 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from sim.compiled import CompiledEngine, MemoryTiming, SimulationError
-from sim.job import IDLE_CYCLES_AFTER, STATUS_ERROR, Result, Setting, stopped, stuck
+from sim.job import IDLE_CYCLES_AFTER, STATUS_ERROR, Layout, Result, Setting, stopped, stuck
 from sim.monitor import TensorMonitor
 from sim.replay import Replay
 
 _CHUNK_CYCLES = 50_000  # between two of them events are compared, and progress is told
+
+
+def simulate(
+    engine: CompiledEngine,
+    layout: Layout,
+    monitor: TensorMonitor,
+    limit: int,
+    progress: Callable[[int], None] = lambda _done: None,
+) -> Result:
+    """One whole run on an engine that is idle: fill the memory, start, compare everything.
+
+    Args:
+        limit: cycles after which the engine counts as stuck. progress: called with the images that are done.
+    """
+    replay = Replay(monitor)
+    first_issue: list[tuple[int, int]] = []
+    problem = ""
+    counters: dict[str, int] = {}
+    layout.fill(engine.memory)
+
+    def compare() -> None:
+        events = engine.take_events()
+        first_issue.extend(events.first_issue)
+        replay.feed(events)
+        progress(engine.logits_seen)
+
+    try:
+        for name, value in layout.registers():
+            engine.write_register(name, value)
+        engine.watch()
+        start = engine.cycles
+        while not engine.run(min(_CHUNK_CYCLES, limit - (engine.cycles - start))):
+            compare()
+            if engine.cycles - start >= limit:
+                problem = stuck(limit, engine.logits_seen)
+                break
+        if not problem and engine.read_register("status") & STATUS_ERROR:
+            problem = stopped(engine.read_register("error"), engine.read_register("error_info"))
+        if not problem:
+            engine.step(IDLE_CYCLES_AFTER)
+    except SimulationError as error:
+        problem = f"The simulation ended early: {error}."
+    compare()
+    replay.finish()
+    if not problem:
+        for index, logits in enumerate(layout.logits(engine.memory)):
+            monitor.logits(index, logits)
+    try:
+        counters = {name: engine.read_register(name) for name in layout.counters}
+    except SimulationError as error:
+        problem = problem or f"The simulation ended early: {error}."
+    return Result.of(problem, monitor.finish(), first_issue, counters, layout.predictions(engine.memory))
 
 
 def run(folder: Path) -> Result:
@@ -18,47 +71,14 @@ def run(folder: Path) -> Result:
     setting = Setting(folder)
     job = setting.job
     monitor = TensorMonitor(setting.plan, setting.golden, first_image=job.first_image)
-    replay = Replay(monitor)
     timing = MemoryTiming(job.latency, job.stall, beats_per_cycle=job.beats_per_cycle, seed=job.seed)
     waves = Path(job.waves) if job.waves else None
-    first_issue: list[tuple[int, int]] = []
-    problem = ""
+
+    def tell(done: int) -> None:
+        (folder / "progress").write_text(str(done))
+
     with CompiledEngine(Path(job.library), setting.memory_bytes, timing, waves=waves) as engine:
-        setting.fill(engine.memory)
-
-        def compare() -> None:
-            events = engine.take_events()
-            first_issue.extend(events.first_issue)
-            replay.feed(events)
-            (folder / "progress").write_text(str(engine.logits_seen))
-
-        try:
-            for name, value in setting.registers():
-                engine.write_register(name, value)
-            engine.watch()
-            start = engine.cycles
-            while not engine.run(min(_CHUNK_CYCLES, job.limit - (engine.cycles - start))):
-                compare()
-                if engine.cycles - start >= job.limit:
-                    problem = stuck(job.limit, engine.logits_seen)
-                    break
-            if not problem and engine.read_register("status") & STATUS_ERROR:
-                problem = stopped(engine.read_register("error"), engine.read_register("error_info"))
-            if not problem:
-                engine.step(IDLE_CYCLES_AFTER)
-        except SimulationError as error:
-            problem = f"The simulation ended early: {error}."
-        compare()
-        replay.finish()
-        counters = {}
-        if not problem:
-            for index, logits in enumerate(setting.logits(engine.memory)):
-                monitor.logits(index, logits)
-        try:
-            counters = {name: engine.read_register(name) for name in setting.counters}
-        except SimulationError as error:
-            problem = problem or f"The simulation ended early: {error}."
-        return Result.of(problem, monitor.finish(), first_issue, counters, setting.predictions(engine.memory))
+        return simulate(engine, setting, monitor, job.limit, tell)
 
 
 def main() -> None:

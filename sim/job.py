@@ -10,7 +10,6 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from sim.monitor import Tally
 
 STATUS_BUSY, STATUS_DONE, STATUS_ERROR = 1, 2, 4
 START_WITH_INTERRUPT = 5
+STOP = 2
 IDLE_CYCLES_AFTER = 64  # after the interrupt: a write that comes too late is still seen
 _WATCHDOG = 1 << 16
 _PAGE = 4096
@@ -139,29 +139,25 @@ class Result:
         )
 
 
-class Setting:
-    """A job's build, images and golden tensors, and the memory map: program, images, logits, garbage between them."""
+class Layout:
+    """The memory map of a run: program, images, logits, and garbage between them.
 
-    def __init__(self, folder: Path) -> None:
-        self.job = Job.read(folder)
-        self.build: Build = read_build(Path(self.job.build))
-        self.images: NDArray[np.uint8] = np.load(folder / "images.npy")
-        golden = np.load(folder / "golden.npz", allow_pickle=False)
-        self.golden = {name: golden[name] for name in golden.files}
-        self.program = self.build.program.read_bytes()
-        self.image_stride = _up(self.plan.image_bytes, 8)
-        self.output_stride = _up(self.plan.logits_rows * 4, 8)
-        self.image_addr = _up(len(self.program), _PAGE)
-        self.output_addr = self.image_addr + _up(self.image_stride * len(self.images), _PAGE)
-        self.memory_bytes = self.output_addr + self.output_stride * len(self.images) + _PAGE
+    Args:
+        program: as assembled. images: uint8 (N, H, W, C). seed: of the garbage.
+    """
 
-    @cached_property
-    def plan(self) -> Schedule:
-        return self.build.schedule
+    def __init__(self, plan: Schedule, program: bytes, images: NDArray[np.uint8], seed: int) -> None:
+        self.plan, self.program, self.images, self.seed = plan, program, images, seed
+        self.image_stride = _up(plan.image_bytes, 8)
+        self.output_stride = _up(plan.logits_rows * 4, 8)
+        self.image_addr = _up(len(program), _PAGE)
+        self.output_addr = self.image_addr + _up(self.image_stride * len(images), _PAGE)
+        self.memory_bytes = self.output_addr + self.output_stride * len(images) + _PAGE
 
     def fill(self, memory: NDArray[np.uint8]) -> None:
-        """Put program and images into memory; the rest becomes garbage."""
-        memory[:] = np.random.default_rng(self.job.seed).integers(0, 256, len(memory), np.uint8)
+        """Put program and images into memory; the rest of the run's room becomes garbage."""
+        size = min(self.memory_bytes, len(memory))
+        memory[:size] = np.random.default_rng(self.seed).integers(0, 256, size, np.uint8)
         memory[: len(self.program)] = np.frombuffer(self.program, np.uint8)
         for index, image in enumerate(self.images):
             start = self.image_addr + index * self.image_stride
@@ -194,6 +190,19 @@ class Setting:
     def predictions(self, memory: NDArray[np.uint8]) -> list[int]:
         classes = self.plan.passes[-1].code.shape[2]
         return [int(row[:classes].argmax()) for row in self.logits(memory)]
+
+
+class Setting(Layout):
+    """A job's build, images and golden tensors, and where they lie in memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.job = Job.read(folder)
+        self.build: Build = read_build(Path(self.job.build))
+        golden = np.load(folder / "golden.npz", allow_pickle=False)
+        self.golden = {name: golden[name] for name in golden.files}
+        super().__init__(
+            self.build.schedule, self.build.program.read_bytes(), np.load(folder / "images.npy"), self.job.seed
+        )
 
 
 def stuck(cycles: int, images: int) -> str:

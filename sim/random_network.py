@@ -24,6 +24,7 @@ FEATURES = frozenset(
     {
         "depthwise",
         "extreme",
+        "linear",
         "linear_image",
         "maxpool",
         "avgpool",
@@ -34,9 +35,12 @@ FEATURES = frozenset(
         "twos",
     }
 )
-_CHANNELS = (1, 2, 3, 5, 7, 8, 9, 11, 16, 17, 24, 31, 33)
+# Primes, one, and just below, at and above the slots and row tiles of engines.
+_CHANNELS = (1, 2, 3, 4, 5, 7, 8, 9, 11, 13, 15, 16, 17, 23, 24, 31, 32, 33)
 _MUL_LIMIT = (1 << 17) - 1
 _SKIP_LIMIT = (1 << 24) - 1
+_SATURATING = 1 << 45
+_LINEAR_WEIGHTS = 20_000
 
 
 class _Maker:
@@ -90,7 +94,7 @@ class _Maker:
         self,
         source: str,
         channels: int,
-        kernel: int,
+        kernel: int | tuple[int, int],
         *,
         stride: int = 1,
         padding: int = 0,
@@ -100,11 +104,12 @@ class _Maker:
         depthwise: bool = False,
     ) -> str:
         x = self.tensors[source]
-        fields = self.weighted(source, channels, (kernel, kernel), depthwise)
+        sizes = kernel if isinstance(kernel, tuple) else (kernel, kernel)
+        fields = self.weighted(source, channels, sizes, depthwise)
         if padding and source == "image" and self.chance("pad_codes", 0.6):
             fields["pad_codes"] = tuple(int(code) for code in self.rng.integers(0, x.hi + 1, x.shape[2]))
         channels = x.shape[2] if depthwise else channels
-        rows, columns = ((size + 2 * padding - kernel) // stride + 1 for size in x.shape[:2])
+        rows, columns = ((size + 2 * padding - taps) // stride + 1 for size, taps in zip(x.shape[:2], sizes, strict=True))
         if signed is None:
             signed = self.chance("signed", 0.25)
         bits = bits or self.pick(*range(2 if signed else 1, 9))
@@ -136,6 +141,11 @@ class _Maker:
             mul[self.rng.integers(channels)] *= -1
         centre = (out.hi + out.lo + 1) / 2 * self.rng.uniform(0.5, 1.5, channels)
         bias = np.round(centre * 2**shift - acc.mean(axis=0) * mul).astype(np.int64) + (1 << (shift - 1))
+        if self.chance("extreme", 0.15):
+            # Some channels that always clip, and the largest multipliers of both signs.
+            wild = self.rng.random(channels) < 0.4
+            mul[wild] = self.rng.choice([0, _MUL_LIMIT, -_MUL_LIMIT], channels)[wild]
+            bias[wild] = self.rng.choice([0, _SATURATING, -_SATURATING], channels)[wild]
         node = Conv(
             name=name,
             inputs=(source,) if skip is None else (source, skip),
@@ -189,20 +199,25 @@ class _Maker:
 
     def avgpool(self, source: str, whole: bool) -> str:
         x = self.tensors[source]
-        kernel = x.shape[:2] if whole else (min(2, x.shape[0]), min(2, x.shape[1]))
+        most = self.pick(2, 2, 3)
+        kernel = x.shape[:2] if whole else (min(most, x.shape[0]), min(most, x.shape[1]))
         stride = 1 if whole else self.pick(1, 2)
         bits = self.pick(2, 3, 5, 8)
         out_signed = x.signed
         factor = (1 << bits) / (1 << x.bits) / (kernel[0] * kernel[1]) * self.rng.uniform(0.8, 1.4)
         shift = min(20, int(np.log2(_MUL_LIMIT / factor)))
         name = self.label("avgpool")
-        rows, columns = ((size - step) // stride + 1 for size, step in zip(x.shape[:2], kernel, strict=True))
+        padding = 0 if whole or min(kernel) < 2 else self.pick(0, 0, 1)
+        rows, columns = (
+            (size + 2 * padding - step) // stride + 1 for size, step in zip(x.shape[:2], kernel, strict=True)
+        )
         node = AvgPool(
             name=name,
             inputs=(source,),
             output=f"{name}.out",
             kernel=kernel,
             stride=stride,
+            padding=padding,
             mul=int(factor * 2**shift),
             bias=1 << (shift - 1),
             shift=shift,
@@ -234,6 +249,14 @@ class _Maker:
                 skip = self.conv(code, wide, 1, stride=2, bits=8, signed="signed" in self.features)
         joined = self.conv(inner, wide, 3, padding=1, bits=8, signed=False, skip=skip)
         return self.requant(joined)
+
+    def linear(self, source: str) -> str:
+        """A hidden linear layer over the whole map."""
+        x = self.tensors[source]
+        channels = self.pick(
+            *[count for count in (1, 5, 8, 13, 17, 32) if count == 1 or count * np.prod(x.shape) < _LINEAR_WEIGHTS]
+        )
+        return self.conv(source, channels, x.shape[:2])
 
     def plain(self, source: str) -> str:
         """A convolution, now and then followed by a pool."""
@@ -276,6 +299,8 @@ def random_network(seed: int, features: frozenset[str] = FEATURES) -> Network:
             at = grow(at)
         if maker.chance("avgpool", 0.3) and max(maker.tensors[at].shape[:2]) <= 15:
             at = maker.avgpool(at, whole=True)
+        if maker.chance("linear", 0.15) and max(maker.tensors[at].shape[:2]) <= 15:
+            at = maker.linear(at)
     maker.logits(at)
     return checked(Network(maker.name, maker.tensors, tuple(maker.nodes), "image", "logits.out"))
 

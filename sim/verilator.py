@@ -19,9 +19,10 @@ import sys
 import tempfile
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 from hwgen.errors import InputError
@@ -269,6 +270,23 @@ def _key(verilator: Verilator, sources: Sequence[Path], settings: Mapping[str, o
     return digest.hexdigest()[:20]
 
 
+def _compiler_flags(flags: Sequence[str]) -> list[str]:
+    return [value for name, value in pairwise(flags) if name == "-CFLAGS"]
+
+
+def _keep_runtime(objects: Path, runtime: Path) -> None:
+    """Keep Verilator's own compiled sources, the same for every design and half of a small one's time."""
+    if runtime.is_dir():
+        return
+    with tempfile.TemporaryDirectory(prefix=".runtime-", dir=runtime.parent) as scratch_name:
+        finished = Path(scratch_name) / "finished"
+        finished.mkdir()
+        for compiled in objects.glob("verilated*.o"):
+            shutil.copy(compiled, finished)
+        with suppress(OSError):  # another process was faster
+            finished.rename(runtime)
+
+
 def _compile(
     sources: Sequence[Path],
     top: str,
@@ -322,7 +340,12 @@ def _compile(
                 "make", "-j", str(os.cpu_count() or 1), "-C", str(objects), "-f", "Vtop.mk", f"VM_TRACE={int(trace)}",
                 f"OPT_FAST={optimise}", *verilator.make_variables,
             ]  # fmt: skip
+            runtime = root / f"runtime-{_key(verilator, [], {'flags': list(_compiler_flags(flags)), 'trace': trace})}"
+            if runtime.is_dir():
+                for compiled in runtime.iterdir():
+                    shutil.copy(compiled, objects)  # newer than its source: make takes it as it is
             _run(make, verilator.environment(), log, f"compiling {top}")
+            _keep_runtime(objects, runtime)
             finished = scratch / "finished"
             finished.mkdir()
             shutil.copy2(objects / product, finished / product)
@@ -386,6 +409,7 @@ def build_library(
     build_root: Path | None = None,
     trace: bool = False,
     public: Sequence[str] = (),
+    optimise: str = _OPTIMISE_LIBRARY,
 ) -> Path:
     """Compile module ``top`` with a C++ harness to a shared library, or take it from the cache; the library's path.
 
@@ -393,6 +417,7 @@ def build_library(
         sources: SystemVerilog files, packages first.
         harness: C++ files, and the headers beside them.
         public: ``module.signal`` patterns that the harness may touch besides the ports of ``top``.
+        optimise: of the C++ compiler, for the model.
 
     Raises:
         BuildError: the design or the harness does not compile.
@@ -405,7 +430,7 @@ def build_library(
         more_sources=harness,
         flags=[
             "-CFLAGS", "-fPIC -std=gnu++17 -DVL_USER_FINISH -DVL_USER_STOP -DVL_USER_FATAL",
-            "-LDFLAGS", "-shared -Wl,-Bsymbolic",
+            "-LDFLAGS", "-shared -Wl,-Bsymbolic", "--x-initial", "unique",
         ],
-        public=public, optimise=_OPTIMISE_LIBRARY, trace=trace,
+        public=public, optimise=optimise, trace=trace,
     )  # fmt: skip

@@ -80,6 +80,8 @@ class Memory {
     void attach(VerilatedContext& context, const std::string& prefix, const Timing& timing, Drives& drives);
     void step();
 
+    void reset();
+
     int response(uint64_t address, uint64_t beats) const {
         const uint64_t stop = address + beats * WORD_BYTES;
         if (address < base || stop > base + size) return DECERR;
@@ -188,6 +190,15 @@ class Port {
         const bool ready = !writes_.empty() && !paused() && memory_.may_move();
         if (ready != wready_now_) drives_.put(wready_, ready);
         wready_now_ = ready;
+    }
+
+    // Bus and memory are reset with the engine: nothing is in flight any more.
+    void reset() {
+        reads_.clear(), writes_.clear(), answers_.clear();
+        ar_.ready_now = ar_.waits = aw_.ready_now = aw_.waits = false;
+        rvalid_now_ = wready_now_ = bvalid_now_ = beat_waits_ = false;
+        if (reads) drives_.put(ar_.ready, 0), drives_.put(rvalid_, 0);
+        if (writes) drives_.put(aw_.ready, 0), drives_.put(wready_, 0), drives_.put(bvalid_, 0);
     }
 
     bool reads = false, writes = false;
@@ -307,6 +318,10 @@ inline void Memory::attach(VerilatedContext& context, const std::string& prefix,
     ports.push_back(std::make_unique<Port>(*this, context, prefix, timing, drives));
     if (ports.back()->reads) steps_.push_back({ports.back().get(), false});
     if (ports.back()->writes) steps_.push_back({ports.back().get(), true});
+}
+
+inline void Memory::reset() {
+    for (const auto& port : ports) port->reset();
 }
 
 inline void Memory::run(const Step& step) {

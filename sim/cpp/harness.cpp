@@ -70,6 +70,9 @@ class Engine {
         : memory(storage, size, base, rate, random_state) {
         context.fatalOnError(true);
         context.traceEverOn(VM_TRACE);
+        // Registers and memories come up with values of their own, as on a chip without a reset of every flip-flop.
+        context.randReset(2);
+        context.randSeed(static_cast<int>(random_state[0] & 0x7ffffffe) | 1);
         top = std::make_unique<Vtop>(&context, "");
         auto port = [&](const char* name) { return Signal(context, "TOP", name); };
         auto bus = [&](const char* name) { return Signal(context, "TOP", std::string("s_axil_") + name); };
@@ -101,6 +104,7 @@ class Engine {
 
     void reset(int cycles) {
         serving = false;
+        memory.reset();
         rst.set(1);
         for (int i = 0; i < cycles; ++i) cycle();
         rst.set(0);
@@ -296,8 +300,16 @@ int bitsmith_trace(Engine* engine, const char* path) {
     return guarded(engine, [&] { return engine->open_trace(path), 0; });
 }
 
+void bitsmith_forget(Engine* engine) {
+    engine->planes.records.clear();
+    engine->bytes.records.clear();
+    engine->issues.clear();
+}
+
 void bitsmith_watch(Engine* engine) {
+    bitsmith_forget(engine);
     engine->watching = true;
+    engine->logits_seen = 0;
     engine->watched_from = engine->now;
 }
 
@@ -311,7 +323,7 @@ void bitsmith_fail(Engine* engine, uint64_t start, uint64_t stop, int response) 
 
 void bitsmith_heal(Engine* engine) { engine->memory.bad_ranges.clear(); }
 
-// Records since the last bitsmith_forget. kind 0: plane writes, 1: byte writes, 2: first issues (cycle, layer).
+// Records since the last bitsmith_forget or bitsmith_watch. kind 0: plane writes, 1: byte writes, 2: first issues (cycle, layer).
 const void* bitsmith_records(const Engine* engine, int kind, uint64_t* count, uint64_t* record_bytes) {
     if (kind == 2) {
         *count = engine->issues.size();
@@ -322,12 +334,6 @@ const void* bitsmith_records(const Engine* engine, int kind, uint64_t* count, ui
     *record_bytes = recorder.record_bytes;
     *count = recorder.records.size() / recorder.record_bytes;
     return recorder.records.data();
-}
-
-void bitsmith_forget(Engine* engine) {
-    engine->planes.records.clear();
-    engine->bytes.records.clear();
-    engine->issues.clear();
 }
 
 }  // extern "C"
