@@ -192,18 +192,19 @@ module bs_pool #(
   always_comb begin
     for (int row = 0; row < LANE_ROWS; row++) begin
       for (int column = 0; column < D_N; column++) begin
-        logic [7:0] near, far;
-        near = '0;
-        far = '0;
-        if (op_end.stride_2) begin
-          if (lane_valid[2*(column%HALF_TILE)]) near = lane[2*(column%HALF_TILE)][row*8+:8] ^ {op_end.is_signed, 7'b0};
-          if (lane_valid[2*(column%HALF_TILE)+1] && op_end.two_taps) begin
-            far = lane[2*(column%HALF_TILE)+1][row*8+:8] ^ {op_end.is_signed, 7'b0};
-          end
-        end else if (lane_valid[column]) begin
-          near = lane[column][row*8+:8] ^ {op_end.is_signed, 7'b0};
+        // The two taps of stride 2 are compared as they are; one multiplexer picks and masks.
+        logic [7:0] near, far, sign;
+        logic near_valid, far_valid, far_wins;
+        sign = {op_end.is_signed, 7'b0};
+        near = lane[2*(column%HALF_TILE)][row*8+:8];
+        far = lane[2*(column%HALF_TILE)+1][row*8+:8];
+        near_valid = op_end.stride_2 ? lane_valid[2*(column%HALF_TILE)] : lane_valid[column];
+        far_valid = op_end.two_taps && lane_valid[2*(column%HALF_TILE)+1];
+        far_wins = far_valid && (!near_valid || (far ^ sign) > (near ^ sign));
+        tap[row][column] = '0;
+        if (near_valid || far_valid) begin
+          tap[row][column] = (far_wins ? far : op_end.stride_2 ? near : lane[column][row*8+:8]) ^ sign;
         end
-        tap[row][column] = near > far ? near : far;
       end
     end
   end
