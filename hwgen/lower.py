@@ -17,6 +17,7 @@ from hwgen.engine import EngineConfig
 from hwgen.errors import InputError
 from hwgen.fusion import Fusion, Store
 from hwgen.network import AvgPool, Conv, Encoding, Logits, MaxPool, Network, Node, Requant, ShortcutA, Tensor, Weighted
+from hwgen.network_check import SUM_LIMIT
 from hwgen.passes import NIBBLE, ArrayPass, MeanPass, Pass, PoolPass, Rounding, Window, count_fits
 
 
@@ -228,6 +229,13 @@ class _Lowering:
             self.problems.append(
                 f"node '{made.name}': its sums need {bits}-bit accumulators, the engine has {self.engine.acc_bits};"
                 " use fewer bits in this layer or an engine with wider accumulators."
+            )
+        # bs_lane adds bias, skip and a product of 17-bit limbs before it drops bits: that sum must not wrap.
+        skip = max(abs(made.skip.lo), made.skip.hi) * made.skip_mul if made.skip is not None else 0
+        if int(np.abs(made.bias).max()) + skip + (1 << 34) >= SUM_LIMIT:
+            self.problems.append(
+                f"node '{made.name}': its bias, corrected for the source's sign, and its skip add up to more than the"
+                " lanes' 48 bits; use smaller multipliers with a smaller shift."
             )
         groups = -(-made.source.shape[2] // self.engine.slot_channels)
         if groups > 1 and len(set(made.pad_codes.tolist())) > 1:

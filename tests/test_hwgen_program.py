@@ -21,7 +21,8 @@ from hwgen.cycles import cost_table, time_program
 from hwgen.engine import EngineConfig, read_engine, write_engine
 from hwgen.errors import InputError
 from hwgen.explore import choose_engine, explore
-from hwgen.network import Weighted
+from hwgen.network import Conv, Weighted
+from hwgen.network_check import checked
 from hwgen.passes import MeanPass
 from hwgen.program import Instruction, Program, assemble, disassemble, listing
 from hwgen.render import render_package, render_sources
@@ -334,6 +335,21 @@ def test_a_column_buffer_too_small_says_what_would_fit() -> None:
     sizes = [int(re.findall(r"column_depth (\d+)", problem)[0]) for problem in caught.value.problems]
     assert all(problem.startswith("node '") for problem in caught.value.problems)
     schedule(networks.tiny(), replace(SMALL, column_depth=max(sizes)))
+
+
+def test_a_bias_that_leaves_the_lanes_no_room_is_refused() -> None:
+    """The sum fits 48 bits, as the network file demands, but not with the limb that the lanes add to it."""
+    network = networks.tiny()
+    first = network.nodes[0]
+    assert isinstance(first, Conv)
+    for bias, refused in ((2**47 - 2**35, False), (2**47 - 2**33, True)):
+        nodes = (replace(first, bias=np.full_like(first.bias, bias)), *network.nodes[1:])
+        made = checked(replace(network, nodes=nodes, samples=None))
+        if refused:
+            with pytest.raises(InputError, match=f"node '{first.name}': its bias .* lanes' 48 bits"):
+                schedule(made, SMALL)
+        else:
+            schedule(made, SMALL)
 
 
 def test_a_network_with_too_many_passes() -> None:
