@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import board_case
 import numpy as np
@@ -237,6 +240,95 @@ def test_check_counts_wrong_images(packed: Path) -> None:
     assert figures["wrong_images"] == 4 and set(figures["latency_ms"]) == {"p50", "p90", "p99"}
     with pytest.raises(ValueError, match="the bundle holds 5"):
         check(packed, device=Platform(), images=6)
+
+
+class FakePynq:
+    """What the driver uses of pynq on a board; the engine works while the interrupt is awaited."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.engine, self.log, self.next = StandIn(), [], 1 << 20
+        fake = self
+        ip = {"phys_addr": 0x43C00000, "addr_range": 65536, "interrupts": {"irq_o": {"fullpath": "bitsmith/irq_o"}}}
+
+        class Device:
+            active_device: Any = None
+
+            def has_capability(self, name: str) -> bool:
+                return False
+
+        class Overlay:
+            ip_dict: ClassVar[dict[str, Any]] = {"axi_intc_0": {}, "bitsmith": ip}
+
+            def __init__(self, path: str, device: Any) -> None:
+                fake.log.append("overlay")
+
+            def is_loaded(self) -> bool:
+                return True
+
+        class Mmio:
+            def __init__(self, base: int, size: int, device: Any) -> None:
+                assert (base, size) == (0x43C00000, 65536)
+
+            def read(self, offset: int) -> int:
+                fake.log.append("read status" if offset == OFFSET["status"] else "read")
+                return fake.engine.read_register(offset)
+
+            def write(self, offset: int, value: int) -> None:
+                fake.engine.write_register(offset, value)
+
+        class Interrupt:
+            def __init__(self, pin: str) -> None:
+                assert pin == "bitsmith/irq_o"
+                asyncio.get_running_loop()  # pynq needs one that runs
+
+            async def wait(self) -> None:
+                fake.log.append("wait")
+                await asyncio.sleep(0.01)
+                fake.engine.step(1 << 40)
+
+        class Buffer(np.ndarray):  # type: ignore[type-arg]
+            device_address: int
+
+            def __array_finalize__(self, whole: Any) -> None:
+                if whole is not None and hasattr(whole, "device_address"):
+                    begin = self.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
+                    self.device_address = whole.device_address + begin
+
+            def flush(self) -> None:
+                fake.engine.write(self.device_address, self.tobytes())
+
+            def invalidate(self) -> None:
+                self[:] = np.frombuffer(fake.engine.read(self.device_address, self.nbytes), np.uint8)
+
+            def freebuffer(self) -> None:
+                fake.log.append("free")
+
+        def allocate(shape: tuple[int, ...], dtype: Any, target: Any) -> Buffer:
+            made = np.zeros(shape, dtype).view(Buffer)
+            made.device_address, fake.next = fake.next, fake.next + made.nbytes
+            return made
+
+        Device.active_device = Device()
+        clocks = SimpleNamespace(fclk0_mhz=142.857)
+        parts = {"Device": Device, "Overlay": Overlay, "MMIO": Mmio, "allocate": allocate, "Clocks": clocks}
+        monkeypatch.setitem(sys.modules, "pynq", SimpleNamespace(**parts))  # type: ignore[arg-type]
+        monkeypatch.setitem(sys.modules, "pynq.interrupt", SimpleNamespace(Interrupt=Interrupt))  # type: ignore[arg-type]
+
+
+def test_on_the_board_it_sleeps_until_the_interrupt(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakePynq(monkeypatch)
+    with Accelerator(packed, batch=4) as acc:
+        fake.log.clear()
+        assert (acc.predict(images(10))[:, 0] == range(10)).all()
+        # Before each wait and after it the status is read once: no polling.
+        assert fake.log.count("wait") == 3 and fake.log.count("read status") == 1 + 2 * 3
+        assert acc.stats["clock_mhz"] == 142.857
+        fake.log.clear()
+        with Accelerator(packed, batch=4) as other:
+            assert "overlay" not in fake.log  # the bitstream is there already
+            assert (other.predict(images(1))[:, 0] == [0]).all()
+        fake.log.clear()
+    assert fake.log.count("free") == 5  # the program, two buffers in, two out
 
 
 def test_two_threads_take_turns(packed: Path) -> None:

@@ -31,7 +31,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pytest.fail(MISSING)
         pytest.skip(MISSING)
     folder = tmp_path_factory.mktemp("pynq")
-    board_case.bundle(folder / "digits", board_case.digits())
+    digits = board_case.digits()
+    board_case.bundle(folder / "digits", digits)
+    assert digits.samples is not None
+    few = replace(digits.samples, images=digits.samples.images[:16], labels=digits.samples.labels[:16])
+    board_case.bundle(folder / "few", replace(digits, samples=few))
     board_case.bundle(folder / "tiny", networks.tiny(samples=5))
     board_case.bundle(folder / "foreign", networks.tiny(), replace(board_case.ENGINE, param_depth=512))
     return folder
@@ -56,9 +60,9 @@ def address(place: Path) -> Iterator[str]:
             server.terminate()
 
 
-def client(place: Path, address: str, what: str) -> Any:
+def client(place: Path, address: str, what: str, second: str = "tiny") -> Any:
     script = Path(__file__).with_name("pynq_client.py")
-    names = [str(place / name) for name in ("digits", "tiny", "foreign")]
+    names = [str(place / name) for name in ("digits", second, "foreign")]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment["PYNQ_REMOTE_DEVICES"] = address
     done = subprocess.run(
@@ -99,4 +103,13 @@ def test_real_images_networks_and_errors(place: Path, address: str) -> None:
 def test_a_client_that_vanishes_leaves_a_board_that_works(place: Path, address: str) -> None:
     assert client(place, address, "vanish") == {}
     time.sleep(0.2)
-    assert client(place, address, "notebook")["cells"] >= 7
+    assert client(place, address, "plain")["round_trip"]
+
+
+def test_the_notebook_runs(place: Path, address: str) -> None:
+    example = board_case.ROOT / "examples" / "accelerator.ipynb"
+    assert example.read_bytes() == (place / "few" / "accelerator.ipynb").read_bytes()
+    found = client(place, address, "notebook", second="few")
+    assert found["cells"] >= 7
+    for said in ("on engine 4x24x4 at 142.857", "16 sample images", "accuracy", "images_per_s", "reads a NumPy array of uint8"):
+        assert said in found["said"], found["said"]

@@ -13,6 +13,7 @@ from typing import Any
 
 import board_case
 import pytest
+from rtl.shell_bench import simulate
 from typer.testing import CliRunner, Result
 
 from bitsmith import report
@@ -26,6 +27,7 @@ from hwgen.zynq import ps7_ports
 from sim.verilator import find_verilator
 
 KNOWN = {"CARRY4", "FDRE", "FDSE", "INV", "LUT1", "LUT2", "LUT3", "LUT4", "LUT5", "LUT6", "MUXF7", "MUXF8"}
+ZYNQ = board_case.ROOT / "hls_templates" / "zynq"
 STUBS = Path(__file__).with_name("vivado_stubs.tcl")
 
 
@@ -174,6 +176,10 @@ def test_the_wrapper_lints(made: Build) -> None:
 
 def test_the_bridge_lints_alone(made: Build) -> None:
     assert lint("bs_axi3_bridge", made.path / "zynq" / "bs_axi3_bridge.sv") == ""
+
+
+def test_the_bridge_passes_bursts_through(tmp_path: Path) -> None:
+    simulate(tmp_path, "bs_axi3_bridge", ["bs_axi3_bridge"], "tb_axi3_bridge", rtl=ZYNQ)
 
 
 def test_every_port_of_the_processing_system_is_tied(made: Build) -> None:
