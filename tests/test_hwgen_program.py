@@ -346,7 +346,7 @@ def test_a_bias_that_leaves_the_lanes_no_room_is_refused() -> None:
         nodes = (replace(first, bias=np.full_like(first.bias, bias)), *network.nodes[1:])
         made = checked(replace(network, nodes=nodes, samples=None))
         if refused:
-            with pytest.raises(InputError, match=f"node '{first.name}': its bias .* lanes' 48 bits"):
+            with pytest.raises(InputError, match=f"node '{first.name}': its bias, .* lanes' 48 bits"):
                 schedule(made, SMALL)
         else:
             schedule(made, SMALL)
