@@ -45,7 +45,11 @@ def engine(rows: Rows) -> str:
         )
         for row in rows
     ]
-    return f"Engine {rows[0]['engine']}, {rows[0]['clock_mhz']} MHz.\n\n" + table(head, made)
+    parts = []
+    for engine_name in dict.fromkeys(row["engine"] for row in rows):
+        mine = [line for line, row in zip(made, rows, strict=True) if row["engine"] == engine_name]
+        parts.append(f"Engine {engine_name}, {rows[0]['clock_mhz']} MHz.\n\n" + table(head, mine))
+    return "\n".join(parts)
 
 
 def layers(rows: Rows) -> str:
@@ -81,10 +85,27 @@ def simulation(rows: Rows) -> str:
     )
 
 
+def area(rows: Rows) -> str:
+    """Size of the whole engine, and the cells it is counted from."""
+    names = ("engine", "macs_per_cycle", "lut", "ff", "bram36", "dsp", "lut_per_mac", "array_lut_per_mac")
+    head = ["engine", "binary MAC a cycle", "LUT", "FF", "BRAM36", "DSP", "LUT per MAC", "of the array alone"]
+    found = table(head, [[f"{row[name]:,}" if isinstance(row[name], int) else row[name] for name in names] for row in rows])
+    cells = ", ".join(f"{number:,} {name}" for name, number in rows[0]["cells"].items())
+    return f"{found}\nCells: {cells}.\n"
+
+
+def timing(rows: Rows) -> str:
+    """Longest paths of the mapped netlist and, where it was routed, the frequency on an ECP5."""
+    names = [name for name in rows[0] if name != "xc7_slowest"]
+    return table(["figure", "value"], [(name, rows[0][name]) for name in names])
+
+
 SECTIONS: Mapping[str, tuple[str, Callable[[Rows], str]]] = {
     "engine": ("engine", engine),
     "layers": ("engine", layers),
     "sim": ("sim", simulation),
+    "area": ("area", area),
+    "timing": ("timing", timing),
 }
 
 
