@@ -16,7 +16,7 @@ BUILD := build
 DEMO := $(BUILD)/demo
 
 .PHONY: help setup setup-pynq tools demo test lint check clean
-.PHONY: sim tests model hwgen docs bench-sim bench-engine bench-driver bench-area bench-timing soak
+.PHONY: sim tests model hwgen docs bench-sim bench-engine bench-driver bench-area bench-timing soak fuzz
 
 help: ## this list
 	@echo "bitsmith: from a PyTorch network to a verified FPGA accelerator"
@@ -78,6 +78,9 @@ bench-timing: $(READY) ## routed on an ECP5 and path lengths on the 7 series (ab
 
 soak: $(READY) tools ## random networks on random engines, RTL against the golden model (N=2000: so many networks)
 	@$(BIN)/python -m benchmarks.soak --networks $(or $(N),2000) $(ARGS)
+
+fuzz: $(READY) ## spoilt files for every reader (N=10000: so many)
+	@$(BIN)/python -m benchmarks.fuzz --inputs $(or $(N),10000) $(ARGS)
 
 clean: ## remove what builds and runs have left (not .venv)
 	rm -rf $(BUILD) .mypy_cache .ruff_cache .pytest_cache
