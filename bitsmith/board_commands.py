@@ -118,9 +118,7 @@ def deploy(
 
     with sentences():
         with bars(quiet) as progress:
-            progress(f"running on {board_address}", 0, 1)
-            figures = run(bundle_path, board_address, images)
-            progress(f"running on {board_address}", 1, 1)
+            figures = run(bundle_path, board_address, images, progress)
         write_json(json, figures)
         if not quiet:
             show(figures, simulated=board_address == "virtual")

@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,17 @@ print("bitsmith:" + json.dumps(answer))
 """
 
 
-def deploy(bundle: Path, board: str, images: int | None) -> dict[str, Any]:
+def _silent(stage: str, done: int, total: int) -> None:
+    pass
+
+
+def deploy(
+    bundle: Path, board: str, images: int | None, progress: Callable[[str, int, int], None] = _silent
+) -> dict[str, Any]:
     """Run sample images and compare.
 
     Args:
+        progress: called with a stage, what is done of it and all of it.
         board: "virtual", or [user@]host of a board; over PYNQ's remote protocol where port 7967 answers, else over ssh.
 
     Returns:
@@ -58,16 +66,18 @@ def deploy(bundle: Path, board: str, images: int | None) -> dict[str, Any]:
     """
     facts = read_bundle(bundle).manifest
     if board == "virtual":
+        progress("compiling the RTL", 0, 1)
         with open_board(bundle, port=0) as server:
-            return _remote(bundle, "127.0.0.1", server.port, images)
+            progress("compiling the RTL", 1, 1)
+            return _remote(bundle, "127.0.0.1", server.port, images, progress)
     match = _ADDRESS.fullmatch(board)
     if match is None:
         raise InputError(f"--board {board}: give an address such as 192.168.2.99 or xilinx@pynq, or 'virtual'.")
     if facts["virtual"] and not match["host"].startswith("127."):
         raise InputError("Its bit file is for the virtual board only; build one with 'bitsmith synth'.", str(bundle))
     if match["user"] is None and _speaks(match["host"]):
-        return _remote(bundle, match["host"], PORT, images)
-    return _ssh(bundle, board, images)
+        return _remote(bundle, match["host"], PORT, images, progress)
+    return _ssh(bundle, board, images, progress)
 
 
 def _speaks(host: str) -> bool:
@@ -78,12 +88,14 @@ def _speaks(host: str) -> bool:
         return False
 
 
-def _remote(bundle: Path, host: str, port: int, images: int | None) -> dict[str, Any]:
+def _remote(
+    bundle: Path, host: str, port: int, images: int | None, progress: Callable[[str, int, int], None]
+) -> dict[str, Any]:
     try:
         connection = Remote(host, port)
         try:
             platform = RemotePlatform(connection)
-            figures = check(bundle, images=images, device=platform)
+            figures = check(bundle, images=images, device=platform, progress=progress)
             return {"board": platform.board, "way": "remote protocol", **figures}
         finally:
             connection.close()
@@ -91,7 +103,7 @@ def _remote(bundle: Path, host: str, port: int, images: int | None) -> dict[str,
         raise InputError(str(error)) from None
 
 
-def _ssh(bundle: Path, board: str, images: int | None) -> dict[str, Any]:
+def _ssh(bundle: Path, board: str, images: int | None, progress: Callable[[str, int, int], None]) -> dict[str, Any]:
     missing = [tool for tool in ("ssh", "scp") if shutil.which(tool) is None]
     if missing:
         raise InputError(
@@ -102,9 +114,12 @@ def _ssh(bundle: Path, board: str, images: int | None) -> dict[str, Any]:
     if not packed.is_file():
         raise InputError(f"{packed} is missing; it goes to the board: make the bundle again.")
     name = f"bitsmith-{hashlib.sha256(packed.read_bytes()).hexdigest()[:_NAME_HASH]}.zip"
+    progress("ssh", 0, 2)
     _tool(["scp", "-q", "--", str(packed.resolve()), f"{board}:{name}"], f"copying to {board}")
+    progress("ssh", 1, 2)
     program = _REMOTE_PROGRAM.format(options=json.dumps({"zip": name, "images": images}))
     output = _tool(["ssh", "--", board, _REMOTE_COMMAND], f"running on {board}", program)
+    progress("ssh", 2, 2)
     line = next((text for text in output.splitlines() if text.startswith("bitsmith:")), None)
     if line is None:
         raise InputError(f"{board} answered without figures: {output.strip()[-300:] or 'nothing'}")

@@ -34,7 +34,8 @@ STEPS: dict[str, tuple[Step, ...]] = {
             "Vivado",
             (("vivado", ("-mode", "batch", "-nojournal", "-log", "vivado_all.log", "-source")),),
             "vivado/build.tcl",
-            "take the build folder to a machine that has it, or go on with 'bitsmith bundle {build} --virtual', which needs none",
+            " Or take the build folder to a machine that has it; 'bitsmith bundle {build} --virtual' and 'bitsmith synth {build}"
+            " --open' need none.",
         ),
     ),
 }
@@ -55,9 +56,9 @@ def plan_vendor(build: Build) -> list[tuple[str, list[str]]]:
         found = next(((path, arguments) for tool, arguments in step.tools if (path := shutil.which(tool))), None)
         if found is None:
             names = " or ".join(tool for tool, _ in step.tools)
-            otherwise = f"; {step.without.format(build=build.path)}" if step.without else ""
             problems.append(
-                f"{step.title} is missing: no {names} on PATH; source its settings64.sh, then run this again{otherwise}."
+                f"{step.title} is missing: no {names} on PATH; source its settings64.sh, then run this again."
+                + step.without.format(build=build.path)
             )
         else:
             commands.append((step.title, [found[0], *found[1], str(script)]))
