@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 from pathlib import Path
@@ -15,14 +16,24 @@ FORMAT = "bitsmith-checkpoint-1"
 
 
 def save(path: Path, state: dict[str, Any], recipe: str) -> None:
-    """Write ``state`` (tensors, numbers, strings, lists, dicts) beside the recipe's identity."""
+    """Write ``state`` (tensors, numbers, strings, lists, dicts) beside the recipe's identity.
+
+    Raises:
+        OSError: it cannot be written (a full disk); the checkpoint that was there stays.
+    """
+    made = io.BytesIO()
+    torch.save({"format": FORMAT, "recipe": recipe, "state": state}, made)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as stream:
-            torch.save({"format": FORMAT, "recipe": recipe, "state": state}, stream)
+            stream.write(made.getbuffer())
             stream.flush()
             os.fsync(stream.fileno())
         Path(name).replace(path)
+    except OSError as error:
+        Path(name).unlink(missing_ok=True)
+        error.filename = str(path)
+        raise
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise

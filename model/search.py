@@ -119,10 +119,9 @@ class Search:
         return choose.discretise(self._scored(net, temperature), self.budget, self.table, self.program, self.cost.unit)
 
     def _adapt(self, bits: Bits) -> bool:
-        network = self.network(bits)
-        if not self.cost.adapt(network):
+        if not self.cost.adapt(self.network(bits)):
             return False
-        self.table = self.cost.table(network)
+        self.table = self.cost.table(self.network(self._all(4)))
         return True
 
     def choose(self, net: QuantNet, accuracy: Callable[[], float]) -> tuple[Bits, dict[str, Any]]:

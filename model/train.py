@@ -171,6 +171,8 @@ class Trainer:
             if self.state.epoch == 0:
                 self._enter(stage)
                 self.optimisers = self._optimisers(stage)
+            for parameter in self.net.parameters():
+                parameter.requires_grad_(True)  # what is off now would never be averaged
             self._model = self.world.wrap(self.net)
             while self.state.epoch < total:
                 began = time.monotonic()
@@ -342,9 +344,11 @@ class Trainer:
         for optimiser in self.optimisers:
             optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self.optimisers[0].param_groups[0]["params"], _GRADIENT_NORM)
+        weights = self.optimisers[0].param_groups[0]["params"]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in weights if p.grad is not None])
         if not torch.isfinite(norm):
             raise self._no_number(images, context)
+        torch.nn.utils.clip_grads_with_norm_(weights, _GRADIENT_NORM, norm)
         for optimiser in self.optimisers[:2]:
             optimiser.step()
         return value

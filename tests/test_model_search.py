@@ -1,0 +1,319 @@
+"""From strengths to bits: windows of the budget, the program's own cost, joint engine choice, candidates by layer, the supernet."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bitsmith.targets import target_overrides
+from hwgen.board import load_board
+from hwgen.engine import EngineConfig
+from hwgen.errors import InputError
+from hwgen.explore import choose_engine
+from model import choose, dnas, pipeline
+from model.assign import Group, Knapsack, Layer, options, total_cost
+from model.choose import discretise
+from model.cost import Cycles, WeightBytes
+from model.networks import residual_network
+from model.nodes import Context, Mode
+from model.recipe import LayerRule, read_recipe
+
+RECIPE = Path(__file__).parent.parent / "examples" / "recipes" / "digits.toml"
+SHORT = [
+    "train.float_epochs=1", "train.epochs=1", "train.integer_epochs=1", "search.epochs=3", "model.stem=8",
+    "model.stages=[[8, 1, 1], [16, 1, 2]]", "train.most_steps=6", "train.norm_batches=2",
+]  # fmt: skip
+DEEP = ["model.stages=[[8, 2, 1], [16, 2, 2]]"]  # ten searchable layers
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+def recipe(*settings):
+    return read_recipe(RECIPE, [*SHORT, *settings])
+
+
+def cycles():
+    return Cycles(EngineConfig(rows=8, columns=8, slots=6, lane_rows=2), load_board("pynq-z2"))
+
+
+# -------------------------------------------------------------------------------- the knapsack
+def random_groups(rng, scale=1):
+    groups = []
+    for index in range(4):
+        layers = tuple(
+            Layer(f"l{index}{at}", (1, 2, 4), tuple(rng.dirichlet(np.ones(3))), scale * rng.integers(1, 60, (8, 8)))
+            for at in range(int(rng.integers(1, 3)))
+        )
+        groups.append(Group((2, 3), tuple(rng.dirichlet(np.ones(2))), layers))
+    return groups
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_every_window_equals_brute_force(seed):
+    rng = np.random.default_rng(seed)
+    groups = random_groups(rng)
+    every = [(sum(o.cost for o in way), sum(o.score for o in way)) for way in itertools.product(*map(options, groups))]
+    knapsack = Knapsack(groups, 300)
+    assert knapsack.exact
+    for _ in range(20):
+        low, high = sorted(int(item) for item in rng.integers(0, 301, 2))
+        found, scores = knapsack.best(low, high), [score for cost, score in every if low <= cost <= high]
+        assert (found is None) == (not scores)
+        if found is not None:
+            assert sum(o.score for o in found) == pytest.approx(max(scores))
+            assert low <= sum(o.cost for o in found) <= high
+        least = min(cost for cost, _ in every)
+        if high >= least:
+            assert sum(o.cost for o in knapsack.nearest(high)) == max(cost for cost, _ in every if cost <= high)
+
+
+def test_costs_in_the_millions_are_never_above():
+    groups = random_groups(np.random.default_rng(3), scale=1_000_003)
+    groups[0] = Group((2,), (1.0,), (Layer("odd", (1, 2), (0.5, 0.5), np.arange(1, 65).reshape(8, 8)),))
+    knapsack = Knapsack(groups, 250_000_000)
+    assert not knapsack.exact
+    for high in (120_000_000, 180_000_000):
+        found = knapsack.best(int(0.98 * high), high)
+        assert found is not None and 0.98 * high - 4 * knapsack.unit <= sum(o.cost for o in found) <= high
+
+
+def test_equal_costs_keep_the_likelier_option():
+    layer = Layer("l", (1, 2), (0.2, 0.8), np.ones((8, 8), np.int64))
+    assert [item.weights for item in options(Group((3,), (1.0,), (layer,)))] == [(2,)]
+
+
+# -------------------------------------------------------------------------------- the program's cost
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+def test_the_program_holds_the_budget(seed, share):
+    """A program that costs a moving part beside the table: never above, at most 1 % below where the window can be reached."""
+    rng = np.random.default_rng(seed)
+    groups = []
+    for at in range(10):
+        table = np.cumsum(np.cumsum(rng.integers(20, 80, (8, 8)), 0), 1)
+        layer = Layer(f"l{at}", (1, 2, 3, 4, 5), tuple(rng.dirichlet(np.ones(5))), table)
+        groups.append(Group((1, 2, 3, 4, 5), tuple(rng.dirichlet(np.ones(5))), (layer,)))
+    table = {layer.name: layer.cost for group in groups for layer in group.layers}
+
+    def program(bits):
+        return total_cost(bits, table) + 400 + sum(37 * w * (a % 3) for w, a in bits.values())
+
+    lowest = program({name: (1, 1) for name in table})
+    budget = int(lowest + share * (program({name: (5, 5) for name in table}) - lowest))
+    chosen = discretise(groups, budget, table, program)
+    assert chosen.cost == program(chosen.bits) and chosen.table_cost == total_cost(chosen.bits, table)
+    assert chosen.nearness == "window" and 0.99 * budget <= chosen.cost <= budget
+
+
+def test_a_budget_out_of_reach_says_the_programs_range():
+    layer = Layer("l", (1, 2), (0.5, 0.5), np.full((8, 8), 10) * np.arange(1, 9)[:, None])
+    groups = [Group((2,), (1.0,), (layer,))]
+    with pytest.raises(InputError, match="reach from 17 to 27"):
+        discretise(groups, 16, {"l": layer.cost}, lambda bits: 10 * bits["l"][0] + 7)
+
+
+def test_what_cannot_be_nearer_is_proven():
+    layer = Layer("l", (1, 2, 4), (0.1, 0.1, 0.8), np.full((8, 8), 10) * np.arange(1, 9)[:, None])
+    groups = [Group((2,), (1.0,), (layer,))]
+    chosen = discretise(groups, 39, {"l": layer.cost}, lambda bits: 10 * bits["l"][0])
+    assert (chosen.cost, chosen.nearness) == (20, "proven")
+
+
+def test_assignments_that_do_not_fit_are_not_chosen():
+    layers = [
+        Layer(f"l{at}", (1, 2, 3), (0.1, 0.2, 0.7), np.full((8, 8), 10) * np.arange(1, 9)[:, None]) for at in range(4)
+    ]
+    groups = [Group((2,), (1.0,), (layer,)) for layer in layers]
+
+    def program(bits):
+        if bits["l0"][0] == 3:
+            raise InputError("too large")
+        return sum(10 * w for w, _ in bits.values())
+
+    chosen = discretise(groups, 110, {layer.name: layer.cost for layer in layers}, program)
+    assert chosen.cost == 110 and chosen.bits["l0"] == (2, 2)
+
+
+# -------------------------------------------------------------------------------- whole searches
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ['search.cost="bitops"', "search.budget=0.5"],
+        ['search.cost="bytes"', "search.target=3000"],
+        ['search.cost="cycles"', "search.budget=0.55"],
+        ['search.cost="cycles"', "search.budget=0.7", "search.method=random"],
+        ['search.cost="bitops"', "search.budget=0.5", "search.method=dnas", "search.weight_bits=[2, 4]",
+         "search.activation_bits=[2, 4]"],
+        ['search.cost="cycles"', "search.budget=0.6", "search.method=ebs-sto", "train.optimiser=sgd", "train.rate=0.05",
+         "train.distil=0.5", "train.start=float"],
+    ],
+    ids=["bitops", "bytes", "cycles", "random", "dnas", "sto-sgd-distil"],
+)  # fmt: skip
+def test_searches_meet_their_budget(settings, tmp_path):
+    run = pipeline.prepare(recipe(*DEEP, *settings), tmp_path, cycles())
+    pipeline.train(run)
+    network = pipeline.export_run(run)
+    metrics = pipeline.evaluate(run, network)
+    assert metrics["final_cost"] == run.search.cost.total(network) == metrics["program_cost"]
+    assert metrics["table_difference"] == metrics["final_cost"] - metrics["final_table_cost"]
+    assert metrics["final_cost"] <= metrics["budget"]
+    assert metrics["final_cost"] >= 0.99 * metrics["budget"] or metrics["nearness"] == "proven"
+    assert metrics["logit_agreement"] == 1.0
+    assert all(node.branches is None for node in run.net.weighted())
+
+
+def test_random_assignments_differ_by_seed_and_cost_the_same():
+    found = []
+    for seed in (1, 2):
+        run = pipeline.prepare(recipe(*DEEP, "search.method=random", 'search.cost="bitops"', f"seed={seed}"))
+        pipeline.train(run, "search")
+        found.append(run.trainer.state.bits)
+        assert 0.99 * run.budget <= run.search.program(found[-1]) <= run.budget
+    assert found[0] != found[1]
+
+
+def test_the_cost_term_moves_the_expected_cost():
+    """Without it the strengths follow the accuracy alone; with it the expected cost falls towards a tight budget."""
+    ends = []
+    for weight in (0.0, 5.0):
+        run = pipeline.prepare(recipe('search.cost="bitops"', "search.budget=0.2", f"search.cost_weight={weight}",
+                                      "search.epochs=5", "search.strength_rate=0.2", "train.most_steps=10"))  # fmt: skip
+        pipeline.train(run, "search")
+        ends.append(run.trainer.state.history[-1]["expected_cost"])
+    assert ends[1] < 0.8 * ends[0]
+
+
+def test_joint_changes_the_engine_and_keeps_the_budget(tmp_path):
+    board = load_board("pynq-z2")
+    slow = Cycles(EngineConfig(rows=4, columns=4, slots=3, lane_rows=1), board)
+    settings = recipe(*DEEP, "search.joint=1", "search.budget=0.3")
+    run = pipeline.prepare(settings, tmp_path, slow)
+    budget = run.budget
+    pipeline.train(run)
+    network = pipeline.export_run(run)
+    assert slow.engine.name != "4x48x4" and run.budget == budget
+    final = run.search.cost.total(network)
+    assert final <= budget and slow.engine.rows == choose_engine(network, board).engine.rows
+    resumed = Cycles(EngineConfig(rows=4, columns=4, slots=3, lane_rows=1), board)
+    again = pipeline.prepare(settings, tmp_path, resumed)
+    again.trainer.resume()
+    assert resumed.engine == slow.engine and again.budget == budget
+    assert all(np.array_equal(again.table[name], table) for name, table in run.table.items())
+
+
+# -------------------------------------------------------------------------------- candidates by layer
+def small_net():
+    return residual_network("net", (8, 8, 1), 4, 10, 8, [(8, 1, 1), (16, 1, 2)], shortcut="projection",
+                            weight_bits=(1, 2, 3, 4, 5), activation_bits=(1, 2, 3, 4, 5))  # fmt: skip
+
+
+def test_rules_by_layer():
+    net = small_net()
+    rules = {
+        "block*": LayerRule(weight_range=[2, 4]),
+        "block2.conv1": LayerRule(weight_bits=[8], activation_bits=[2, 6]),
+        "classifier": LayerRule(activation_range=[4, 8]),
+    }
+    choose.apply_rules(net, rules)
+    by_name = {node.name: node for node in net.weighted()}
+    assert by_name["stem"].choice.candidates == (1, 2, 3, 4, 5)
+    assert by_name["block1.conv1"].choice.candidates == (2, 3, 4)
+    assert by_name["block2.conv1"].choice.candidates == (8,) and by_name["block2.conv1"].choice.bits == 8
+    assert net.source_choice(by_name["block2.project"]).candidates == (2, 6)  # reads the same tensor
+    assert net.source_choice(by_name["classifier"]).candidates == (4, 5)
+
+
+def test_wrong_rules_come_together():
+    rules = {
+        "blok1.*": LayerRule(weight_bits=[2]),
+        "stem": LayerRule(activation_bits=[2]),
+        "block1.conv1": LayerRule(weight_range=[6, 8]),
+    }
+    with pytest.raises(InputError) as caught:
+        choose.apply_rules(small_net(), rules)
+    text = str(caught.value)
+    assert "'blok1.*' matches no layer; the layers are stem, block1.conv1" in text
+    assert "layer 'stem' reads the image" in text and "no weight bits are left for layer 'block1.conv1'" in text
+
+
+def test_rules_in_a_recipe():
+    rule = ['search.layers={"block1.*" = {weight_bits = [2, 3]}}', 'search.cost="bitops"']
+    run = pipeline.prepare(recipe(*rule))
+    assert {node.choice.candidates for node in run.net.weighted() if node.name.startswith("block1.")} == {(2, 3)}
+    with pytest.raises(InputError, match="matches no layer"):
+        pipeline.prepare(recipe('search.layers={"x" = {weight_bits = [2]}}', 'search.cost="bitops"'))
+
+
+# -------------------------------------------------------------------------------- the supernet
+def test_the_supernet_is_the_sum_over_branches():
+    torch.manual_seed(0)
+    net = residual_network(
+        "net", (6, 6, 2), 4, 3, 4, [(4, 1, 1)], shortcut="a", weight_bits=(2, 3), activation_bits=(1, 4)
+    )
+    dnas.expand(net)
+    node = net.weighted()[1]
+    assert set(node.branches) == {"w2a1", "w2a4", "w3a1", "w3a4"}
+    for weight in node.branches.values():
+        weight.data.add_(torch.randn_like(weight) * 0.1)
+    context = Context(Mode.QUANTISED, branches=True)
+    values = net.tensors(torch.randint(0, 16, (2, 2, 6, 6)).float(), context)
+    x = values[node.inputs[0]]
+    found = node._supernet(x, context)
+    expected = torch.zeros_like(found)
+    for row, w in enumerate((2, 3)):
+        for column, a in enumerate((1, 4)):
+            weight = choose_weight(node, w, a)
+            expected += 0.25 * torch.nn.functional.conv2d(x.branches.each[column], weight, padding=1)
+            assert row in (0, 1)
+    assert torch.allclose(found, expected, atol=1e-5)
+    found.sum().backward()
+    assert all(weight.grad is not None for weight in node.branches.values())
+
+
+def choose_weight(node, w, a):
+    from model.quantise import quantise_weight
+
+    return quantise_weight(node.branches[dnas.branch_name(w, a)], w).value
+
+
+def test_collapsing_keeps_the_chosen_branch():
+    net = small_net()
+    dnas.expand(net)
+    for node in net.weighted():
+        for at, weight in enumerate(node.branches.values()):
+            weight.data.fill_(float(at))
+    bits = choose.uniform_bits(net, 3, 2)
+    dnas.collapse(net, bits)
+    assert all(node.branches is None for node in net.weighted())
+    third_of_weights, second_of_activations = 2, 1
+    assert set(net.weighted()[1].weight.detach().flatten().tolist()) == {5.0 * third_of_weights + second_of_activations}
+
+
+# -------------------------------------------------------------------------------- budgets as people say them
+def test_targets():
+    assert target_overrides("pynq-z2", cycles=900) == ['search.cost="cycles"', "search.target=900"]
+    clock = load_board("pynq-z2").clock_mhz * 1e6
+    assert target_overrides("pynq-z2", fps=1000.0, joint=True) == [
+        "search.joint=3", 'search.cost="cycles"', f"search.target={int(clock / 1000)}",
+    ]  # fmt: skip
+    assert target_overrides("pynq-z2", bitops=0.25) == ['search.cost="bitops"', "search.target=250000000"]
+    assert target_overrides("pynq-z2", kbytes=1.5) == ['search.cost="bytes"', "search.target=1500"]
+    assert target_overrides("pynq-z2") == []
+    with pytest.raises(InputError, match="give one budget"):
+        target_overrides("pynq-z2", cycles=1, kbytes=2.0)
+    with pytest.raises(InputError) as caught:
+        target_overrides("pynq-z2", kbytes=-2.0, joint=True)
+    assert len(caught.value.problems) == 2
+
+
+def test_weight_bytes_round_up_by_layer():
+    network = pipeline.describe(recipe('search.cost="bytes"'))
+    table = WeightBytes().table(network)
+    node = next(item for item in network.nodes if item.name == "stem")
+    assert table["stem"][2, 0] == -(-node.weight.size * 3 // 8) and table["stem"][2, 0] == table["stem"][2, 7]
+    assert WeightBytes().total(network) == sum(int(rows[3, 3]) for rows in table.values())

@@ -1,0 +1,271 @@
+"""Training that is interrupted, shared, or goes wrong: nothing is lost, and the outcome is that of the undisturbed run."""
+
+import csv
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboardX.proto.event_pb2 import Event
+
+from hwgen.errors import InputError
+from model import checkpoint, logbook, pipeline
+from model.recipe import read_recipe
+
+ROOT = Path(__file__).parent.parent
+RECIPE = ROOT / "examples" / "recipes" / "digits.toml"
+SHORT = [
+    "train.float_epochs=2", "train.epochs=2", "train.integer_epochs=1", "search.epochs=3", "model.stem=8",
+    "model.stages=[[8, 1, 1], [16, 1, 2]]", 'search.cost="bitops"', "train.norm_batches=2", "train.most_steps=8",
+]  # fmt: skip
+
+CHILD = """
+import sys, torch
+from pathlib import Path
+from model import distributed, pipeline
+from model.recipe import read_recipe
+torch.set_num_threads(1)
+world = distributed.join("cpu")
+recipe, folder = read_recipe(Path(sys.argv[1]), sys.argv[4:]), Path(sys.argv[2])
+run = pipeline.prepare(recipe, folder, progress=lambda stage, done, *_: print(stage, done, flush=True), world=world)
+pipeline.train(run, sys.argv[3])
+if not world.first:
+    torch.save(run.net.state_dict(), folder / "second.pt")
+distributed.leave()
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def child(tmp_path):
+    """A script that trains: RECIPE FOLDER STAGE SETTING..."""
+    path = tmp_path / "child.py"
+    path.write_text(CHILD)
+    return path
+
+
+def environment():
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+# -------------------------------------------------------------------------------- interrupted
+@pytest.mark.parametrize("when", ["float 1", "search 2", "retrain 1"])
+def test_kill_9_changes_nothing(child, tmp_path, when):
+    """Killed somewhere in the epoch after ``when``, then resumed: the same bits and the same weights."""
+    whole = pipeline.prepare(read_recipe(RECIPE, SHORT), tmp_path / "whole")
+    (tmp_path / "whole").mkdir()
+    pipeline.train(whole)
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    command = [sys.executable, child, RECIPE, folder, "integer", *SHORT]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as process:
+        for line in process.stdout:
+            if line.strip() == when:
+                time.sleep(0.05)
+                process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    again = pipeline.prepare(read_recipe(RECIPE, SHORT), folder)
+    pipeline.train(again, resume=True)
+    assert again.trainer.state.bits == whole.trainer.state.bits
+    for name, value in whole.net.state_dict().items():
+        assert torch.equal(value, again.net.state_dict()[name]), name
+    for name in ("curves.csv", "strengths.csv"):
+        assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+    run = pipeline.prepare(read_recipe(RECIPE, SHORT), tmp_path)
+    pipeline.train(run, "float")
+    good = (tmp_path / "checkpoint.pt").read_bytes()
+    make = checkpoint.tempfile.mkstemp
+
+    def full(**options):
+        handle, name = make(**options)
+        os.close(handle)
+        return os.open("/dev/full", os.O_WRONLY), name
+
+    monkeypatch.setattr(checkpoint.tempfile, "mkstemp", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        pipeline.train(run)
+    assert caught.value.errno == errno.ENOSPC and caught.value.filename == str(tmp_path / "checkpoint.pt")
+    assert (tmp_path / "checkpoint.pt").read_bytes() == good
+    assert not list(tmp_path.glob(".checkpoint*"))
+    monkeypatch.undo()
+    again = pipeline.prepare(read_recipe(RECIPE, SHORT), tmp_path)
+    pipeline.train(again, resume=True)
+    assert again.trainer.state.bits
+
+
+# -------------------------------------------------------------------------------- several processes
+# Gentle rates: a rounding that flips on the last bit of a sum is amplified by every later step.
+STEPS = [
+    *SHORT, "train.float_epochs=1", "search.epochs=1", "search.warm=0", "search.method=ebs-sto", "train.rate=0.0005",
+    "train.quantised_rate=0.0001", "train.clip_rate=0.0001", "train.batch=128", "search.strength_rate=0.01",
+]  # fmt: skip
+
+
+def torchrun(child, folder, stage, settings):
+    folder.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0",
+               "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]  # fmt: skip
+    done = subprocess.run(
+        [*command, child, RECIPE, folder, stage, *settings],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return checkpoint.load(folder / "checkpoint.pt")["net"], torch.load(folder / "second.pt", weights_only=True)
+
+
+def near(ours, theirs, part=""):
+    """Relative difference of all tensors whose name holds ``part``, as one vector."""
+    names = [name for name, value in theirs.items() if value.is_floating_point() and part in name]
+    ours, theirs = (torch.cat([state[name].flatten() for name in names]) for state in (ours, theirs))
+    return float((ours - theirs).norm() / theirs.norm())
+
+
+@pytest.mark.parametrize(("steps", "limit"), [(1, 2e-6), (5, 1e-4)])
+@pytest.mark.parametrize("stage", ["float", "search"])
+def test_two_processes_are_one(child, tmp_path, stage, steps, limit):
+    """With the same global batch: weights, batch norm and, with Gumbel noise, strengths."""
+    settings = [*STEPS, f"train.most_steps={steps}", *(["train.float_epochs=0"] if stage == "search" else [])]
+    alone = pipeline.prepare(read_recipe(RECIPE, settings))
+    pipeline.train(alone, stage)
+    first, second = torchrun(child, tmp_path / "pair", stage, settings)
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    assert near(first, alone.net.state_dict()) < limit
+    assert near(first, alone.net.state_dict(), "running") < limit
+    if stage == "search":
+        assert near(first, alone.net.state_dict(), "strengths") < 10 * limit  # the rates' share of them is the largest
+        moved = [value for name, value in first.items() if name.endswith("choice.strengths")]
+        assert any(float(value.abs().max()) > 0.005 for value in moved)
+
+
+def test_a_batch_that_processes_cannot_share(tmp_path):
+    from model.distributed import World
+
+    with pytest.raises(InputError, match=r"'train\.batch': 63 images cannot be shared by 2 processes"):
+        pipeline.prepare(read_recipe(RECIPE, [*SHORT, "train.batch=63"]), world=World(0, 2))
+
+
+# -------------------------------------------------------------------------------- float networks of other runs
+def test_the_float_network_of_another_run(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    first = pipeline.prepare(read_recipe(RECIPE, SHORT), source)
+    pipeline.train(first, "float")
+    taken = [*SHORT, f"train.float_from={source}", "search.method=uniform", "train.epochs=0", "train.integer_epochs=0"]
+    run = pipeline.prepare(read_recipe(RECIPE, [*taken, "search.weight_bits=[2]", "seed=5"]))
+    pipeline.train(run, "float")
+    for name, value in first.net.state_dict().items():
+        if not name.endswith("strengths"):
+            assert torch.equal(value, run.net.state_dict()[name]), name
+    with pytest.raises(InputError, match="network of another shape"):
+        pipeline.train(pipeline.prepare(read_recipe(RECIPE, [*taken, "model.stem=12"])), "float")
+    with pytest.raises(InputError, match="No such file"):
+        pipeline.train(pipeline.prepare(read_recipe(RECIPE, [*taken, "train.float_from=nowhere"])), "float")
+
+
+# -------------------------------------------------------------------------------- numbers that are none
+def test_a_gradient_that_is_no_number_stops_before_the_step(tmp_path):
+    run = pipeline.prepare(read_recipe(RECIPE, SHORT), tmp_path)
+    pipeline.train(run, "float")
+    good = (tmp_path / "checkpoint.pt").read_bytes()
+    run.net.weighted()[1].weight.register_hook(lambda grad: grad * float("nan"))
+    before = run.net.weighted()[0].weight.detach().clone()
+    with pytest.raises(InputError, match=r"in the gradient of layer 'block1\.conv1'"):
+        pipeline.train(run)
+    assert torch.equal(before, run.net.weighted()[0].weight) and (tmp_path / "checkpoint.pt").read_bytes() == good
+
+
+# -------------------------------------------------------------------------------- retraining
+def test_batch_norm_is_estimated_anew():
+    """After the choice of bits the statistics are those of the quantised network, not of the mixture."""
+    kept = {}
+    for batches in (0, 4):
+        run = pipeline.prepare(read_recipe(RECIPE, [*SHORT, f"train.norm_batches={batches}", "train.epochs=0",
+                                                    "train.integer_epochs=0", "search.method=uniform",
+                                                    "search.uniform=[1, 2]"]))  # fmt: skip
+        pipeline.train(run, "float")
+        before = run.net.weighted()[1].norm.running_var.clone()
+        pipeline.train(run)
+        kept[batches] = torch.equal(before, run.net.weighted()[1].norm.running_var)
+    assert kept == {0: True, 4: False}
+
+
+def test_distillation_follows_the_float_network():
+    """At full weight and no labels the retrained logits come nearer to the float network's."""
+    from model.export import image_tensor
+    from model.nodes import Context, Mode
+
+    gaps = []
+    for settings in (["train.epochs=0"], ["train.epochs=4", "train.distil=1.0"]):
+        run = pipeline.prepare(read_recipe(RECIPE, [*SHORT, "train.float_epochs=4", "train.integer_epochs=0",
+                                                    "search.method=uniform", "search.uniform=[3, 3]", *settings]))  # fmt: skip
+        pipeline.train(run)
+        teacher = pipeline.build_network(run.recipe, run.data)
+        teacher.load_state_dict(run.trainer.float_state)
+        images = image_tensor(run.data.train.images[:256])
+        with torch.no_grad():
+            target = torch.softmax(teacher.eval()(images, Context(Mode.FLOAT)), 1)
+            ours = torch.softmax(run.net.eval()(images, Context(Mode.QUANTISED)), 1)
+        gaps.append(float((target - ours).abs().sum(1).mean()))
+    assert gaps[1] < 0.7 * gaps[0]
+
+
+def test_codes_in_bfloat16_train_as_in_float32():
+    """Products are exact; only sums are rounded, so a few steps stay near."""
+    losses = []
+    for autocast in ("false", "true"):
+        run = pipeline.prepare(read_recipe(RECIPE, [*SHORT, f"train.autocast={autocast}", "search.method=uniform"]))
+        pipeline.train(run, "retrain")
+        losses.append(run.trainer.state.history[-1]["loss"])
+    assert losses[0] != losses[1] and losses[1] == pytest.approx(losses[0], rel=0.05)
+
+
+# -------------------------------------------------------------------------------- logs
+def read_events(path):
+    """Events of a file by its own framing: length, its checksum, data, its checksum."""
+    data, at, found = path.read_bytes(), 0, []
+    while at < len(data):
+        length = int.from_bytes(data[at : at + 8], "little")
+        found.append(Event.FromString(data[at + 12 : at + 12 + length]))
+        at += 16 + length
+    return found
+
+
+def test_logs_hold_curves_and_strengths(tmp_path):
+    run = pipeline.prepare(read_recipe(RECIPE, SHORT), tmp_path)
+    pipeline.train(run)
+    with (tmp_path / "strengths.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert {row["epoch"] for row in rows} == {"1", "2", "3"}
+    sums = {}
+    for row in rows:
+        key = (row["epoch"], row["operand"])
+        sums[key] = sums.get(key, 0.0) + float(row["probability"])
+    assert all(total == pytest.approx(1.0, abs=1e-4) for total in sums.values())
+    assert {operand for _, operand in sums} >= {"stem.weight", "block1.conv1.input", "classifier.input"}
+    with (tmp_path / "curves.csv").open() as stream:
+        curves = list(csv.DictReader(stream))
+    assert [row["stage"] for row in curves] == ["float"] * 2 + ["search"] * 3 + ["retrain"] * 2 + ["integer"]
+    assert all(0 < float(row["entropy"]) < 2.33 for row in curves if row["stage"] == "search")
+    events = read_events(tmp_path / "tensorboard" / logbook.EVENTS)
+    assert events[0].file_version == "brain.Event:2" and [event.step for event in events[1:]] == list(range(1, 9))
+    scalars = {value.tag: value.simple_value for value in events[5].summary.value}
+    assert scalars["search/loss"] == pytest.approx(float(curves[4]["loss"]))
+    assert (
+        f"{scalars['strengths/stem.weight/2']:.4f}"
+        == f"{float(next(r for r in rows if (r['epoch'], r['operand'], r['bits']) == ('3', 'stem.weight', '2'))['probability']):.4f}"
+    )
