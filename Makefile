@@ -16,7 +16,7 @@ BUILD := build
 DEMO := $(BUILD)/demo
 
 .PHONY: help setup setup-pynq tools demo test lint check clean
-.PHONY: sim tests model hwgen docs bench-sim bench-engine bench-driver bench-area bench-timing soak fuzz
+.PHONY: sim tests model hwgen docs bench-search bench-sim bench-engine bench-driver bench-area bench-timing soak fuzz
 
 help: ## this list
 	@echo "bitsmith: from a PyTorch network to a verified FPGA accelerator"
@@ -65,6 +65,9 @@ bench-engine: $(READY) tools ## cycles of networks of the literature, in RTL (AR
 
 bench-sim: $(READY) tools ## speed of the RTL simulation, both paths (N=20: fewer images)
 	@$(BIN)/python benchmarks/bench_sim.py --images $(or $(N),1000)
+
+bench-search: $(READY) ## time and memory of a search step: EBS, a supernet and uniform bits (about 5 minutes)
+	@$(BIN)/python benchmarks/bench_search.py --out $(BUILD)/bench/search.json
 
 bench-driver: $(READY) ## how fast the board's driver copies images
 	@$(BIN)/python benchmarks/bench_driver.py --out $(BUILD)/bench/driver.json

@@ -225,6 +225,37 @@ def quantise(
         next_step(f"bitsmith generate {out_folder}/network --out builds/{out_folder.name}", quiet)
 
 
+@app.command(epilog="Example:  bitsmith compare runs/* --png comparison.png")
+def compare(
+    folders: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    png: Annotated[Path | None, typer.Option(help="File for a picture of accuracy against cost.")] = None,
+    json: Json = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Finished runs side by side: accuracy against cost."""
+    from bitsmith import compare as comparing
+
+    with sentences():
+        rows = comparing.compare(folders, png)
+        write_json(json, rows)
+        if not quiet:
+            unit = rows[0]["unit"]
+            body = [
+                [
+                    row["name"],
+                    row["method"],
+                    percent(row["accuracy"]),
+                    percent(row["float"]),
+                    row["cost"],
+                    row["engine"] or "-",
+                ]
+                for row in rows
+            ]
+            out.print(table("Runs", ["run", "method", "integer", "float", unit, "engine"], body))
+        next_step(f"bitsmith generate {folders[0]}/network --out builds/{folders[0].name}", quiet)
+
+
 @app.command(epilog="Example:  bitsmith verify builds/digits --images 100 --junit report.xml")
 def verify(
     build: BuildFolder,

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from bitsmith.pictures import draw_bits, draw_strengths
 from hwgen.board import load_board
 from hwgen.cycles import time_program
 from hwgen.engine import EngineConfig, read_engine, write_engine
@@ -152,6 +153,10 @@ def evaluate(run: RunFolder, network: Network, *, full: bool = False, layers: bo
         metrics["layers"] = pipeline.compare_layers(run.prepared, network)
     metrics["cycles"] = time_program(schedule(network, run.engine)).cycles_per_image
     metrics["engine"] = run.engine.name
+    draw_bits(metrics["bits"], run.folder / "bits.png", f"{network.name}: {metrics['method']}, {metrics['final_cost']}"
+              f"{run.prepared.search.cost.unit}")  # fmt: skip
+    if run.trainer.state.strengths:
+        draw_strengths(run.trainer.state.strengths, run.trainer.state.history, run.folder / "strengths.png")
     (run.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     return metrics
 

@@ -1,0 +1,107 @@
+"""Pictures of runs: bits by layer, strengths over the search, accuracy against cost of several runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+_BLUE, _ORANGE = "#31688e", "#fd9a44"
+_MARKS = "os^Dv<>PX*"
+
+
+def _pyplot() -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def _save(figure: Any, path: Path) -> None:
+    """The whole picture or none of it."""
+    beside = path.with_name(f".{path.name}")
+    try:
+        figure.savefig(beside, dpi=120, format="png")
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+        _pyplot().close(figure)
+
+
+def draw_bits(bits: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
+    """Weight and activation bits of every layer; rows with ``layer``, ``weight`` and ``activation``."""
+    pyplot = _pyplot()
+    place = range(len(bits))
+    figure, axis = pyplot.subplots(figsize=(max(5.0, 0.5 * len(bits) + 2), 3.2), layout="constrained")
+    axis.bar([at - 0.2 for at in place], [row["weight"] for row in bits], 0.4, label="weights", color=_BLUE)
+    axis.bar([at + 0.2 for at in place], [row["activation"] for row in bits], 0.4, label="activations", color=_ORANGE)
+    axis.set_xticks(list(place), [row["layer"] for row in bits], rotation=45, ha="right", fontsize=8)
+    axis.set_ylabel("bits")
+    axis.set_ylim(0, max(max(row["weight"], row["activation"]) for row in bits) + 1.5)
+    axis.legend(loc="upper right", ncols=2, frameon=False)
+    axis.set_title(title, fontsize=10)
+    axis.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
+
+
+def draw_strengths(strengths: Sequence[Mapping[str, Any]], history: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Probabilities of every operand's candidates over the search's epochs, and their mean entropy.
+
+    Args:
+        strengths: per search epoch the probabilities by operand and bits. history: figures by epoch of all stages.
+    """
+    pyplot = _pyplot()
+    operands = [name for name in strengths[0] if name != "epoch"]
+    columns = 6
+    rows = -(-(len(operands) + 1) // columns)
+    figure, axes = pyplot.subplots(
+        rows, columns, figsize=(2.2 * columns, 1.6 * rows + 0.5), layout="constrained", sharex=True, squeeze=False
+    )
+    every = sorted({int(bits) for name in operands for bits in strengths[0][name]})
+    colours = dict(zip(every, pyplot.cm.viridis([at / max(len(every) - 1, 1) for at in range(len(every))]), strict=True))
+    epochs = [row["epoch"] for row in strengths]
+    for axis, name in zip(axes.flat, operands, strict=False):
+        for bits in strengths[0][name]:
+            axis.plot(epochs, [row[name][bits] for row in strengths], color=colours[int(bits)], lw=1.2)
+        axis.set_ylim(0, 1)
+        axis.set_title(name, fontsize=7)
+        axis.tick_params(labelsize=6)
+    last = axes.flat[len(operands)]
+    last.plot(epochs, [row["entropy"] for row in history if row["stage"] == "search"], color="black", lw=1.2)
+    last.set_title("mean entropy (bits)", fontsize=7)
+    last.tick_params(labelsize=6)
+    for axis in list(axes.flat)[len(operands) + 1 :]:
+        axis.set_axis_off()
+    lines = [pyplot.Line2D([], [], color=colours[bits]) for bits in every]
+    figure.legend(
+        lines, [f"{bits} bits" for bits in every], loc="outside upper center", ncols=len(every), frameon=False, fontsize=8
+    )
+    _save(figure, path)
+
+
+def draw_comparison(runs: Sequence[Mapping[str, Any]], cost: str, path: Path) -> None:
+    """Accuracy against cost; rows with ``name``, ``method``, ``accuracy``, ``cost``, and ``float`` accuracy."""
+    pyplot = _pyplot()
+    figure, axis = pyplot.subplots(figsize=(6.4, 4.2), layout="constrained")
+    for at, method in enumerate(dict.fromkeys(row["method"] for row in runs)):
+        rows = sorted((row for row in runs if row["method"] == method), key=lambda row: row["cost"])
+        axis.plot(
+            [row["cost"] for row in rows],
+            [100 * row["accuracy"] for row in rows],
+            _MARKS[at % len(_MARKS)],
+            label=method,
+            color=f"C{at}",
+        )
+        for row in rows:
+            axis.annotate(
+                row["name"], (row["cost"], 100 * row["accuracy"]), textcoords="offset points", xytext=(5, 3), fontsize=7
+            )
+    best = max(row["float"] for row in runs)
+    axis.axhline(100 * best, color="grey", lw=0.8, ls="--", label="float")
+    axis.set_xlabel(f"{cost} per image" if cost != "bytes" else "bytes of weights")
+    axis.set_ylabel("test accuracy of the integer network (%)")
+    axis.legend(frameon=False)
+    axis.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
