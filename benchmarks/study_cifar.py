@@ -1,0 +1,173 @@
+"""Accuracy on CIFAR-10 at equal cycles: EBS, uniform bits and random bits under one pipeline, row by row.
+
+    python -m benchmarks.study_cifar benchmarks/study_resnet8.toml --data /where/cifar-10-batches-bin
+    python -m benchmarks.study_cifar benchmarks/study_resnet20.toml --data ... --device cuda      # the full study: a GPU
+
+A row is one run of ``bitsmith search`` and ``export``. Started again, the study skips finished rows and goes on with
+the interrupted one from its checkpoint. Every quantised row starts from the float row of its seed and is retrained on the whole
+training set for the same epochs; a searched row spends the epochs of its search beside. Nothing is chosen by the test set: it is
+read when a row has ended. Rows lie in ``build/study/NAME/`` as ROW-SEED.json with the row's last weights (ROW-SEED.pt), all rows so
+far in ``build/bench/study.json``, from which ``python -m benchmarks.results`` renders the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.rows import FOLDER, write_rows
+from bitsmith import run as runs
+from hwgen.cycles import time_program
+from hwgen.network import Network
+from hwgen.schedule import schedule
+from model.checkpoint import save
+from model.cost import BitOperations
+from model.data import load_data
+from model.nodes import Mode
+from model.train import accuracy
+
+HERE = Path(__file__).resolve().parent
+FLOAT = "float"
+
+
+def overrides(row: Mapping[str, Any], seed: int, study: Mapping[str, Any], folder: Path, data: str) -> list[str]:
+    """What a row sets in the study's recipe.
+
+    Args:
+        folder: where the study's rows lie; the float row and the row of equal cycles are there, finished.
+    """
+    made = [f'data_path="{data}"', f"seed={seed + 1000 * row.get('draw', 0)}", *study.get("set", [])]
+    if row["name"] == FLOAT:
+        return [*made, 'search.method="uniform"']
+    made += [f'search.method="{row["method"]}"', f'train.float_from="{folder / f"{FLOAT}-{seed}"}"']
+    if "uniform" in row:
+        made.append(f"search.uniform={row['uniform']}")
+    if "cycles_of" in row:
+        equal = json.loads((folder / f"{row['cycles_of']}-{seed}.json").read_text(encoding="utf-8"))
+        made.append(f"search.target={equal['cycles']}")
+    return made
+
+
+def finish(row: Mapping[str, Any], run: runs.RunFolder, network: Network | None) -> dict[str, Any]:
+    """The figures of a trained row; ``network``: of any row but the float one, found equal to the trained one by its export."""
+    state, train = run.trainer.state, run.prepared.recipe.train
+    spent = {
+        name: sum(1 for entry in state.history if entry["stage"] == name)
+        for name in ("float", "search", "retrain", "integer")
+    }
+    made: dict[str, Any] = {
+        "row": row["name"],
+        "method": row.get("method", FLOAT),
+        "seed": run.prepared.recipe.seed,
+        "epochs": spent,
+        "steps_per_epoch": train.most_steps or len(run.prepared.data.train) // train.batch,
+        "batch": train.batch,
+        "train_seconds": round(sum(float(entry["seconds"]) for entry in state.history)),
+        "images": len(run.prepared.data.test),
+    }
+    made["accuracy"] = accuracy(run.prepared.net, run.prepared.data.test, Mode.FLOAT if network is None else Mode.INTEGER)
+    if network is None:
+        return made
+    kept = ("expected_cost", "mixed_accuracy", "chosen_accuracy", "nearness")
+    return made | {
+        "cycles": time_program(schedule(network, run.engine)).cycles_per_image,
+        "bit_operations": BitOperations().total(network),
+        "cycles_of": row.get("cycles_of"),
+        "engine": run.engine.name,
+        "bits": {name: list(pair) for name, pair in state.bits.items()},
+        **{name: state.chosen[name] for name in kept if name in state.chosen},
+    }
+
+
+def work(row: Mapping[str, Any], seed: int, study: Mapping[str, Any], folder: Path, options: argparse.Namespace) -> None:
+    """Train a row, or go on with it, and write its figures."""
+    place = folder / f"{row['name']}-{seed}"
+    began = time.monotonic()
+    run = runs.start(
+        HERE / study["recipe"],
+        place,
+        study["board"],
+        HERE / study["engine"],
+        overrides(row, seed, study, folder, options.data),
+        resume=(place / "run.json").exists(),
+        device=options.device,
+        progress=lambda stage, done, total, note="": print(f"{place.name}: {stage} {done}/{total} {note}", flush=True),
+    )
+    torch.set_num_threads(options.threads)
+    network = None
+    if row["name"] == FLOAT:
+        runs.train(run, FLOAT)
+    else:
+        runs.train(run)
+        network = runs.export(run)
+    about = {
+        "study": options.config.stem,
+        "network": run.prepared.net.name,
+        "data": "JPEG archive" if Path(options.data).suffix == ".npz" else "original",
+        "hardware": f"{torch.cuda.get_device_name()}" if options.device == "cuda" else f"{platform.machine()} CPU",
+        "threads": options.threads,
+        "torch": torch.__version__,
+        "wall_seconds": round(time.monotonic() - began),  # of the last start alone, where the row was interrupted
+    }
+    save(folder / f"{place.name}.pt", {"net": run.prepared.net.state_dict()}, run.prepared.recipe.digest)
+    (folder / f"{place.name}.json").write_text(json.dumps(about | finish(row, run, network), indent=1) + "\n")
+
+
+def collect(folder: Path, study: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The finished rows in the study's order."""
+    paths = [folder / f"{row['name']}-{seed}.json" for row in study["row"] for seed in study["seeds"]]
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
+
+
+def problems(study: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a study's rows: the float row comes first, and a row comes after the one it equals."""
+    names: list[str] = []
+    found = []
+    for row in study["row"]:
+        if not names and row["name"] != FLOAT:
+            found.append(f"The first row is '{row['name']}'; every other row starts from '{FLOAT}'.")
+        if row.get("cycles_of", row["name"]) not in [*names, row["name"]]:
+            found.append(f"Row '{row['name']}' takes the cycles of '{row['cycles_of']}', which does not come before it.")
+        names.append(row["name"])
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Work through the rows; the order is all rows of the first seed, then of the next."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path, help="the study: recipe, engine, seeds and rows (TOML)")
+    parser.add_argument("--data", required=True, help="cifar-10-batches-bin or an archive of JPEG files (.npz)")
+    parser.add_argument("--out", type=Path, help="where rows go; left out: build/study/NAME")
+    parser.add_argument("--rows", nargs="+", help="these rows only")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    options = parser.parse_args(arguments)
+    study = tomllib.loads(options.config.read_text(encoding="utf-8"))
+    if wrong := problems(study):
+        print("\n".join(wrong), file=sys.stderr)
+        return 2
+    load_data("cifar10", options.data)  # say what is missing before anything is made
+    folder = (options.out or FOLDER.parent / "study" / options.config.stem).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in study["seeds"]:
+        for row in study["row"]:
+            if (folder / f"{row['name']}-{seed}.json").exists() or (options.rows and row["name"] not in options.rows):
+                continue
+            work(row, seed, study, folder, options)
+            rows = collect(folder, study)
+            write_rows("study", rows)
+            print(f"{row['name']}, seed {seed}: {100 * rows[-1]['accuracy']:.2f} %", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

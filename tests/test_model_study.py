@@ -1,0 +1,69 @@
+"""The CIFAR-10 study: rows of equal cycles, finished rows kept."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import study_cifar
+from hwgen.engine import read_engine
+from model.recipe import read_recipe
+
+CONFIGS = sorted(study_cifar.HERE.glob("study_*.toml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_configurations_make_recipes(path: Path, tmp_path: Path) -> None:
+    study = tomllib.loads(path.read_text())
+    assert study_cifar.problems(study) == []
+    read_engine(study_cifar.HERE / study["engine"])
+    for row in study["row"]:
+        (tmp_path / f"{row['name']}-7.json").write_text('{"cycles": 1234}')
+    floats = set()
+    for row in study["row"]:
+        recipe = read_recipe(
+            study_cifar.HERE / study["recipe"], study_cifar.overrides(row, 7, study, tmp_path, "some/where")
+        )
+        assert recipe.data_path == "some/where"
+        assert recipe.search.target == (1234 if "cycles_of" in row else None)
+        assert recipe.train.float_from == (None if row["name"] == "float" else str(tmp_path / "float-7"))
+        floats.add((recipe.train.epochs, recipe.train.integer_epochs, recipe.train.distil, recipe.train.start))
+        assert recipe.seed % 1000 == 7
+    assert len(floats) == 1  # the same final training for every row
+
+
+def test_rows_in_a_wrong_order_are_named() -> None:
+    found = study_cifar.problems({"row": [{"name": "a", "cycles_of": "b"}, {"name": "b"}]})
+    assert len(found) == 2
+    assert "The first row is 'a'" in found[0]
+    assert "'a' takes the cycles of 'b'" in found[1]
+
+
+def test_finished_rows_are_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "small.toml"
+    config.write_text('seeds = [1, 2]\nrow = [{ name = "float" }, { name = "u", method = "uniform" }]\n')
+    worked: list[tuple[str, int]] = []
+    written: list[list[dict[str, Any]]] = []
+    most = 1
+
+    def work(row: Any, seed: int, study: Any, folder: Path, options: Any) -> None:
+        if len(worked) == most:
+            raise KeyboardInterrupt
+        worked.append((row["name"], seed))
+        (folder / f"{row['name']}-{seed}.json").write_text(json.dumps({"row": row["name"], "accuracy": 0.5}))
+
+    monkeypatch.setattr(study_cifar, "work", work)
+    monkeypatch.setattr(study_cifar, "load_data", lambda *_: None)
+    monkeypatch.setattr(study_cifar, "write_rows", lambda name, rows: written.append(rows))
+    arguments = [str(config), "--data", "x", "--out", str(tmp_path / "out")]
+    with pytest.raises(KeyboardInterrupt):
+        study_cifar.main(arguments)
+    assert worked == [("float", 1)]
+    most = 4
+    assert study_cifar.main(arguments) == 0
+    assert worked == [("float", 1), ("u", 1), ("float", 2), ("u", 2)]
+    assert [len(rows) for rows in written] == [1, 2, 3, 4]
