@@ -89,7 +89,9 @@ def area(rows: Rows) -> str:
     """Size of the whole engine, and the cells it is counted from."""
     names = ("engine", "macs_per_cycle", "lut", "ff", "bram36", "dsp", "lut_per_mac", "array_lut_per_mac")
     head = ["engine", "binary MAC a cycle", "LUT", "FF", "BRAM36", "DSP", "LUT per MAC", "of the array alone"]
-    found = table(head, [[f"{row[name]:,}" if isinstance(row[name], int) else row[name] for name in names] for row in rows])
+    found = table(
+        head, [[f"{row[name]:,}" if isinstance(row[name], int) else row[name] for name in names] for row in rows]
+    )
     cells = ", ".join(f"{number:,} {name}" for name, number in rows[0]["cells"].items())
     return f"{found}\nCells: {cells}.\n"
 
@@ -100,12 +102,67 @@ def timing(rows: Rows) -> str:
     return table(["figure", "value"], [(name, rows[0][name]) for name in names])
 
 
-SECTIONS: Mapping[str, tuple[str, Callable[[Rows], str]]] = {
+def search(made: Mapping[str, Any]) -> str:
+    """Time and memory of a step by method and candidates, and how both grow with the candidates."""
+    about, cases = made["about"], made["cases"]
+    head = ["method", "candidates", "ms a step", "of uniform", "saved for backward, MB", "peak, MB"]
+    found = table(
+        head,
+        [
+            (
+                row["method"],
+                ", ".join(map(str, row["candidates"])),
+                f"{row['step_ms']:,.0f}",
+                f"{row['step_ratio']:.2f}",
+                f"{row['saved_bytes'] / 1e6:,.1f}",
+                f"{row['peak_bytes'] / 1e6:,.1f}",
+            )
+            for row in cases
+        ],
+    )
+    names = {"step_ms": "time", "saved_bytes": "bytes saved", "peak_bytes": "peak"}
+    growth = "; ".join(
+        f"{label} " + ", ".join(f"{names[key]} x {made['growth'][f'{method}_{key}']:.2f}" for key in names)
+        for method, label in (("ebs", "EBS"), ("dnas", "the supernet"))
+    )
+    return (
+        f"{about['network']}, batch {about['batch']}, {about['device']}, {about['threads']} thread, torch {about['torch']}. From 2 to"
+        f" 5 candidates: {growth}.\n\n{found}"
+    )
+
+
+def study(rows: Rows) -> str:
+    """Accuracy on CIFAR-10 by row; cycles on one engine."""
+    about = rows[0]
+    head = ["row", "seed", "epochs: float, search, retraining", "cycles", "bit operations", "accuracy", "wall time, s"]
+    engines = {row["engine"] for row in rows if "engine" in row}
+    text = f"{about['network']}, {about['data']}, {about['images']:,} test images, {about['hardware']}, {about['threads']} thread, torch"
+    text += f" {about['torch']}; an epoch is {about['steps_per_epoch']:,} steps of {about['batch']} images"
+    return f"{text}; engine {', '.join(sorted(engines))}.\n\n" + table(
+        head,
+        [
+            (
+                row["row"],
+                row["seed"],
+                "{float}, {search}, {0}".format(row["epochs"]["retrain"] + row["epochs"]["integer"], **row["epochs"]),
+                f"{row['cycles']:,}" if "cycles" in row else "",
+                f"{row['bit_operations']:,}" if "bit_operations" in row else "",
+                f"{100 * row['accuracy']:.2f} %",
+                f"{row['wall_seconds']:,}",
+            )
+            for row in rows
+        ],
+    )
+
+
+SECTIONS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "engine": ("engine", engine),
     "layers": ("engine", layers),
     "sim": ("sim", simulation),
     "area": ("area", area),
     "timing": ("timing", timing),
+    "search": ("search", search),
+    "study": ("study", study),
 }
 
 
