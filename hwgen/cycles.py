@@ -13,13 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hwgen.bands import Band
 from hwgen.engine import EngineConfig
 from hwgen.fill import run_operations, tile_runs
 from hwgen.network import AvgPool, Network, Weighted
 from hwgen.passes import ArrayPass, MeanPass, Pass, PoolPass
 from hwgen.plan import choose_words
 from hwgen.residency import WeightPart, streamed_needs
-from hwgen.schedule import Band, Schedule, tile_cycles
+from hwgen.schedule import Schedule, tile_cycles
 from hwgen.words import tile_bound
 
 _FILL_START = 3  # bs_fill: instruction taken (IDLE), SETUP, TILE, then the first operation

@@ -1,50 +1,25 @@
-"""The scheduler: passes become bands, bands become instructions, dependencies become tokens.
-
-Each stage runs its instructions in order, so a dependency on an instruction of another stage is a count: wait until
-that stage has finished so many of its instructions. The counts are absolute; a wait field is the difference to what the
-stage has taken before. The first image depends on no image before it and has wait fields of its own.
-"""
+"""The scheduler: passes become bands, bands become instructions, dependencies become tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from hwgen.bands import Band, make_bands
 from hwgen.engine import EngineConfig
-from hwgen.errors import InputError
 from hwgen.lower import lower
 from hwgen.network import Network
 from hwgen.passes import NIBBLE, ArrayPass, MeanPass, Pass, PoolPass, pad_fields, source_channels_last_group
 from hwgen.plan import MemoryPlan, Region, plan_memory
 from hwgen.program import Instruction, Program, code_bytes
-from hwgen.residency import WeightPart, streamed_needs
+from hwgen.residency import streamed_needs
+from hwgen.tokens import Dependencies, waits
 from hwgen.words import weight_image
 
-MAX_BANDS = 6
 _MAX_WAIT = 255
 _ROW = 0xFFFF  # rows count modulo 65536
 _SUMS_CYCLES = 4  # bs_sums: least cycles between two beats of a channel group
-
-
-@dataclass(frozen=True)
-class Band:
-    """Position tiles [first, first + tiles) of a pass, its row tiles [first_row_tile, first_row_tile + row_tiles).
-
-    weights: the part of the weight buffer that an array pass reads. starts_part, ends_part: no other band reads it
-    before or after.
-    """
-
-    item: Pass
-    layer: int
-    first: int
-    tiles: int
-    first_row_tile: int
-    row_tiles: int
-    weights: WeightPart | None = None
-    starts_part: bool = False
-    ends_part: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,188 +48,16 @@ class Schedule:
         return height * width * channels
 
 
-def _waits(needs: Sequence[int], per_image: int) -> list[tuple[int, int]]:
-    """(steady, first) wait counts from absolute needs.
-
-    needs[j]: how many tokens of this image's giver instructions must have been given before instruction j starts;
-    0 or negative counts reach back into the image before (-n: all but the last n of it).
-    """
-    first, taken = [], 0
-    for need in needs:
-        first.append(max(need - taken, 0))
-        taken = max(taken, need)
-    # From the second image on, what was left over is taken as well; the end state is the same for every image.
-    end = taken
-    steady, taken = [], end - per_image
-    for need in needs:
-        steady.append(max(need - taken, 0))
-        taken = max(taken, need)
-    if taken < end:
-        steady[-1] += end - taken
-    return list(zip(steady, first, strict=True))
-
-
-def _bands(passes: Sequence[Pass], memory: MemoryPlan, engine: EngineConfig) -> tuple[Band, ...]:
-    limit = engine.program_depth // 8
-    weights = memory.weights
-    strips = memory.strips
-    together = strips.passes if strips is not None else 0
-    for most in range(MAX_BANDS, 0, -1):
-        bands = []
-        for stretch in strips.order if strips is not None else ():
-            if stretch.index >= 0:
-                item = passes[stretch.index]
-                part = next((part for part in weights if part.item is item), None)
-                row_tiles = -(-item.code.shape[2] // engine.rows)
-                bands.append(Band(item, stretch.index, stretch.first, stretch.tiles, 0, row_tiles, part))
-        for layer, item in enumerate(passes[together:], together):
-            tiles = item.window.tiles(engine.columns)
-            size = -(-tiles // most)
-            if item.subsample:
-                # A band begins with a kept row, and with a whole row of the byte buffer.
-                pair = 2 * item.window.out_width // engine.columns
-                size = -(-size // (pair * 2)) * pair * 2
-            if item.window.pooled:
-                size = -(-size // 4) * 4
-            parts = [part for part in weights if part.item is item]
-            if not parts:
-                row_tiles = -(-item.code.shape[2] // engine.rows)
-                bands += [
-                    Band(item, layer, first, min(size, tiles - first), 0, row_tiles) for first in range(0, tiles, size)
-                ]
-            for part in parts:
-                bands += [
-                    Band(
-                        item,
-                        layer,
-                        first,
-                        min(size, tiles - first),
-                        part.first,
-                        part.row_tiles,
-                        part,
-                        starts_part=first == 0,
-                        ends_part=first + size >= tiles,
-                    )
-                    for first in range(0, tiles, size)
-                ]
-        if len(bands) <= limit:
-            return tuple(bands)
-    raise InputError(
-        f"The network has {len(passes)} passes, the engine's program memory holds {limit} instructions per stage;"
-        f" use an engine with a larger program_depth.",
-        f"engine {engine.name}",
-    )
-
-
 class _Scheduler:
     def __init__(self, network: Network, engine: EngineConfig) -> None:
         self.network = network
         self.engine = engine
         self.passes = lower(network, engine)
         self.memory = plan_memory(self.passes, network.input, engine)
-        self.bands = _bands(self.passes, self.memory, engine)
+        self.bands = make_bands(self.passes, self.memory, engine)
+        self.needs = Dependencies(network, engine, self.memory, self.bands)
         self.array_passes = [item for item in self.passes if isinstance(item, ArrayPass)]
         self.array_bands = [band for band in self.bands if isinstance(band.item, ArrayPass)]
-
-    # ---------------------------------------------------------------- dependencies
-    def _producer(self, name: str, tile: int) -> int:
-        """Index of the last write-back instruction that stores some of tile ``tile`` of a tensor."""
-        for at, band in reversed(list(enumerate(self.bands))):
-            item = band.item
-            if any(made.name == name for made in item.tensors):
-                first, end = band.first, band.first + band.tiles
-                if item.subsample and item.bytes is not None and item.bytes.name == name:
-                    # Every second row, the last one of an odd number too, and half of its pixels.
-                    rows = -(-end * self.engine.columns // item.window.out_width)
-                    first, end = first // 4, -(-(-(-rows // 2) * (item.window.out_width // 2)) // self.engine.columns)
-                elif item.window.pooled and item.planes is not None and item.planes.name == name:
-                    first, end = first // 4, -(-end // 4)  # a tile of a pooled map holds pixels of four
-                if first <= tile < end:
-                    return at
-        raise AssertionError(f"nothing stores tile {tile} of {name}")
-
-    def _last_tile_read(self, band: Band) -> int:
-        window = band.item.window
-        position = min((band.first + band.tiles) * window.tile_positions(self.engine.columns), window.positions) - 1
-        return window.last_pixel(position) // self.engine.columns
-
-    def _fill_needs(self) -> list[int]:
-        """Write-back instructions of this image to be finished before each execute instruction."""
-        return [
-            0
-            if band.item.source.name == self.network.input
-            else self._producer(band.item.source.name, self._last_tile_read(band)) + 1
-            for band in self.array_bands
-        ]
-
-    def _write_back_needs(self) -> list[int]:
-        """Fills to be finished before each write-back instruction may overwrite its plane rows."""
-        total = len(self.array_bands)
-        needs = []
-        before = 0  # array bands
-        for band in self.bands:
-            need = -total
-            if band.item.planes is not None:
-                mine = self.memory.planes[band.item.planes.name]
-                for at, reader in enumerate(self.array_bands):
-                    if self.memory.planes[reader.item.source.name].overlaps(mine):
-                        need = max(need, at + 1 if at < before else at + 1 - total)
-            needs.append(need)
-            before += isinstance(band.item, ArrayPass)
-        return needs
-
-    def _image_parts(self) -> list[tuple[int, int]]:
-        """Position tiles of the image, first and count, in the order in which they are loaded."""
-        strips = self.memory.strips
-        if strips is not None:
-            return [(stretch.first, stretch.tiles) for stretch in strips.order if stretch.index < 0]
-        height, width, _ = self.network.tensors[self.network.input].shape
-        return [(0, -(-height * width // self.engine.columns))]
-
-    def _image_needs(self) -> list[int]:
-        """Parts of the image to be loaded before each execute instruction."""
-        parts = self._image_parts()
-        needs = []
-        for band in self.array_bands:
-            last = self._last_tile_read(band) if band.item.source.name == self.network.input else -1
-            needs.append(sum(first <= last for first, _ in parts))
-        return needs
-
-    def _image_posts(self) -> list[int]:
-        """Execute instructions after which fill tells fetch that rows of the image are free."""
-        # Fill reads in order: once it is through with the last of them, all of the image's rows are.
-        last = max(at for at, band in enumerate(self.array_bands) if band.layer <= self.memory.image_free_after)
-        readers = [at for at, band in enumerate(self.array_bands) if band.item.source.name == self.network.input]
-        return sorted({*readers, last}) if self.memory.strips is not None else [last]
-
-    def _load_needs(self) -> list[int]:
-        """Posts of this image before each part of it is loaded; 0: all those of the image before."""
-        region = self.memory.planes[self.network.input]
-        needs = []
-        for first, tiles in self._image_parts():
-            freed = first + tiles - region.ring  # tiles before this one are overwritten
-            reading = [
-                count
-                for count, at in enumerate(self._image_posts(), 1)
-                if region.ring and self._reads_image_before(self.array_bands[at], freed)
-            ]
-            needs.append(max(reading, default=0))
-        return needs
-
-    def _reads_image_before(self, band: Band, tile: int) -> bool:
-        window = band.item.window
-        if band.item.source.name != self.network.input:
-            return False
-        row = band.first * self.engine.columns // window.out_width * window.stride - window.pad
-        return max(row, 0) * window.in_width // self.engine.columns < tile
-
-    def _fence(self, at: int) -> bool:
-        """Whether the skip codes of a band may still be in the lanes when it is armed."""
-        band = self.bands[at]
-        if not isinstance(band.item, ArrayPass) or band.item.skip is None:
-            return False
-        tile = band.first + band.tiles - 1
-        return self._producer(band.item.skip.name, tile) >= at - 2
 
     # ---------------------------------------------------------------- instructions
     def _geometry(self, band: Band, region: Region, row_tiles: int) -> dict[str, int]:
@@ -450,11 +253,11 @@ class _Scheduler:
         return b"".join(pieces), begins, size
 
     def run(self) -> Schedule:
-        fill_needs = self._fill_needs()
-        fill_waits = _waits(fill_needs, len(self.bands))
-        write_back_waits = _waits(self._write_back_needs(), len(self.array_bands))
-        image_waits = _waits(self._image_needs(), len(self._image_parts()))
-        image_posts = self._image_posts()
+        fill_needs = self.needs.fill_needs()
+        fill_waits = waits(fill_needs, len(self.bands))
+        write_back_waits = waits(self.needs.write_back_needs(), len(self.array_bands))
+        image_waits = waits(self.needs.image_needs(), len(self.needs.image_parts()))
+        image_posts = self.needs.image_posts()
         execute, write_back = [], []
         for at, band in enumerate(self.array_bands):
             steady, first = fill_waits[at]
@@ -480,7 +283,7 @@ class _Scheduler:
             steady, first = write_back_waits[at]
             values = {"wait_fill": steady, "wait_fill_first": first, "post_fill": 1}
             if isinstance(band.item, ArrayPass):
-                write_back.append(self._conv_out(band, values | {"fence": int(self._fence(at))}))
+                write_back.append(self._conv_out(band, values | {"fence": int(self.needs.fence(at))}))
             elif isinstance(band.item, MeanPass):
                 write_back.append(self._mean(band, values))
             else:
@@ -494,7 +297,7 @@ class _Scheduler:
         data, begins, params_at = self._data()
         resident = self.memory.resident_rows
         streamed = [(at, part) for at, part in enumerate(self.memory.weights) if part.streamed]
-        parts = self._image_parts()
+        parts = self.needs.image_parts()
         start = code_bytes(others + 1 + int(resident > 0) + len(parts) + len(streamed))
         once = [
             Instruction.make("load_params", layer=0, offset=start + params_at, channels=self.memory.params),
@@ -505,7 +308,7 @@ class _Scheduler:
         region = self.memory.planes[reader.source.name]
         height, width, depth = reader.source.shape
         each = []
-        load_waits = _waits(self._load_needs(), len(self._image_posts()))
+        load_waits = waits(self.needs.load_needs(), len(self.needs.image_posts()))
         for (first, tiles), (steady, once_wait) in zip(parts, load_waits, strict=True):
             before = first * self.engine.columns
             each.append(
@@ -527,8 +330,8 @@ class _Scheduler:
                     pitch=region.pitch,
                 )
             )
-        waits = _waits(streamed_needs(self.memory.weights), len(streamed))
-        for (at, part), (steady, first) in zip(streamed, waits, strict=True):
+        part_waits = waits(streamed_needs(self.memory.weights), len(streamed))
+        for (at, part), (steady, first) in zip(streamed, part_waits, strict=True):
             each.append(
                 Instruction.make(
                     "load_weights",

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwgen import isa
+from hwgen.bands import Band
 from hwgen.network import Tensor
-from hwgen.schedule import Band, Schedule
+from hwgen.schedule import Schedule
 
 
 @dataclass(frozen=True)
