@@ -26,6 +26,7 @@ from hwgen.errors import InputError
 from hwgen.hwh import add_pynq_clock, render_hwh
 from hwgen.output import check_output
 from hwgen.render import render
+from hwgen.vivado import check_timing, read_reports
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # zips of the same content have the same bytes
 _NAME_HASH = 12
@@ -68,6 +69,8 @@ def _vivado_files(build: Build, bit: Path | None) -> tuple[bytes, str]:
             f"There is no {' and no '.join(missing)}: run 'bitsmith synth {build.path}' where Vivado is installed, or add"
             " --virtual for a bundle that runs on the virtual board."
         )
+    if bit is None and (measured := read_reports(build.path)) is not None:
+        check_timing(measured)
     data = path.read_bytes()
     try:
         BitFile.decode(data)

@@ -124,7 +124,7 @@ def test_negative_slack_names_the_worst_path(
     made: Build, stand_in: Path, monkeypatch: pytest.MonkeyPatch, variable: str, check: str
 ) -> None:
     monkeypatch.setenv(variable, "-0.25")
-    for command in (("synth", made.path), ("estimate", made.path, "--fast")):
+    for command in (("synth", made.path), ("estimate", made.path, "--fast"), ("bundle", made.path)):
         result = call(*command)
         said = " ".join(result.output.split())
         assert result.exit_code == 2
