@@ -134,10 +134,10 @@ def search(made: Mapping[str, Any]) -> str:
 def study(rows: Rows) -> str:
     """Accuracy on CIFAR-10 by row; cycles on one engine."""
     about = rows[0]
-    head = ["row", "seed", "epochs: float, search, retraining", "cycles", "bit operations", "accuracy", "wall time, s"]
+    head = ["row", "seed", "epochs: float, search, retraining", "steps an epoch", "cycles", "bit operations", "accuracy", "wall time, s"]
     engines = {row["engine"] for row in rows if "engine" in row}
     text = f"{about['network']}, {about['data']}, {about['images']:,} test images, {about['hardware']}, {about['threads']} thread, torch"
-    text += f" {about['torch']}; an epoch is {about['steps_per_epoch']:,} steps of {about['batch']} images"
+    text += f" {about['torch']}; {about['batch']} images a step"
     return f"{text}; engine {', '.join(sorted(engines))}.\n\n" + table(
         head,
         [
@@ -145,6 +145,7 @@ def study(rows: Rows) -> str:
                 row["row"],
                 row["seed"],
                 "{float}, {search}, {0}".format(row["epochs"]["retrain"] + row["epochs"]["integer"], **row["epochs"]),
+                f"{row['steps_per_epoch']:,}",
                 f"{row['cycles']:,}" if "cycles" in row else "",
                 f"{row['bit_operations']:,}" if "bit_operations" in row else "",
                 f"{100 * row['accuracy']:.2f} %",

@@ -45,7 +45,7 @@ def overrides(row: Mapping[str, Any], seed: int, study: Mapping[str, Any], folde
     Args:
         folder: where the study's rows lie; the float row and the row of equal cycles are there, finished.
     """
-    made = [f'data_path="{data}"', f"seed={seed + 1000 * row.get('draw', 0)}", *study.get("set", [])]
+    made = [f'data_path="{data}"', f"seed={seed + 1000 * row.get('draw', 0)}", *study.get("set", []), *row.get("set", [])]
     if row["name"] == FLOAT:
         return [*made, 'search.method="uniform"']
     made += [f'search.method="{row["method"]}"', f'train.float_from="{folder / f"{FLOAT}-{seed}"}"']
