@@ -79,25 +79,31 @@ def start(
     if resume:
         return reopen(folder, recipe, progress, world)
 
+    made: list[RunFolder] = []
+
     def make() -> None:
-        check_output(folder, "run.json", force=force, reads=recipe_path)
-        if folder.exists():
-            shutil.rmtree(folder)
+        for reads in (recipe_path, Path(recipe.train.float_from) if recipe.train.float_from else None):
+            check_output(folder, "run.json", force=force, reads=reads)
         progress("choosing the engine", 0, 1)
         engine = given or choose_engine(pipeline.describe(recipe), load_board(board)).engine
         progress("choosing the engine", 1, 1)
-        folder.mkdir(parents=True)
         facts = {
             "board": board,
             "engine": asdict(engine),
             "engine_given": given is not None,
             "recipe": recipe.model_dump(mode="json"),
         }
+        run = _prepare(folder, board, engine, given is not None, recipe, progress, world)
+        run.trainer.check_start()
+        if folder.exists():  # not before the new run is known to be possible
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
         (folder / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         write_engine(engine, folder / "engine.json")
+        made.append(run)
 
     world.lead(make)
-    return _open(folder, None, progress, world)
+    return made[0] if made else _open(folder, None, progress, world)
 
 
 def reopen(folder: Path, recipe: Recipe | None = None, progress: Any = _silent, world: World | None = None) -> RunFolder:
@@ -113,7 +119,6 @@ def reopen(folder: Path, recipe: Recipe | None = None, progress: Any = _silent, 
 
 
 def _open(folder: Path, recipe: Recipe | None, progress: Any, world: World) -> RunFolder:
-    torch.set_num_threads(_THREADS)
     try:
         facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         board, own = str(facts["board"]), Recipe.model_validate(facts["recipe"])
@@ -122,10 +127,16 @@ def _open(folder: Path, recipe: Recipe | None, progress: Any, world: World) -> R
         raise InputError(
             "It is not a run folder: no readable run.json; 'bitsmith search' makes one.", str(folder)
         ) from None
+    return _prepare(folder, board, engine, given, recipe or own, progress, world)
+
+
+def _prepare(
+    folder: Path, board: str, engine: EngineConfig, given: bool, recipe: Recipe, progress: Any, world: World
+) -> RunFolder:
+    torch.set_num_threads(_THREADS)
     # A given engine stays as it is; a chosen one may grow its buffers to what the searched network needs.
     cycles = Cycles(engine, None if given else load_board(board))
-    prepared = pipeline.prepare(recipe or own, folder, cycles, progress, world)
-    return RunFolder(folder, board, prepared, cycles)
+    return RunFolder(folder, board, pipeline.prepare(recipe, folder, cycles, progress, world), cycles)
 
 
 def train(run: RunFolder, until: str = STAGES[-1]) -> None:

@@ -189,7 +189,7 @@ class Trainer:
     def _enter(self, stage: str) -> None:
         train = self.recipe.train
         if stage == "float" and train.float_from:
-            self._take_float(Path(train.float_from))
+            self.net.load_state_dict(self._float_of(Path(train.float_from)), strict=False)
         elif stage == "search" and self.recipe.search.method == "dnas":
             dnas.expand(self.net)
         elif stage == "retrain":
@@ -210,8 +210,17 @@ class Trainer:
             chosen = self.search.choose(self.net, lambda: accuracy(self.net, held, Mode.QUANTISED, self.search.last))
             self.state.bits, self.state.chosen = chosen
 
-    def _take_float(self, folder: Path) -> None:
-        """The float network of another run.
+    def check_start(self) -> None:
+        """Whether what training starts from is there.
+
+        Raises:
+            InputError: the recipe takes the float network of a run that has none, or of another network.
+        """
+        if self.recipe.train.float_from:
+            self._float_of(Path(self.recipe.train.float_from))
+
+    def _float_of(self, folder: Path) -> dict[str, Tensor]:
+        """The float network of another run, without its strengths.
 
         Raises:
             InputError: no trained run there, or one of another network.
@@ -224,7 +233,7 @@ class Trainer:
         wanted = {k: v.shape for k, v in self.net.state_dict().items() if not k.endswith("strengths")}
         if {k: v.shape for k, v in kept.items()} != wanted:
             raise InputError("It belongs to a network of another shape.", str(path))
-        self.net.load_state_dict(kept, strict=False)
+        return kept
 
     def _calibrate(self) -> None:
         """Set every clip to what its tensor reaches on some training images."""
@@ -359,6 +368,8 @@ class Trainer:
         self._train_only(strengths=True)
         loss = F.cross_entropy(self._model(images, context), labels)
         loss = loss + self.search.pressure(self.net, context.temperature)
+        if not math.isfinite(self.world.mean(loss.detach())):
+            raise self._no_number(images, context)
         for optimiser in self.optimisers:
             optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

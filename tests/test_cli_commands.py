@@ -395,3 +395,21 @@ def test_ctrl_c_leaves_a_run_that_goes_on(recipe: Path, monkeypatch: pytest.Monk
     assert "belongs to another recipe" in fails(2, "train", recipe, "--out", run, "--resume", *options)
     (run / "checkpoint.pt").write_bytes((run / "checkpoint.pt").read_bytes()[:1000])
     assert "damaged, cut short" in fails(2, "export", run)
+
+
+def test_force_keeps_the_old_run_until_the_new_one_is_possible(recipe: Path) -> None:
+    write_engine(ENGINE, recipe.parent / "engine.json")
+    run = recipe.parent / "run"
+    run.mkdir()
+    (run / "run.json").write_text("{}")
+    (run / "precious").write_text("keep")
+    (recipe.parent / "float").write_bytes(b"no checkpoint")
+    options = ["--out", run, "--force", "--engine", recipe.parent / "engine.json", "--quiet"]
+    for wrong, said in {
+        "search.target=1": "costs at most 1 bit operations",
+        'search.layers={"blok*" = {weight_bits = [2]}}': "matches no layer",
+        f'train.float_from="{recipe.parent / "float"}"': "or not a checkpoint of bitsmith",
+        f'train.float_from="{run / "precious"}"': "which is read",
+    }.items():
+        assert said in fails(2, "train", recipe, *options, "--set", wrong)
+        assert (run / "precious").read_text() == "keep"

@@ -189,6 +189,16 @@ def test_a_gradient_that_is_no_number_stops_before_the_step(tmp_path):
     assert torch.equal(before, run.net.weighted()[0].weight) and (tmp_path / "checkpoint.pt").read_bytes() == good
 
 
+def test_a_held_out_loss_that_is_no_number_stops_before_the_strengths_step(tmp_path, monkeypatch):
+    run = pipeline.prepare(read_recipe(RECIPE, [*SHORT, "search.warm=0"]), tmp_path)
+    pipeline.train(run, "float")
+    before = [item.detach().clone() for item in run.net.strengths()]
+    monkeypatch.setattr(run.search, "pressure", lambda net, temperature: torch.tensor(float("nan")))
+    with pytest.raises(InputError, match="no longer a number, in the loss itself"):
+        pipeline.train(run)
+    assert all(torch.equal(a, b) for a, b in zip(before, run.net.strengths(), strict=True))
+
+
 # -------------------------------------------------------------------------------- retraining
 def test_batch_norm_is_estimated_anew():
     """After the choice of bits the statistics are those of the quantised network, not of the mixture."""
