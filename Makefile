@@ -16,7 +16,7 @@ BUILD := build
 DEMO := $(BUILD)/demo
 
 .PHONY: help setup setup-pynq tools demo test lint check clean
-.PHONY: sim tests model hwgen docs bench-search bench-sim bench-engine bench-driver bench-area bench-timing soak fuzz
+.PHONY: sim tests model hwgen docs bench-search bench-sim bench-engine bench-driver bench-area bench-timing soak fuzz mutate
 
 help: ## this list
 	@echo "bitsmith: from a PyTorch network to a verified FPGA accelerator"
@@ -84,6 +84,9 @@ soak: $(READY) tools ## random networks on random engines, RTL against the golde
 
 fuzz: $(READY) ## spoilt files for every reader (N=10000: so many)
 	@$(BIN)/python -m benchmarks.fuzz --inputs $(or $(N),10000) $(ARGS)
+
+mutate: $(READY) tools ## mutants of every RTL module against the fast tests (N=50: so many each)
+	@$(BIN)/python -m benchmarks.mutate --mutants $(or $(N),50) $(ARGS)
 
 clean: ## remove what builds and runs have left (not .venv)
 	rm -rf $(BUILD) .mypy_cache .ruff_cache .pytest_cache

@@ -41,7 +41,9 @@ PUBLIC = (
 REGISTER = {item.name: item.offset for item in isa.REGISTERS}
 RESET_CYCLES = 8
 
-_HARNESS = Path(__file__).parent / "cpp"
+_CPP = Path(__file__).parent / "cpp"
+# harness.cpp includes the headers, which are listed for the cache key.
+HARNESS = (*sorted(_CPP.glob("*.cpp")), *sorted(_CPP.glob("*.hpp")))
 _CALL_CYCLES = 20_000  # between two of them, Python can be interrupted
 _ERROR_ROOM = 1024
 _PLANES, _BYTES, _ISSUES = range(3)
@@ -112,10 +114,8 @@ def compile_engine(
         sim.verilator.BuildError: the design does not compile.
         InputError: no Verilator, or a tool that it needs is missing.
     """
-    # harness.cpp first: it includes the headers, which are listed for the cache key.
-    harness = sorted(_HARNESS.glob("*.cpp")) + sorted(_HARNESS.glob("*.hpp"))
     return verilator.build_library(
-        rtl, "bs_top", harness, public=PUBLIC, trace=trace, build_root=build_root, optimise="-O1" if quick else "-O2"
+        rtl, "bs_top", HARNESS, public=PUBLIC, trace=trace, build_root=build_root, optimise="-O1" if quick else "-O2"
     )
 
 

@@ -73,13 +73,9 @@ def prepare(
         back = read_network(Path(scratch) / "network")
     plan = schedule(back, engine)
     work = Work(back, images, plan, assemble(plan.program), dict(golden.run(network, images)), seed, disturbance)
-    if _layout(work).memory_bytes > _MEMORY_BYTES:
+    if Layout(work.plan, work.program, images, seed).memory_bytes > _MEMORY_BYTES:
         raise DoesNotFitError(network.name)
     return work
-
-
-def _layout(work: Work) -> Layout:
-    return Layout(work.plan, work.program, work.images, work.seed)
 
 
 def _random_timing(seed: int) -> MemoryTiming:
@@ -100,9 +96,13 @@ class Station:
     Args:
         library: of the compiled engine. seed: of the memory's latencies and pauses, and of what registers and buffers hold
             at power-up. timing: of the memory; None: drawn from the seed, fast or slow, with few or many bursts.
+        layout: where a run's memory and registers come from.
     """
 
-    def __init__(self, library: Path, seed: int, timing: MemoryTiming | None = None) -> None:
+    def __init__(
+        self, library: Path, seed: int, timing: MemoryTiming | None = None, layout: type[Layout] = Layout
+    ) -> None:
+        self._layout = layout
         self.engine = CompiledEngine(library, _MEMORY_BYTES, timing or _random_timing(seed))
 
     def __enter__(self) -> Station:
@@ -115,7 +115,7 @@ class Station:
 
     def run(self, work: Work) -> Result:
         """The disturbance, then a whole run with everything compared. A wrong answer to a disturbance is a problem, too."""
-        layout = _layout(work)
+        layout = self._layout(work.plan, work.program, work.images, work.seed)
         wrong = self._disturb(work, layout) if work.disturbance else ""
         monitor = TensorMonitor(work.plan, work.tensors)
         per_image = time_program(work.plan).cycles_per_image + 4 * work.plan.image_bytes

@@ -40,7 +40,8 @@ module bs_window #(
     row_1_q   <= row_i;
     for (int i = 0; i < ADDR_BITS; i++) fixed_1_q[i] <= ring_i != '0 && i >= 32'(ring_i);
     for (int lane = 0; lane < LANES; lane++) begin
-      valid_1_q[lane] <= y_inside && x_i >= -12'(lane) && x_i < $signed({2'b00, width_i}) - 12'(lane);
+      valid_1_q[lane] <= y_inside && x_i >= -$signed(12'(lane)) &&
+                         x_i < $signed({2'b00, width_i}) - $signed(12'(lane));
     end
   end
 

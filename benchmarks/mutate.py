@@ -1,0 +1,216 @@
+"""How much the fast tests see: mutants of every RTL module, killed or not. ``make mutate``.
+
+Yosys elaborates the engine, applies some mutations to each module (an inverted bit, a constant, a bit swapped for another), every one
+behind a compare with a number that is chosen at run time, and writes the design back: one compilation for all mutants. Each mutant
+then runs what the fast tests run, random networks back to back with interrupted runs, until something differs from the golden model or
+the registers from their documents. Figures go to build/bench/mutation.json after every module.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from rich.progress import Progress
+
+from hwgen.board import load_board
+from hwgen.build import write_rtl
+from hwgen.engine import EngineConfig
+from hwgen.errors import InputError
+from hwgen.schedule import schedule
+from hwgen.synth import run_yosys
+from sim import verilator
+from sim.compiled import HARNESS, PUBLIC, MemoryTiming, RegisterError, SimulationError
+from sim.job import Layout
+from sim.random_network import random_images, random_network
+from sim.soak import DISTURBANCES, Station, Work, prepare
+
+ENGINE = EngineConfig(
+    rows=4, columns=4, slots=3, slot_channels=8, lane_rows=1, weight_depth=2048, plane_depth=512, byte_depth=512,
+    column_depth=512,
+)  # fmt: skip
+SEED = 1
+VARIABLE = "BITSMITH_MUTANT"
+_WATCHDOG = 3000
+_WORKS = 8
+_SELECT = "mutant_select"
+_CHOOSER = f"""#include <cstdlib>
+extern "C" int bs_mutant() {{
+    const char* chosen = std::getenv("{VARIABLE}");
+    return chosen ? std::atoi(chosen) : 0;
+}}
+"""
+
+
+@dataclass
+class Target:
+    """What became of the mutants of a module. survivors: number and mutation of those that nothing noticed."""
+
+    target: str
+    mutants: int = 0
+    killed: int = 0
+    equivalent: int = 0
+    survivors: list[str] = field(default_factory=list)
+
+
+def plain_names(design: str) -> tuple[str, dict[str, str]]:
+    """A design in RTLIL with readable module names, and the module to mutate of each name in the sources."""
+    found = re.findall(r"^module (\S+)$", design, re.M)
+    by_base: dict[str, list[str]] = defaultdict(list)
+    for name in found:
+        by_base[re.search(r"\\(bs_\w+)", name)[1]].append(name)  # type: ignore[index]
+    new: dict[str, str] = {}
+    chosen: dict[str, str] = {}
+    for base, names in by_base.items():
+        for at, name in enumerate(names):
+            new[name] = f"\\{base}" if len(names) == 1 else f"\\{base}__{at}"
+        largest = max(names, key=lambda name: len(design.partition(f"module {name}\n")[2].partition("\nmodule ")[0]))
+        chosen[base] = new[largest][1:]
+    for name in sorted(found, key=len, reverse=True):
+        design = design.replace(f"{name}\n", f"{new[name]}\n").replace(f"{name} ", f"{new[name]} ")
+    return design, chosen
+
+
+def drive_select(verilog: str) -> str:
+    """Turn the select port of the top, which Yosys leads to every mutant, into a register that the test program sets."""
+    head, name, body = verilog.partition("module bs_top(")
+    ports, rest = body.split(");", 1)
+    ports = ", ".join(port for port in re.split(r",\s*", ports) if port.strip() != _SELECT)
+    register = f'import "DPI-C" function int bs_mutant();\n  reg [15:0] {_SELECT};\n  initial {_SELECT} = 16\'(bs_mutant());'
+    rest, count = re.subn(rf"input \[15:0\] {_SELECT};\n\s*wire \[15:0\] {_SELECT};", lambda _: register, rest, count=1)
+    if not count:
+        raise RuntimeError("the mutated top has no select port")
+    return f"{head}{name}{ports});{rest}"
+
+
+def mutated_engine(folder: Path, mutants: int, only: list[str]) -> tuple[Path, dict[str, list[tuple[int, str]]]]:
+    """The compiled engine with all mutants, and their numbers and mutations by module."""
+    sources = write_rtl(ENGINE, load_board("pynq-z2"), folder / "rtl")
+    design = folder / "design.il"
+    run_yosys(
+        [
+            f"read_verilog -sv {' '.join(map(str, sources))}", "hierarchy -top bs_top", "proc", "memory_collect",
+            "setattr -set keep 1 */w:layer_first_q */w:layer_index_q", "opt_clean",
+            f"write_rtlil {design}",
+        ],
+        "bs_top",
+    )  # fmt: skip
+    text, chosen = plain_names(design.read_text(encoding="utf-8"))
+    design.write_text(text, encoding="utf-8")
+    targets = {base: name for base, name in sorted(chosen.items()) if not only or base in only}
+    lists = [
+        f"mutate -list {mutants} -seed {SEED} -ctrl {_SELECT} 16 {1 + at * mutants} -o {folder}/{base}.mutants {name}"
+        for at, (base, name) in enumerate(targets.items())
+    ]
+    run_yosys([f"read_rtlil {design}", *lists], "bs_top")
+    apply, numbers = [], {}
+    for base in targets:
+        lines = (folder / f"{base}.mutants").read_text(encoding="utf-8").splitlines()
+        apply += lines
+        numbers[base] = [(int(re.search(r"-ctrl \S+ 16 (\d+)", line)[1]), line) for line in lines]  # type: ignore[index]
+    netlist = folder / "bs_top.v"
+    run_yosys([f"read_rtlil {design}", *apply, f"write_verilog -noattr {netlist}"], "bs_top")
+    made = folder / "bs_top.sv"
+    made.write_text(drive_select(netlist.read_text(encoding="utf-8")), encoding="utf-8")
+    chooser = folder / "chooser.cpp"
+    chooser.write_text(_CHOOSER, encoding="utf-8")
+    harness = [*HARNESS, chooser]
+    return verilator.build_library([made], "bs_top", harness, public=PUBLIC, optimise="-O1"), numbers
+
+
+class ImpatientLayout(Layout):
+    """A hanging mutant is to be found soon."""
+
+    def registers(self) -> list[tuple[str, int]]:
+        return [(name, _WATCHDOG if name == "watchdog" else value) for name, value in super().registers()]
+
+
+def works() -> list[Work]:
+    """Networks of the fast tests that the engine holds, small ones first."""
+    found: list[Work] = []
+    seed = 100
+    while len(found) < _WORKS:
+        try:
+            network = random_network(seed)
+            plan = schedule(network, ENGINE)
+            if len(plan.passes) > 2:
+                disturbance = ("", *DISTURBANCES)[len(found) % (len(DISTURBANCES) + 1)]
+                found.append(prepare(network, random_images(network, 3, seed), ENGINE, seed, disturbance))
+        except InputError:
+            pass
+        seed += 1
+    return sorted(found, key=lambda work: len(work.program))
+
+
+def killed(library: Path, mutant: int, todo: list[Work]) -> str:
+    """How the fast tests notice a mutant; empty if they do not."""
+    os.environ[VARIABLE] = str(mutant)
+    try:
+        with Station(library, 5, MemoryTiming((3, 40), 0.2, seed=5), layout=ImpatientLayout) as station:
+            if station.engine.read_register("engine") != ENGINE.hash:
+                return "engine register"
+            for work in todo:
+                result = station.run(work)
+                if result.problem or result.wrong:
+                    return result.problem or result.mismatches[0]
+            for name in ("images_done", "read_beats", "write_beats"):
+                if station.engine.read_register(name) != EXPECTED.setdefault(name, station.engine.read_register(name)):
+                    return name
+    except (SimulationError, RegisterError, ValueError) as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+EXPECTED: dict[str, int] = {}
+"""Counters of the engine without a mutation."""
+
+
+def write(path: Path, targets: list[Target], seconds: float) -> None:
+    total, dead = sum(item.mutants for item in targets), sum(item.killed for item in targets)
+    facts = {
+        "engine": ENGINE.name, "seed": SEED, "mutants": total, "killed": dead, "share": round(dead / max(total, 1), 4),
+        "targets": [asdict(item) for item in targets], "seconds": round(seconds, 1),
+    }  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mutants", type=int, default=50, help="per module (50)")
+    parser.add_argument("--module", action="append", default=[], help="this module only; may be given again")
+    parser.add_argument("--out", type=Path, default=Path("build/bench"))
+    given = parser.parse_args()
+    start = time.perf_counter()
+    todo = works()
+    targets: list[Target] = []
+    with tempfile.TemporaryDirectory(prefix="bitsmith-mutate-") as scratch, Progress(transient=True) as bar:
+        library, numbers = mutated_engine(Path(scratch), given.mutants, given.module)
+        if seen := killed(library, 0, todo):
+            print(f"The engine without a mutation fails: {seen}", file=sys.stderr)
+            return 1
+        task = bar.add_task("mutants", total=sum(map(len, numbers.values())))
+        for base, mutants in numbers.items():
+            targets.append(Target(base))
+            for number, mutation in mutants:
+                targets[-1].mutants += 1
+                if killed(library, number, todo):
+                    targets[-1].killed += 1
+                else:
+                    targets[-1].survivors.append(re.sub(r" -(ctrl \S+ \d+ \d+|src \S+)", "", mutation))
+                bar.advance(task)
+            write(given.out / "mutation.json", targets, time.perf_counter() - start)
+            print(f"{base:<20} {targets[-1].killed:>3} of {targets[-1].mutants}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+"""The engine as Yosys elaborates it runs the random networks as Verilator's reading does, and a mutated one does not."""
+
+import os
+
+import pytest
+
+from benchmarks import mutate
+
+
+@pytest.fixture(autouse=True)
+def no_mutant():
+    yield
+    os.environ.pop(mutate.VARIABLE, None)
+
+
+def test_the_elaborated_engine_is_right_and_its_mutants_are_killed(tmp_path):
+    library, numbers = mutate.mutated_engine(tmp_path, 6, ["bs_window", "bs_clip"])
+    todo = mutate.works()
+    assert mutate.killed(library, 0, todo) == ""
+    assert {base: len(mutants) for base, mutants in numbers.items()} == {"bs_window": 6, "bs_clip": 6}
+    dead = [number for mutants in numbers.values() for number, _ in mutants if mutate.killed(library, number, todo)]
+    assert len(dead) >= 9
+
+
+def test_names_of_elaborated_modules():
+    design = "module \\bs_top\n  cell $paramod$1\\bs_ram \\u\n  cell $paramod$2\\bs_ram \\v\nend\nmodule $paramod$1\\bs_ram\nend\nmodule $paramod$2\\bs_ram\n  wire \\a\nend\n"
+    text, chosen = mutate.plain_names(design)
+    assert chosen == {"bs_top": "bs_top", "bs_ram": "bs_ram__1"}
+    assert "cell \\bs_ram__0 \\u\n" in text and "module \\bs_ram__1\n" in text and "$paramod" not in text
+
+
+def test_the_select_port_of_the_top_becomes_a_register():
+    verilog = "module bs_a(mutant_select, x);\n  input [15:0] mutant_select;\n  wire [15:0] mutant_select;\nendmodule\nmodule bs_top(a, mutant_select, b);\n  input a;\n  input [15:0] mutant_select;\n  wire [15:0] mutant_select;\nendmodule\n"
+    made = mutate.drive_select(verilog)
+    assert "module bs_a(mutant_select, x);" in made and "module bs_top(a, b);" in made
+    assert made.count("input [15:0] mutant_select;") == 1 and "initial mutant_select = 16'(bs_mutant());" in made
+    with pytest.raises(RuntimeError, match="no select"):
+        mutate.drive_select("module bs_top(a);\nendmodule\n")
