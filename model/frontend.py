@@ -16,10 +16,11 @@ import torch
 from torch import nn
 
 from hwgen.errors import InputError
+from model.layers import padding_of
 from model.nodes import SKIP_BITS, AffineNode, ConvNode, LogitsNode, NetNode, Quantiser, WeightedNode
 from model.pool_nodes import AvgPoolNode, MaxPoolNode, RequantNode, ShortcutANode
 from model.quantnet import IMAGE, QuantNet
-from model.trace import Kind, Op, Shortcut, padding_of, trace
+from model.trace import Kind, Op, Shortcut, trace
 
 Norm = nn.BatchNorm2d | nn.BatchNorm1d
 Sizes = tuple[int, int, int]

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from hwgen.errors import InputError
 from hwgen.network import Network
-from model import checkpoint, choose
+from model import choose
 from model.agreement import check_images, compare, demand_equal
 from model.build import build_network
 from model.calibrate import quantise_after_training
 from model.data import load_data
 from model.export import export
+from model.float_network import take_float
 from model.nodes import Mode
 from model.pipeline import file_samples, integer_accuracy
 from model.quantnet import QuantNet
@@ -71,7 +71,7 @@ def quantise(
     pinned = recipe.search.pinned
     net = build_network(recipe.model_copy(update={"search": search}), data)
     if float_from is not None:
-        _take_float(net, float_from)
+        take_float(net, float_from)
     plain = accuracy(net, data.test, Mode.FLOAT)
     pick = np.linspace(0, len(data.train) - 1, min(images, len(data.train))).astype(np.int64)
     progress("calibration", 0, 1)
@@ -96,20 +96,3 @@ def quantise(
             "checked_images": found.images,
         },
     )
-
-
-def _take_float(net: QuantNet, path: Path) -> None:
-    """Weights and batch norms of another run's float network; clips and strengths are this network's own."""
-    path = path / "checkpoint.pt" if path.is_dir() else path
-    state = checkpoint.load(path).get("float")
-    if not isinstance(state, dict) or not state:
-        raise InputError("It holds no float network yet; train that run to the end of its float stage.", str(path))
-
-    def kept(items: dict[str, Tensor]) -> dict[str, Tensor]:
-        own = ("strengths", "clip", "weight_clip")
-        return {name: value for name, value in items.items() if name.rpartition(".")[2] not in own}
-
-    given, wanted = kept(state), kept(net.state_dict())
-    if {k: v.shape for k, v in given.items()} != {k: v.shape for k, v in wanted.items()}:
-        raise InputError("It belongs to a network of another shape.", str(path))
-    net.load_state_dict(given, strict=False)

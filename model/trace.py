@@ -7,7 +7,6 @@ import contextlib
 import copy
 import io
 import operator
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from math import inf, prod
@@ -19,6 +18,7 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 from hwgen.errors import InputError
+from model.layers import MAKERS, UnsupportedError, ceiling_of, check_conv, check_norm, pool_of
 
 
 class Shortcut(nn.Module):
@@ -225,7 +225,7 @@ class _Trace:
             return
         try:
             self._append(node, self._op(node, name, known, module, fields, tuple(i for i in inputs if i is not None)))
-        except _UnsupportedError as error:
+        except UnsupportedError as error:
             self.problems.append(f"'{name}' ({what}): {error}.")
             self._pass_on(node)
 
@@ -248,186 +248,39 @@ class _Trace:
         ceiling, dropout = inf, 0.0
         if node.op == "call_module" and known in ("conv", "linear", "norm"):
             if name in self.called:
-                raise _UnsupportedError("it is called twice; give each call a layer of its own")
+                raise UnsupportedError("it is called twice; give each call a layer of its own")
             self.called[name] = name
         elif node.op != "call_module":
-            module = _MAKERS[known](fields) if known in _MAKERS else module
+            module = MAKERS[known](fields) if known in MAKERS else module
         if known == "conv":
             check_conv(module)
         elif known == "linear" and len(node.meta["tensor_meta"].shape) != 2:
-            raise _UnsupportedError("a linear layer reads (N, features); flatten the map before it")
+            raise UnsupportedError("a linear layer reads (N, features); flatten the map before it")
         elif known == "linear" and isinstance(module, nn.Linear) and module.in_features != prod(source):
-            raise _UnsupportedError("flatten the map just before it")
+            raise UnsupportedError("flatten the map just before it")
         elif known == "norm":
             check_norm(module, source)
         elif known in ("relu6", "clamp"):
-            ceiling = _ceiling(module, known, fields)
+            ceiling = ceiling_of(module, known, fields)
         elif known == "add":
             if self._map(inputs[1]) != source:
-                raise _UnsupportedError(
+                raise UnsupportedError(
                     f"maps of {source} and {self._map(inputs[1])} cannot be added; their shapes must be equal"
                 )
             if fields.get("alpha", 1) != 1:
-                raise _UnsupportedError("alpha must be 1")
+                raise UnsupportedError("alpha must be 1")
         elif known in ("max", "average", "global", "mean"):
-            module = _pool(module, known, fields, source)
+            module = pool_of(module, known, fields, source)
         elif known == "dropout":
             dropout = float(module.p if isinstance(module, nn.Dropout | nn.Dropout2d) else fields.get("p", 0.5))
         elif known == "same" and prod(shape) != prod(source):
-            raise _UnsupportedError("a view may only flatten the map of each image")
+            raise UnsupportedError("a view may only flatten the map of each image")
         return Op(_KINDS[known], name, inputs, shape, module, ceiling, dropout)
-
-
-class _UnsupportedError(Exception):
-    pass
 
 
 def _shape(node: fx.Node) -> tuple[int, int, int]:
     shape = tuple(node.meta["tensor_meta"].shape)[1:] if "tensor_meta" in node.meta else ()
     return (*shape, 1, 1, 1)[:3] if len(shape) < 3 else (shape[0], shape[1], shape[2])
-
-
-def _both(value: Any, what: str) -> int:
-    """A size that must be the same in both directions."""
-    pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
-    if len(pair) == 1:
-        pair = pair * 2
-    if pair[0] != pair[1]:
-        raise _UnsupportedError(f"its {what} {pair[0]}x{pair[1]} must be the same in both directions")
-    return int(pair[0])
-
-
-def padding_of(conv: nn.Conv2d) -> int:
-    """Pixels of padding on each side."""
-    if conv.padding == "valid":
-        return 0
-    if conv.padding == "same":
-        kernel = _both(conv.kernel_size, "kernel")
-        if kernel % 2 == 0 or _both(conv.stride, "stride") != 1:
-            raise _UnsupportedError("padding 'same' needs an odd kernel and stride 1")
-        return kernel // 2
-    return _both(conv.padding, "padding")
-
-
-def check_conv(module: nn.Module) -> None:
-    """Raises where a convolution is none that the integer network has."""
-    assert isinstance(module, nn.Conv2d)
-    _both(module.stride, "stride")
-    padding_of(module)
-    if _both(module.dilation, "dilation") != 1:
-        raise _UnsupportedError("dilation must be 1; use a larger kernel or a stride")
-    if module.padding_mode != "zeros":
-        raise _UnsupportedError(f"padding mode '{module.padding_mode}' must be 'zeros'")
-    if max(module.kernel_size) > 15:
-        raise _UnsupportedError("kernels reach up to 15x15")
-    if module.groups != 1 and not module.groups == module.in_channels == module.out_channels:
-        raise _UnsupportedError(
-            f"{module.groups} groups of {module.in_channels} channels to {module.out_channels}; groups must be 1, or all"
-            " three equal (depthwise)"
-        )
-
-
-def check_norm(module: nn.Module, source: tuple[int, int, int]) -> None:
-    """Raises where a batch norm cannot be folded."""
-    assert isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d)
-    if module.running_mean is None:
-        raise _UnsupportedError("it needs running statistics (track_running_stats=True)")
-    if module.num_features != source[0]:
-        raise _UnsupportedError(f"it has {module.num_features} channels, its input {source[0]}; put it before flatten")
-
-
-def _ceiling(module: nn.Module, known: str, fields: dict[str, Any]) -> float:
-    if known == "relu6":
-        return 6.0
-    least, most = fields.get("min", -1.0), fields.get("max", 1.0 if "min" not in fields else None)
-    if isinstance(module, nn.Hardtanh):
-        least, most = module.min_val, module.max_val
-    if least != 0:
-        raise _UnsupportedError("it must clip at 0 below; use ReLU or ReLU6")
-    return inf if most is None else float(most)
-
-
-def _pool(module: nn.Module, known: str, fields: dict[str, Any], source: tuple[int, int, int]) -> nn.Module:
-    """A max or average pool of plain numbers."""
-    if known == "mean":
-        dims = fields.get("dim")
-        if not isinstance(dims, tuple | list) or sorted(d % 4 for d in dims) != [2, 3]:
-            raise _UnsupportedError("the mean must be that of the whole map, dim=(2, 3)")
-        return nn.AvgPool2d(source[1:], 1)
-    if known == "global":
-        size = module.output_size if isinstance(module, nn.AdaptiveAvgPool2d) else fields.get("output_size")
-        pair = tuple(size) if isinstance(size, tuple | list) else (size, size)
-        if pair != (1, 1):
-            raise _UnsupportedError(f"adaptive pooling works to 1x1 only, not {pair}; use AvgPool2d")
-        return nn.AvgPool2d(source[1:], 1)
-    assert isinstance(module, nn.MaxPool2d | nn.AvgPool2d)
-    if module.ceil_mode:
-        raise _UnsupportedError("ceil_mode must be off; use padding")
-    stride, padding = _both(module.stride, "stride"), _both(module.padding, "padding")
-    if isinstance(module, nn.MaxPool2d):
-        if module.return_indices or _both(module.dilation, "dilation") != 1:
-            raise _UnsupportedError("it must have dilation 1 and return no indices")
-        return nn.MaxPool2d(_both(module.kernel_size, "kernel"), stride, padding)
-    if module.divisor_override is not None or (padding and not module.count_include_pad):
-        raise _UnsupportedError("the mean counts every pixel of the window, padding too: leave count_include_pad on")
-    kernel = module.kernel_size if isinstance(module.kernel_size, tuple) else (module.kernel_size,) * 2
-    return nn.AvgPool2d((kernel[0], kernel[1]), stride, padding)
-
-
-def _conv(fields: dict[str, Any]) -> nn.Module:
-    weight, bias, groups = fields["weight"], fields.get("bias"), fields.get("groups", 1)
-    if not isinstance(weight, Tensor):
-        raise _UnsupportedError("its weight must be a parameter of the module")
-    made = nn.Conv2d(
-        weight.shape[1] * groups, weight.shape[0], tuple(weight.shape[2:]), fields.get("stride", 1),  # type: ignore[arg-type]
-        fields.get("padding", 0), fields.get("dilation", 1), groups, bias is not None,
-    )  # fmt: skip
-    return _with_weights(made, weight, bias)
-
-
-def _linear(fields: dict[str, Any]) -> nn.Module:
-    weight, bias = fields["weight"], fields.get("bias")
-    if not isinstance(weight, Tensor):
-        raise _UnsupportedError("its weight must be a parameter of the module")
-    return _with_weights(nn.Linear(weight.shape[1], weight.shape[0], bias is not None), weight, bias)
-
-
-def _norm(fields: dict[str, Any]) -> nn.Module:
-    mean, var = fields.get("running_mean"), fields.get("running_var")
-    if not isinstance(mean, Tensor) or not isinstance(var, Tensor):
-        raise _UnsupportedError("it needs running statistics")
-    made = nn.BatchNorm2d(len(mean), fields.get("eps", 1e-5), fields.get("momentum", 0.1))
-    assert made.running_mean is not None and made.running_var is not None
-    made.running_mean.copy_(mean)
-    made.running_var.copy_(var)
-    if isinstance(fields.get("weight"), Tensor):
-        return _with_weights(made, fields["weight"], fields.get("bias"))
-    return made
-
-
-def _with_weights(module: Any, weight: Tensor, bias: Tensor | None) -> nn.Module:
-    module.weight.data.copy_(weight.detach())
-    if bias is not None:
-        module.bias.data.copy_(bias.detach())
-    assert isinstance(module, nn.Module)
-    return module
-
-
-def _only(fields: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: fields[name] for name in names if name in fields}
-
-
-_MAKERS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
-    "conv": _conv,
-    "linear": _linear,
-    "norm": _norm,
-    "max": lambda fields: nn.MaxPool2d(
-        **_only(fields, ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices"))
-    ),
-    "average": lambda fields: nn.AvgPool2d(
-        **_only(fields, ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"))
-    ),
-}
 
 
 def trace(module: nn.Module, shape: tuple[int, int, int]) -> tuple[list[Op], int]:

@@ -25,6 +25,7 @@ from model.calibrate import calibrate
 from model.cost import Cost, Cycles, Table
 from model.data import DRAWS, DataSet, Split, hold_out
 from model.distributed import World, share_norms
+from model.float_network import read_float, take_float
 from model.nodes import Context, Mode
 from model.quantnet import QuantNet
 from model.recipe import Recipe
@@ -189,7 +190,7 @@ class Trainer:
     def _enter(self, stage: str) -> None:
         train = self.recipe.train
         if stage == "float" and train.float_from:
-            self.net.load_state_dict(self._float_of(Path(train.float_from)), strict=False)
+            take_float(self.net, Path(train.float_from))
         elif stage == "search" and self.recipe.search.method == "dnas":
             dnas.expand(self.net)
         elif stage == "retrain":
@@ -217,23 +218,7 @@ class Trainer:
             InputError: the recipe takes the float network of a run that has none, or of another network.
         """
         if self.recipe.train.float_from:
-            self._float_of(Path(self.recipe.train.float_from))
-
-    def _float_of(self, folder: Path) -> dict[str, Tensor]:
-        """The float network of another run, without its strengths.
-
-        Raises:
-            InputError: no trained run there, or one of another network.
-        """
-        path = folder / "checkpoint.pt" if folder.is_dir() else folder
-        state = checkpoint.load(path).get("float")
-        if not isinstance(state, dict) or not state:
-            raise InputError("It holds no float network yet; train that run to the end of its float stage.", str(path))
-        kept = {k: v for k, v in state.items() if not k.endswith("strengths")}
-        wanted = {k: v.shape for k, v in self.net.state_dict().items() if not k.endswith("strengths")}
-        if {k: v.shape for k, v in kept.items()} != wanted:
-            raise InputError("It belongs to a network of another shape.", str(path))
-        return kept
+            read_float(self.net, Path(self.recipe.train.float_from))
 
     def _calibrate(self) -> None:
         """Set every clip to what its tensor reaches on some training images."""

@@ -216,7 +216,7 @@ def test_batch_norm_is_estimated_anew():
 
 def test_distillation_follows_the_float_network():
     """At full weight and no labels the retrained logits come nearer to the float network's."""
-    from model.export import image_tensor
+    from model.agreement import image_tensor
     from model.nodes import Context, Mode
 
     gaps = []
