@@ -31,6 +31,9 @@ def generate(
     engine: Annotated[
         str, typer.Option(help="Engine file; 'run': that of the network's run; 'auto': the best for this network.")
     ] = "run",
+    batch: Annotated[
+        int, typer.Option(min=1, help="Images that share the weights of the last layers; not on boards yet.")
+    ] = 1,
     force: Force = False,
     json: Json = None,
     verbose: Verbose = False,
@@ -55,7 +58,7 @@ def generate(
                 show_shapes(found, target)
         else:
             shape = read_engine(beside if engine == "run" else Path(engine))
-        build = generate_build(what, shape, target, out_folder, force=force, notes=notes)
+        build = generate_build(what, shape, target, out_folder, force=force, notes=notes, batch=batch)
         rows = report.layer_rows(build)
         figures: dict[str, Any] = {"build": str(out_folder), "engine": shape.name, "layers": rows}
         if found is not None:

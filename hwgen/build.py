@@ -38,11 +38,12 @@ class Build:
     engine: EngineConfig
     network: Network
     backend: str = "rtl"
+    batch: int = 1
 
     @cached_property
     def schedule(self) -> Schedule:
         """The program's schedule, made again from network and engine."""
-        return schedule(self.network, self.engine)
+        return schedule(self.network, self.engine, self.batch)
 
     @property
     def rtl(self) -> list[Path]:
@@ -93,17 +94,18 @@ def generate(
     *,
     force: bool = False,
     notes: Mapping[str, str] | None = None,
+    batch: int = 1,
 ) -> Build:
     """Plan, schedule, assemble and render into ``out``; nothing is left behind where that fails.
 
     Args:
-        notes: more text files for the folder, by name.
+        notes: more text files for the folder, by name. batch: images that run together.
 
     Raises:
         InputError: ``out`` exists and ``force`` is not set, or the engine cannot run or hold the network.
     """
     check_output(out, "build.json", force=force)
-    return _write(schedule(network, engine), board, out, None, notes or {})
+    return _write(schedule(network, engine, batch), board, out, None, notes or {})
 
 
 def assemble_for(network: Network, hardware: Build, out: Path, *, force: bool = False) -> Build:
@@ -165,7 +167,7 @@ def _write(plan: Schedule, board: Board, out: Path, rtl: Path | None, notes: Map
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
-    return Build(out, board, engine, network)
+    return Build(out, board, engine, network, batch=plan.batch)
 
 
 def read_build(path: Path) -> Build:
@@ -205,4 +207,4 @@ def read_build(path: Path) -> Build:
         problems.append("rtl/files.f is missing; generate the build again.")
     if problems:
         raise InputError(problems, str(path))
-    return Build(path, board, engine, network)
+    return Build(path, board, engine, network, batch=program.batch)

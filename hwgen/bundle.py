@@ -91,6 +91,12 @@ def bundle_files(
         InputError: no bit file, or one that is unusable.
     """
     network, board = build.network, build.board
+    if build.batch > 1:
+        raise InputError(
+            f"Its program runs {build.batch} images together, which the board's driver does not do yet; generate it with"
+            " --batch 1.",
+            str(build.path),
+        )
     if virtual:
         design = design_hash(build.rtl)
         bit_data, hwh = virtual_bit(design, build.engine.hash, board.part), render_hwh(board, board.clock_mhz)

@@ -52,7 +52,7 @@ class LayerCycles:
 
 @dataclass(frozen=True)
 class Timing:
-    """cycles_per_image: steady state. first_image: start of the first instruction to the last beat of the logits."""
+    """cycles_per_image: steady state, of a batch its share. first_image: start of the first instruction to the last beat of the logits."""
 
     cycles_per_image: int
     first_image: int
@@ -267,7 +267,7 @@ def layer_bound(item: Pass, engine: EngineConfig) -> int:
 
 
 def layer_spans(plan: Schedule, first_issue: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
-    """Cycles of every layer that has some, for all images but the last: int64 (images - 1, layers).
+    """Cycles of every layer that has some, for all batches but the last: int64 (batches - 1, layers).
 
     A layer's share lasts from the first issue of each of its bands to the first issue of the band after it.
 
@@ -289,13 +289,13 @@ def time_program(plan: Schedule, images: int = 4) -> Timing:
     """Model a program over ``images`` images (at least 3) and report the last whole one."""
     model = _Model(plan)
     model.run(images)
-    array = [item for item in plan.passes if isinstance(item, ArrayPass | MeanPass)]
+    array = [item for item in plan.lowered if isinstance(item, ArrayPass | MeanPass)]
     steady = layer_spans(plan, model.first_issue)[-1]
     layers = tuple(
-        LayerCycles(item.name, int(cycles), layer_bound(item, plan.engine))
+        LayerCycles(item.name, round(cycles / plan.batch), layer_bound(item, plan.engine))
         for item, cycles in zip(array, steady, strict=True)
     )
-    return Timing(int(steady.sum()), model.image_end[0], layers)
+    return Timing(round(steady.sum() / plan.batch), model.image_end[0], layers)
 
 
 def isolated_cycles(item: ArrayPass, engine: EngineConfig, weight_bits: int, activation_bits: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from hwgen.batch import ALONE, Batch
 from hwgen.engine import EngineConfig
 from hwgen.errors import InputError
 from hwgen.fill import run_operations, tile_runs
@@ -30,6 +31,10 @@ class Region:
     pitch: int
     ring: int = 0
 
+    def copy(self, index: int, size: int) -> Region:
+        """The share of one image in a region for ``size`` images."""
+        return Region(self.base + index * self.rows // size, self.rows // size, self.pitch)
+
     def row(self, tile: int) -> int:
         """Row of a position tile, after the first row of its plane or channel group."""
         return tile % self.ring if self.ring else tile
@@ -54,6 +59,12 @@ class MemoryPlan:
     params: int
     image_free_after: int
     strips: Strips | None = None
+    batch: Batch = ALONE
+
+    def plane_region(self, name: str, copy: int) -> Region:
+        """Where the planes of a tensor lie, of one image of the batch."""
+        region = self.planes[name]
+        return region.copy(copy, self.batch.size) if name == self.batch.waiting else region
 
     @property
     def resident_rows(self) -> int:
@@ -139,6 +150,7 @@ def _first_fit(needs: Sequence[_Need]) -> dict[str, Region]:
 
 def _needs(
     passes: Sequence[Pass],
+    batch: Batch,
     strips: Strips | None,
     image: _Need | None,
     made_in: Callable[[Pass], Tensor | None],
@@ -155,6 +167,9 @@ def _needs(
         last = max((at for at, item in enumerate(passes) if reads(item, tensor.name)), default=index)
         count, pitch = rows(tensor)
         span = (0, max(last, together - 1)) if index < together else (index, last)
+        if tensor.name == batch.waiting:
+            # One for each image: the passes before run again meanwhile.
+            count, span = count * batch.size, (0, last)
         needs.append(_Need(tensor, count, pitch, (span,), rings.get(tensor.name, 0)))
     # The image last: above the first maps it meets few others.
     return needs if image is None else [*needs, image]
@@ -163,14 +178,17 @@ def _needs(
 class _Maps:
     """Where maps lie, for one way to interleave the first passes."""
 
-    def __init__(self, passes: Sequence[Pass], image: Tensor, engine: EngineConfig, strips: Strips | None) -> None:
+    def __init__(
+        self, passes: Sequence[Pass], image: Tensor, engine: EngineConfig, strips: Strips | None, batch: Batch
+    ) -> None:
         self.passes = passes
+        self.batch = batch
         self.image = image
         self.engine = engine
         self.strips = strips
         self.nibbles = any(isinstance(item, ArrayPass) and item.nibbles for item in passes)
         self.planes, self.image_free_after = self._planes()
-        needs = _needs(passes, strips, None, lambda item: item.bytes, _reads_bytes, self._byte_rows)
+        needs = _needs(passes, batch, strips, None, lambda item: item.bytes, _reads_bytes, self._byte_rows)
         self.bytes = _first_fit(needs)
 
     @property
@@ -202,7 +220,7 @@ class _Maps:
         for free_after in (at for at, item in enumerate(passes) if isinstance(item, ArrayPass) and at >= last):
             spans = ((-1, last), (free_after + 1, len(passes)))
             need = _Need(self.image, *self._plane_rows(self.image), spans, ring)
-            needs = _needs(passes, strips, need, lambda item: item.planes, _reads_planes, self._plane_rows)
+            needs = _needs(passes, self.batch, strips, need, lambda item: item.planes, _reads_planes, self._plane_rows)
             regions = _first_fit(needs)
             if _top(regions) <= self.engine.plane_depth:
                 break
@@ -236,7 +254,7 @@ def _interleaved(
             strips = plan_strips(passes, together, -(-height // rows), image, engine.columns)
             if rows >= height or len(strips.order) > engine.program_depth // _STRIP_SHARE:
                 continue
-            maps = _Maps(passes, image, engine, strips)
+            maps = _Maps(passes, image, engine, strips, ALONE)
             if not maps.fit:
                 continue
             try:
@@ -246,7 +264,7 @@ def _interleaved(
     return None
 
 
-def plan_memory(passes: Sequence[Pass], image: str, engine: EngineConfig) -> MemoryPlan:
+def plan_memory(passes: Sequence[Pass], image: str, engine: EngineConfig, batch: Batch = ALONE) -> MemoryPlan:
     """Place everything.
 
     Raises:
@@ -271,18 +289,19 @@ def plan_memory(passes: Sequence[Pass], image: str, engine: EngineConfig) -> Mem
                 f" holds {engine.half_words}; use an engine with column_depth {2 * _power(plan.column_words)}."
             )
     source = next(item.source for item in passes if item.source.name == image)
-    maps = _Maps(passes, source, engine, None)
-    found = None if maps.fit else _interleaved(passes, source, words, engine)
+    maps = _Maps(passes, source, engine, None, batch)
+    found = None if maps.fit or batch.size > 1 else _interleaved(passes, source, words, engine)
     weights: tuple[WeightPart, ...] = ()
     if found is not None:
         maps, weights = found
     else:
         try:
-            weights = place_weights([item for item in passes if isinstance(item, ArrayPass)], words, engine)
+            front = frozenset(item.name for item in passes[: max(batch.turn, 0)])
+            weights = place_weights([item for item in passes if isinstance(item, ArrayPass)], words, engine, front)
         except InputError as error:
             problems += error.problems
     memory = MemoryPlan(
-        maps.planes, maps.bytes, words, weights, param_base, params, maps.image_free_after, maps.strips
+        maps.planes, maps.bytes, words, weights, param_base, params, maps.image_free_after, maps.strips, batch
     )
     used = memory.used_rows()
     for buffer, depth, what in (

@@ -87,6 +87,7 @@ class Program:
     write_back: tuple[Instruction, ...]
     fetch_loop: int
     data: bytes
+    batch: int = 1
 
     @property
     def streams(self) -> tuple[tuple[Instruction, ...], ...]:
@@ -106,6 +107,7 @@ def assemble(program: Program) -> bytes:
     loops = (program.fetch_loop, 0, 0)
     header = [isa.PROGRAM_MAGIC | isa.PROGRAM_VERSION << 32, program.engine_hash | words << 32]
     header += [len(stream) | loop << 16 for stream, loop in zip(program.streams, loops, strict=True)]
+    header += [program.batch]
     header += [0] * (isa.HEADER_WORDS - len(header))
     image = np.array(header, "<u8").tobytes()
     image += b"".join(item.encode() for stream in program.streams for item in stream)
@@ -153,7 +155,7 @@ def disassemble(image: bytes) -> Program:
         raise InputError(problems, "program")
     fetch, execute, write_back = streams
     loop, data = header[2] >> 16 & 0xFFFF, image[code_bytes(sum(counts)) :]
-    return Program(header[1] & 0xFFFFFFFF, fetch, execute, write_back, loop, data)
+    return Program(header[1] & 0xFFFFFFFF, fetch, execute, write_back, loop, data, header[5] & 0xFF or 1)
 
 
 def listing(instructions: Iterable[Instruction]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hwgen.bands import Band, make_bands
+from hwgen.batch import make_batch
 from hwgen.engine import EngineConfig
 from hwgen.lower import lower
 from hwgen.network import Network
@@ -27,15 +28,22 @@ class Schedule:
     """A network on an engine, ready to be assembled.
 
     bands: in write-back order; each is one write-back instruction, and one execute instruction where its pass is an
-    array pass. Tokens needed before the n-th instruction of a stage are in the instructions themselves.
+    array pass. Tokens needed before the n-th instruction of a stage are in the instructions themselves. lowered: the
+    passes of one image; ``passes`` are those of a batch.
     """
 
     network: Network
     engine: EngineConfig
     passes: tuple[Pass, ...]
+    lowered: tuple[Pass, ...]
     memory: MemoryPlan
     bands: tuple[Band, ...]
     program: Program
+
+    @property
+    def batch(self) -> int:
+        """Images that run together."""
+        return self.memory.batch.size
 
     @property
     def logits_rows(self) -> int:
@@ -49,11 +57,12 @@ class Schedule:
 
 
 class _Scheduler:
-    def __init__(self, network: Network, engine: EngineConfig) -> None:
+    def __init__(self, network: Network, engine: EngineConfig, batch: int) -> None:
         self.network = network
         self.engine = engine
-        self.passes = lower(network, engine)
-        self.memory = plan_memory(self.passes, network.input, engine)
+        self.lowered = lower(network, engine)
+        self.passes, self.batch = make_batch(self.lowered, batch, engine.columns)
+        self.memory = plan_memory(self.passes, network.input, engine, self.batch)
         self.bands = make_bands(self.passes, self.memory, engine)
         self.needs = Dependencies(network, engine, self.memory, self.bands)
         self.array_passes = [item for item in self.passes if isinstance(item, ArrayPass)]
@@ -63,6 +72,8 @@ class _Scheduler:
     def _geometry(self, band: Band, region: Region, row_tiles: int) -> dict[str, int]:
         window = band.item.window
         start = band.first * window.tile_positions(self.engine.columns)
+        if band.layer > self.batch.turn:
+            start += band.copy  # logits, an image a position
         return {
             "layer": band.layer,
             "in_base": region.base,
@@ -84,7 +95,7 @@ class _Scheduler:
 
     def _store(self, band: Band) -> dict[str, int]:
         item = band.item
-        values = {"start_tile": band.first}
+        values = {"start_tile": self.batch.stack_tile(band.layer, band.copy) + band.first}
         if item.subsample:
             values |= {"subsample": 1, "row_position_tiles": item.window.out_width // self.engine.columns}
         if item.bytes is not None:
@@ -96,7 +107,7 @@ class _Scheduler:
                 "byte_pitch": region.pitch,
             }
         if item.planes is not None:
-            region = self.memory.planes[item.planes.name]
+            region = self.memory.plane_region(item.planes.name, band.copy)
             base = _base(region, band) + band.first_row_tile // self.engine.rows_per_group * item.planes.bits * region.pitch
             pitch = region.pitch
             if item.window.pooled:
@@ -127,7 +138,7 @@ class _Scheduler:
         assert isinstance(item, ArrayPass)
         assert band.weights is not None
         words = self.memory.words[item.name]
-        region = self.memory.planes[item.source.name]
+        region = self.memory.plane_region(item.source.name, band.copy)
         full, planes = pad_fields(item, self.engine)
         return Instruction.make(
             "conv",
@@ -256,7 +267,7 @@ class _Scheduler:
         fill_needs = self.needs.fill_needs()
         fill_waits = waits(fill_needs, len(self.bands))
         write_back_waits = waits(self.needs.write_back_needs(), len(self.array_bands))
-        image_waits = waits(self.needs.image_needs(), len(self.needs.image_parts()))
+        image_waits = waits(self.needs.image_needs(), len(self.needs.image_parts()) * self.batch.size)
         image_posts = self.needs.image_posts()
         execute, write_back = [], []
         for at, band in enumerate(self.array_bands):
@@ -289,15 +300,19 @@ class _Scheduler:
             else:
                 write_back.append(self._pool(band, values))
         fetch, loop, data = self._fetch_instructions(len(execute) + len(write_back))
-        program = Program(self.engine.hash, tuple(fetch), tuple(execute), tuple(write_back), loop, data)
-        return Schedule(self.network, self.engine, self.passes, self.memory, self.bands, program)
+        program = Program(
+            self.engine.hash, tuple(fetch), tuple(execute), tuple(write_back), loop, data, self.batch.size
+        )
+        return Schedule(
+            self.network, self.engine, self.passes, self.lowered, self.memory, self.bands, program
+        )
 
     def _fetch_instructions(self, others: int) -> tuple[list[Instruction], int, bytes]:
         """The fetch stream, where its loop over the images begins, and the data that it loads."""
         data, begins, params_at = self._data()
         resident = self.memory.resident_rows
         streamed = [(at, part) for at, part in enumerate(self.memory.weights) if part.streamed]
-        parts = self.needs.image_parts()
+        parts = self.needs.image_parts() * self.batch.size
         start = code_bytes(others + 1 + int(resident > 0) + len(parts) + len(streamed))
         once = [
             Instruction.make("load_params", layer=0, offset=start + params_at, channels=self.memory.params),
@@ -358,13 +373,16 @@ def tile_cycles(item: ArrayPass, engine: EngineConfig) -> int:
     return max(engine.beats, item.planes.bits if item.planes is not None else 1, sums)
 
 
-def schedule(network: Network, engine: EngineConfig) -> Schedule:
+def schedule(network: Network, engine: EngineConfig, batch: int = 1) -> Schedule:
     """Lower, plan and schedule a network for an engine.
+
+    Args:
+        batch: images that run together.
 
     Raises:
         InputError: what the engine cannot run or hold.
     """
-    made = _Scheduler(network, engine).run()
+    made = _Scheduler(network, engine, batch).run()
     for stream in made.program.streams:
         for item in stream:
             assert all(value <= _MAX_WAIT for name, value in item.values.items() if name.startswith("wait_"))

@@ -47,12 +47,17 @@ class Dependencies:
         self.bands = bands
         self.array_bands = [band for band in bands if isinstance(band.item, ArrayPass)]
 
-    def producer(self, name: str, tile: int) -> int:
-        """Index of the last write-back instruction that stores some of tile ``tile`` of a tensor."""
-        for at, band in reversed(list(enumerate(self.bands))):
+    def producer(self, reader: int, name: str, tile: int) -> int:
+        """Index of the last write-back instruction that stores some of tile ``tile`` of a tensor for a band."""
+        batch = self.memory.batch
+        for at in reversed(range(reader)):
+            band = self.bands[at]
             item = band.item
+            if band.layer < batch.turn and band.copy != self.bands[reader].copy:
+                continue
             if any(made.name == name for made in item.tensors):
-                first, end = band.first, band.first + band.tiles
+                first = batch.stack_tile(band.layer, band.copy) + band.first
+                end = first + band.tiles
                 if item.subsample and item.bytes is not None and item.bytes.name == name:
                     # Every second row, the last one of an odd number too, and half of its pixels.
                     rows = -(-end * self.engine.columns // item.window.out_width)
@@ -73,8 +78,9 @@ class Dependencies:
         return [
             0
             if band.item.source.name == self.network.input
-            else self.producer(band.item.source.name, self.last_tile_read(band)) + 1
-            for band in self.array_bands
+            else self.producer(at, band.item.source.name, self.last_tile_read(band)) + 1
+            for at, band in enumerate(self.bands)
+            if isinstance(band.item, ArrayPass)
         ]
 
     def write_back_needs(self) -> list[int]:
@@ -85,9 +91,9 @@ class Dependencies:
         for band in self.bands:
             need = -total
             if band.item.planes is not None:
-                mine = self.memory.planes[band.item.planes.name]
+                mine = self.memory.plane_region(band.item.planes.name, band.copy)
                 for at, reader in enumerate(self.array_bands):
-                    if self.memory.planes[reader.item.source.name].overlaps(mine):
+                    if self.memory.plane_region(reader.item.source.name, reader.copy).overlaps(mine):
                         need = max(need, at + 1 if at < before else at + 1 - total)
             needs.append(need)
             before += isinstance(band.item, ArrayPass)
@@ -107,13 +113,25 @@ class Dependencies:
         needs = []
         for band in self.array_bands:
             last = self.last_tile_read(band) if band.item.source.name == self.network.input else -1
-            needs.append(sum(first <= last for first, _ in parts))
+            needs.append(sum(first <= last for first, _ in parts) + (band.copy * len(parts) if last >= 0 else 0))
         return needs
 
     def image_posts(self) -> list[int]:
         """Execute instructions after which fill tells fetch that rows of the image are free."""
         # Fill reads in order: once it is through with the last of them, all of the image's rows are.
-        last = max(at for at, band in enumerate(self.array_bands) if band.layer <= self.memory.image_free_after)
+        batch, free_after = self.memory.batch, self.memory.image_free_after
+        if batch.size > 1:
+            # Between two images only the front runs.
+            return [
+                max(
+                    at
+                    for at, band in enumerate(self.array_bands)
+                    if band.layer <= free_after
+                    and (band.copy == copy if band.layer < batch.turn else copy == batch.size - 1)
+                )
+                for copy in range(batch.size)
+            ]
+        last = max(at for at, band in enumerate(self.array_bands) if band.layer <= free_after)
         readers = [at for at, band in enumerate(self.array_bands) if band.item.source.name == self.network.input]
         return sorted({*readers, last}) if self.memory.strips is not None else [last]
 
@@ -129,7 +147,8 @@ class Dependencies:
                 if region.ring and self._reads_image_before(self.array_bands[at], freed)
             ]
             needs.append(max(reading, default=0))
-        return needs
+        # The posts of the images before, of which each has one in a batch.
+        return [copy + need for copy in range(self.memory.batch.size) for need in needs]
 
     def _reads_image_before(self, band: Band, tile: int) -> bool:
         window = band.item.window
@@ -144,4 +163,4 @@ class Dependencies:
         if not isinstance(band.item, ArrayPass) or band.item.skip is None:
             return False
         tile = band.first + band.tiles - 1
-        return self.producer(band.item.skip.name, tile) >= at - 2
+        return self.producer(at, band.item.skip.name, tile) >= at - 2

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +52,8 @@ class ExpectedWrite:
     The row holds D_N pixels of some channels each: from pixel ``bank`` of the row on lie the pixels
     [first, first + pixels) of the map, their channels from ``channel`` on.
 
-    enables: of the row's parts; None: any. plane: of the codes; 0 where whole codes are written.
+    enables: of the row's parts; None: any. plane: of the codes; 0 where whole codes are written. copy: image of the
+    batch; 0 where the tensor is that of all its images.
     """
 
     band: Band
@@ -64,33 +65,39 @@ class ExpectedWrite:
     bank: int
     channel: int
     plane: int = 0
+    copy: int = 0
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """The tensor, of one image of a batch."""
+        return self.made.name, self.copy
 
     def __str__(self) -> str:
         return f"plane {self.plane} of the pixels from {self.first} and the channels from {self.channel} on"
 
 
 class Port:
-    """A write port: what it writes for an image, in order, and how far it is.
+    """A write port: what it writes for a batch of images, in order, and how far it is.
 
     Args:
-        name: "plane" or "byte". order: the writes of one image. width: channels of a pixel in a row.
+        name: "plane" or "byte". order: the writes of one batch. width: channels of a pixel in a row.
     """
 
     def __init__(self, name: str, order: Sequence[ExpectedWrite], width: int) -> None:
         self.name = name
         self.order = order
         self.width = width
-        self.image = self.at = 0
-        self.maps: dict[str, NDArray[np.int64]] = {}
-        self.cycles: dict[str, NDArray[np.int64]] = {}
-        last = {item.made.name: at for at, item in enumerate(order)}
-        self.ends = [last[item.made.name] == at for at, item in enumerate(order)]
+        self.batch = self.at = 0
+        self.maps: dict[tuple[str, int], NDArray[np.int64]] = {}
+        self.cycles: dict[tuple[str, int], NDArray[np.int64]] = {}
+        last = {item.key: at for at, item in enumerate(order)}
+        self.ends = [last[item.key] == at for at, item in enumerate(order)]
 
     def advance(self, writes: int) -> None:
         """Count ``writes`` as seen."""
         self.at += writes
         if self.at == len(self.order):
-            self.at, self.image = 0, self.image + 1
+            self.at, self.batch = 0, self.batch + 1
 
 
 @dataclass
@@ -113,7 +120,7 @@ class TensorMonitor:
 
     Args:
         schedule: the program that runs.
-        golden: every tensor by name, integer codes (N, H, W, C), as the golden model gives them.
+        golden: every tensor by name, integer codes (N, H, W, C), as the golden model gives them; N whole batches.
         most: mismatches kept in full; the rest is only counted.
         first_image: number of the first image in what mismatches say.
     """
@@ -123,14 +130,12 @@ class TensorMonitor:
     ) -> None:
         self.schedule = schedule
         self.engine = schedule.engine
-        self.golden = dict(golden)
-        for band in schedule.bands:
-            part = band.item.bytes
-            if part is not None and band.item.subsample:
-                # Only these channels of a shortcut are stored; the others are zero.
-                first = band.item.bytes_first_channel
-                self.golden[part.name] = golden[part.name][..., first : first + part.shape[2]]
         self.images = len(golden[schedule.network.output])
+        self.batches = self.images // schedule.batch
+        self.golden: dict[tuple[str, int], NDArray[np.integer]] = {}
+        self.matters: dict[tuple[str, int], NDArray[np.bool_]] = {}  # by pixel; not kept where every pixel does
+        for band in schedule.bands:
+            self._expect(band, golden)
         self.most = most
         self.first_image = first_image
         self.tally = Tally()
@@ -138,25 +143,53 @@ class TensorMonitor:
         self.planes = Port("plane", list(self._plane_writes()), self.engine.rows)
         self.bytes = Port("byte", list(self._byte_writes()), self.engine.lane_rows)
 
-    # ---------------------------------------------------------------- expected writes of one image
+    def _expect(self, band: Band, golden: Mapping[str, NDArray[np.integer]]) -> None:
+        """Keep the golden codes of what a band's pass stores, a batch at a time."""
+        item, batch = band.item, self.schedule.memory.batch
+        for made in item.tensors:
+            codes = golden[made.name]
+            if made is item.bytes and item.subsample:
+                # Only these channels of a shortcut are stored; the others are zero.
+                first = item.bytes_first_channel
+                codes = codes[..., first : first + made.shape[2]]
+            if band.layer < batch.turn or batch.size == 1:
+                self.golden[made.name, band.copy] = codes[band.copy :: batch.size]
+            elif band.layer > batch.turn:
+                self.golden[made.name, 0] = codes.reshape(self.batches, *made.shape)
+            elif made is item.planes:
+                height, width, channels = codes.shape[1:]
+                rows = made.shape[0] // batch.size
+                stack = np.zeros((self.batches, batch.size, rows, made.shape[1], channels), codes.dtype)
+                stack[:, :, :height, :width] = codes.reshape(self.batches, batch.size, height, width, channels)
+                matters = np.zeros((batch.size, rows, made.shape[1]), bool)
+                matters[:, :height, :width] = True
+                self.golden[made.name, 0] = stack.reshape(self.batches, *made.shape)
+                self.matters[made.name, 0] = matters.ravel()
+
+    def _copy(self, band: Band) -> int:
+        return band.copy if band.layer < self.schedule.memory.batch.turn else 0
+
+    # ---------------------------------------------------------------- expected writes of one batch
     def _plane_writes(self) -> Iterator[ExpectedWrite]:
         columns, rows = self.engine.columns, self.engine.rows
         for band in self.schedule.bands:
             made = band.item.planes
             if made is None:
                 continue
-            region = self.schedule.memory.planes[made.name]
+            region = self.schedule.memory.plane_region(made.name, band.copy)
             pooled = band.item.window.pooled
             pixels = band.item.window.tile_positions(columns)
-            for tile in range(band.first, band.first + band.tiles):
+            first = self.schedule.memory.batch.stack_tile(band.layer, band.copy) + band.first
+            for tile in range(first, first + band.tiles):
                 at, bank = divmod(tile * pixels, columns)
                 for row_tile in range(band.first_row_tile, band.first_row_tile + band.row_tiles):
                     group, chunk = divmod(row_tile, self.engine.rows_per_group)
                     for plane in reversed(range(made.bits)) if pooled else range(made.bits):
                         row = region.base + (group * made.bits + plane) * region.pitch + region.row(at)
                         yield ExpectedWrite(
-                            band, made, row, 1 << chunk, tile * pixels, pixels, bank, row_tile * rows, plane
-                        )
+                            band, made, row, 1 << chunk, tile * pixels, pixels, bank, row_tile * rows, plane,
+                            self._copy(band),
+                        )  # fmt: skip
 
     def _byte_writes(self) -> Iterator[ExpectedWrite]:
         columns, lane_rows = self.engine.columns, self.engine.lane_rows
@@ -182,7 +215,9 @@ class TensorMonitor:
                 enables = (2 if bank else 1) if subsample else 3
                 for group in groups:
                     at_row = region.base + group * region.pitch + region.row(row)
-                    yield ExpectedWrite(band, made, at_row, enables, at * pixels, pixels, bank, group * lane_rows)
+                    yield ExpectedWrite(
+                        band, made, at_row, enables, at * pixels, pixels, bank, group * lane_rows, copy=self._copy(band)
+                    )
 
     # ---------------------------------------------------------------- the ports
     def plane_write(self, enables: int, row: int, data: int, cycle: int | None = None) -> None:
@@ -195,17 +230,18 @@ class TensorMonitor:
         self._write(self.bytes, enables, row, np.frombuffer(data.to_bytes(self.engine.lanes, "little"), np.uint8), cycle)
 
     def _write(self, port: Port, enables: int, row: int, values: NDArray[np.uint8], cycle: int | None) -> None:
-        if port.image >= self.images:
+        if port.batch >= self.batches:
             what = f"a {port.name} write after the last image"
-            self._wrong_write(port.image, None, "-", what, 0, row, cycle)
+            self._wrong_write(self.images, None, "-", what, 0, row, cycle)
             return
         want = port.order[port.at]
         made = want.made
         if row != want.row or want.enables not in (None, enables):
-            self._wrong_write(port.image, want.band, made.name, f"{want}: written row", want.row, row, cycle)
+            image = port.batch * self.schedule.batch + want.band.copy
+            self._wrong_write(image, want.band, made.name, f"{want}: written row", want.row, row, cycle)
         shape = (made.shape[0] * made.shape[1], made.shape[2])
-        found = port.maps.setdefault(made.name, np.zeros(shape, np.int64))
-        cycles = port.cycles.setdefault(made.name, np.full(shape, -1, np.int64))
+        found = port.maps.setdefault(want.key, np.zeros(shape, np.int64))
+        cycles = port.cycles.setdefault(want.key, np.full(shape, -1, np.int64))
         place = (slice(want.first, want.first + want.pixels), slice(want.channel, want.channel + port.width))
         part = found[place]
         cells = values.reshape(-1, port.width)[want.bank :][: part.shape[0], : part.shape[1]]
@@ -213,16 +249,16 @@ class TensorMonitor:
         if cycle is not None:
             cycles[place] = cycle
         if port.ends[port.at]:
-            codes = port.maps.pop(made.name)
+            codes = port.maps.pop(want.key)
             if port is self.planes:
                 codes += made.lo  # signed codes lie in offset binary
             elif made.signed:
                 codes = codes.astype(np.int8).astype(np.int64)
-            self._compare(port.image, want.band, made, codes, port.cycles.pop(made.name))
+            self._compare(port.batch, want.key, want.band, made, codes, port.cycles.pop(want.key))
         port.advance(1)
 
     def accept(self, port: Port) -> None:
-        """Count the next image of a port as compared and right."""
+        """Count the next batch of a port as compared and right."""
         for want, end in zip(port.order, port.ends, strict=True):
             if end:
                 self.tally.tensors += 1
@@ -234,16 +270,19 @@ class TensorMonitor:
         last = self.schedule.bands[-1]
         classes = last.item.code.shape[2]
         codes = np.asarray(found[:classes], np.int64).reshape(1, classes)
-        self._compare(image, last, last.item.code, codes, np.full(codes.shape, -1, np.int64))
+        made = replace(last.item.code, shape=(1, 1, classes))
+        batch, copy = divmod(image, self.schedule.batch)
+        expected = self.golden[made.name, 0][batch].reshape(self.schedule.batch, classes)[copy : copy + 1]
+        self._compare_codes(image, last, made, expected, codes, np.full(codes.shape, -1, np.int64))
         self.logits_image = max(self.logits_image, image + 1)
 
     def finish(self) -> Tally:
         """The tally; missing writes are mismatches."""
         for port in (self.planes, self.bytes):
-            expected = len(port.order) * self.images
-            if port.order and (port.image, port.at) != (self.images, 0):
-                written = port.image * len(port.order) + port.at
-                self._wrong_write(port.image, None, "-", f"{port.name} writes", expected, written)
+            expected = len(port.order) * self.batches
+            if port.order and (port.batch, port.at) != (self.batches, 0):
+                written = port.batch * len(port.order) + port.at
+                self._wrong_write(port.batch * self.schedule.batch, None, "-", f"{port.name} writes", expected, written)
         if self.logits_image != self.images:
             self._wrong_write(
                 self.logits_image,
@@ -256,8 +295,29 @@ class TensorMonitor:
         return self.tally
 
     # ---------------------------------------------------------------- comparing
-    def _compare(self, image: int, band: Band, made: Tensor, found: NDArray[np.int64], cycles: NDArray[np.int64]) -> None:
-        expected = np.asarray(self.golden[made.name][image], np.int64).reshape(found.shape)
+    def _compare(
+        self,
+        batch: int,
+        key: tuple[str, int],
+        band: Band,
+        made: Tensor,
+        found: NDArray[np.int64],
+        cycles: NDArray[np.int64],
+    ) -> None:
+        expected = np.asarray(self.golden[key][batch], np.int64).reshape(found.shape)
+        if key in self.matters:
+            expected = np.where(self.matters[key][:, None], expected, found)
+        self._compare_codes(batch * self.schedule.batch + key[1], band, made, expected, found, cycles)
+
+    def _compare_codes(
+        self,
+        image: int,
+        band: Band,
+        made: Tensor,
+        expected: NDArray[np.integer],
+        found: NDArray[np.int64],
+        cycles: NDArray[np.int64],
+    ) -> None:
         self.tally.tensors += 1
         self.tally.compared[made.name] += 1
         wrong = np.argwhere(expected != found)
@@ -305,7 +365,8 @@ class TensorMonitor:
         )
         program = self.schedule.program
         for index, instruction in enumerate(program.write_back):
-            if (instruction["layer"], instruction["start_tile"]) == (band.layer, band.first):
+            first = self.schedule.memory.batch.stack_tile(band.layer, band.copy) + band.first
+            if (instruction["layer"], instruction["start_tile"]) == (band.layer, first):
                 before = len(program.fetch) + len(program.execute) + index
                 return (isa.HEADER_WORDS + before * isa.WORDS) * (isa.WORD_BITS // 8)
         return None

@@ -1,6 +1,6 @@
-"""Recorded buffer writes through the tensor monitor, a whole image at a time.
+"""Recorded buffer writes through the tensor monitor, a whole batch of images at a time.
 
-A right image is recognised by comparing all its writes with the expected ones at once. A wrong one goes through the
+A right batch is recognised by comparing all its writes with the expected ones at once. A wrong one goes through the
 monitor write by write, so that both paths of the simulation tell mistakes in the same words.
 """
 
@@ -20,12 +20,12 @@ class Replay:
         self._ports = (_PortReplay(monitor, monitor.planes), _PortReplay(monitor, monitor.bytes))
 
     def feed(self, events: Events) -> None:
-        """Compare every image that is complete; keep the rest for later."""
+        """Compare every batch that is complete; keep the rest for later."""
         for port, writes in zip(self._ports, (events.planes, events.bytes), strict=True):
             port.feed(writes)
 
     def finish(self) -> None:
-        """Compare what is left of an image that never became complete."""
+        """Compare what is left of a batch that never became complete."""
         for port in self._ports:
             port.finish()
 
@@ -34,7 +34,7 @@ class _PortReplay:
     def __init__(self, monitor: TensorMonitor, port: Port) -> None:
         self._monitor, self._port = monitor, port
         self._waiting: list[Writes] = []
-        self._tensors = {want.made.name: want.made for want in port.order}
+        self._tensors = {want.key: want.made for want in port.order}
         self._rows = np.array([want.row for want in port.order], np.uint32)
         self._enables = np.array([want.enables or 0 for want in port.order], np.uint32)
         self._any_enables = np.array([want.enables is None for want in port.order])
@@ -42,10 +42,10 @@ class _PortReplay:
         self._cells = self._places()
 
     def _places(self) -> NDArray[np.int32]:
-        """For each write and each cell of its row: index into the image's codes of all tensors; -1: any value."""
+        """For each write and each cell of its row: index into the batch's codes of all tensors; -1: any value."""
         starts, size = {}, 0
-        for name, made in self._tensors.items():
-            starts[name], size = size, size + int(np.prod(made.shape))
+        for key, made in self._tensors.items():
+            starts[key], size = size, size + int(np.prod(made.shape))
         port, columns = self._port, self._monitor.engine.columns
         order = port.order
 
@@ -58,22 +58,25 @@ class _PortReplay:
         depth = facts([want.made.shape[2] for want in order])
         inside = (column >= 0) & (column < facts([want.pixels for want in order]))
         inside = inside & (pixel < facts([want.made.shape[0] * want.made.shape[1] for want in order])) & (channel < depth)
-        places = facts([starts[want.made.name] for want in order]) + pixel * depth + channel
+        places = facts([starts[want.key] for want in order]) + pixel * depth + channel
+        for index, want in enumerate(order):
+            if (matters := self._monitor.matters.get(want.key)) is not None:
+                inside[index] &= matters[np.minimum(pixel[index], len(matters) - 1)]
         return np.where(inside, places, -1).astype(np.int32).reshape(len(order), columns * port.width)
 
     def _right(self, writes: Writes) -> bool:
-        """Whether these are the next image's writes, all as expected."""
+        """Whether these are the next batch's writes, all as expected."""
         if not np.array_equal(writes.rows, self._rows):
             return False
         if not np.all(self._any_enables | (writes.enables == self._enables)):
             return False
-        image, bits = self._port.image, self._port is self._monitor.planes
+        batch, bits = self._port.batch, self._port is self._monitor.planes
         codes = np.concatenate(
             [
-                (np.asarray(self._monitor.golden[name][image], np.int64).ravel() - (made.lo if bits else 0)).astype(
+                (np.asarray(self._monitor.golden[key][batch], np.int64).ravel() - (made.lo if bits else 0)).astype(
                     np.uint8
                 )
-                for name, made in self._tensors.items()
+                for key, made in self._tensors.items()
             ]
         )
         expected, matters = codes[self._cells], self._cells >= 0
@@ -91,14 +94,14 @@ class _PortReplay:
             return
         merged = _merge(self._waiting)
         at = 0
-        while self._port.image < self._monitor.images and need and len(merged.rows) - at >= need:
+        while self._port.batch < self._monitor.batches and need and len(merged.rows) - at >= need:
             part = _part(merged, at, at + need)
             if self._right(part):
                 self._monitor.accept(self._port)
             else:
                 self._one_by_one(part)
             at += need
-        if self._port.image >= self._monitor.images:
+        if self._port.batch >= self._monitor.batches:
             self._one_by_one(_part(merged, at, len(merged.rows)))
             at = len(merged.rows)
         self._waiting = [_part(merged, at, len(merged.rows))]

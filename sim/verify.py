@@ -94,7 +94,7 @@ def steady_cycles(plan: Schedule, first_issue: list[tuple[int, int]]) -> tuple[f
     spans = layer_spans(plan, first_issue)
     if not len(spans):
         return float("nan"), [{"name": plan.passes[layer].name, "cycles": float("nan")} for layer in array]
-    steady = np.mean(spans[2:] if len(spans) > 2 else spans[-1:], axis=0)
+    steady = np.mean(spans[2:] if len(spans) > 2 else spans[-1:], axis=0) / plan.batch
     layers = [
         {"name": plan.passes[layer].name, "cycles": float(value)} for layer, value in zip(array, steady, strict=True)
     ]
@@ -166,13 +166,16 @@ def verify(
     labels = None
     if images is None:
         images, labels = choose_images(build.network, count, seed)
+    # The engine runs whole batches: the last image fills up the last one.
+    wanted, batch = len(images), build.batch
+    images = np.concatenate([images, np.repeat(images[-1:], -wanted % batch, axis=0)])
     progress("golden model", 0, 1)
     tensors = golden.run(build.network, images)
     progress("golden model", 1, 1)
     parts = 1
     if simulator == "compiled" and waves is None:
         parts = processes or min(os.cpu_count() or 1, len(images) // _IMAGES_PER_PROCESS)
-        parts = max(min(parts, len(images)), 1)
+        parts = max(min(parts, len(images) // batch), 1)
     progress("compiling the RTL", 0, 1)
     run: Callable[[Path], str]
     library = ""
@@ -187,7 +190,8 @@ def verify(
         waves.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bitsmith-verify-") as scratch:
         folders = []
-        for index, chosen in enumerate(np.array_split(np.arange(len(images)), parts)):
+        for index, batches in enumerate(np.array_split(np.arange(len(images)).reshape(-1, batch), parts)):
+            chosen = batches.ravel()
             job = Job(
                 build=str(path.resolve()),
                 seed=seed + index,
@@ -205,19 +209,20 @@ def verify(
         result = _simulate(run, folders, len(images), progress)
         seconds = time.perf_counter() - start
     cycles, layers = steady_cycles(build.schedule, result.first_issue)
-    best = np.asarray(tensors[build.network.output]).reshape(len(images), -1).argmax(axis=1)
+    best = np.asarray(tensors[build.network.output]).reshape(len(images), -1).argmax(axis=1)[:wanted]
+    predictions = result.predictions[:wanted]
     known = labels is not None
     if junit is not None:
         _write_junit(junit, build, result)
     return {
-        "images": len(images),
+        "images": wanted,
         "mismatches": result.wrong,
         "tensors_compared": result.tensors,
         "cycles_per_image": cycles,
         "layers": layers,
-        "accuracy": float(np.mean(np.asarray(result.predictions) == labels)) if known and not result.problem else None,
+        "accuracy": float(np.mean(np.asarray(predictions) == labels)) if known and not result.problem else None,
         "golden_accuracy": float(np.mean(best == labels)) if known else None,
-        "predictions": result.predictions,
+        "predictions": predictions,
         "problem": result.problem,
         "first_mismatches": result.mismatches,
         "counters": result.counters,

@@ -132,7 +132,7 @@ module bs_control (
       end
       LAUNCH: if (wait_q == 2'd3) state_q <= RUN;
       RUN: begin
-        if ((&queues_finished_i) && stages_idle_i && masters_idle_i && images_done_i == image_count_i) begin
+        if ((&queues_finished_i) && stages_idle_i && masters_idle_i && images_done_i >= image_count_i) begin
           state_q <= IDLE;
           done_o  <= 1'b1;
         end

@@ -24,6 +24,7 @@ module bs_loader #(
     output logic [63:0]                      data_o,
     output logic [2:0][15:0]                 count_o,
     output logic [2:0][15:0]                 loop_start_o,
+    output logic [7:0]                       batch_o,       // images of one loop, at least 1
     // result
     output logic                             done_o,        // pulse: loaded, everything is right
     output logic                             error_o,
@@ -100,6 +101,7 @@ module bs_loader #(
         if (take) begin
           word_q <= word_q + 3'd1;
           if (word_q == 3'd1) total_q <= data_i[63:32];
+          if (word_q == 3'd5) batch_o <= data_i[7:0] == '0 ? 8'd1 : data_i[7:0];
           for (int stage = 0; stage < 3; stage++) begin
             if (word_q == 3'(stage + 2)) begin
               count_o[stage]      <= data_i[15:0];

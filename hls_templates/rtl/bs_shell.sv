@@ -259,6 +259,7 @@ module bs_shell #(
   logic [PROGRAM_ADDR-1:0] program_waddr;
   logic [63:0] program_wdata;
   logic [2:0][15:0] counts, loop_starts;
+  logic [7:0] batch;
   logic [2:0] instr_valid, instr_ready, first_image;
   logic [2:0][bs_pkg::INSTRUCTION_BITS-1:0] instr;
   logic cmd_valid_0, cmd_ready_0, data_valid_0, data_ready_0, unused_last_0;
@@ -286,6 +287,7 @@ module bs_shell #(
       .data_o(program_wdata),
       .count_o(counts),
       .loop_start_o(loop_starts),
+      .batch_o(batch),
       .done_o(load_done),
       .error_o(load_error),
       .error_code_o(load_error_code),
@@ -305,6 +307,7 @@ module bs_shell #(
         .count_i(counts[stage]),
         .loop_start_i(loop_starts[stage]),
         .images_i(image_count),
+        .batch_i(batch),
         .instr_valid_o(instr_valid[stage]),
         .instr_ready_i(instr_ready[stage]),
         .instr_o(instr[stage]),

@@ -1,5 +1,5 @@
-/// The instructions of one stage and the loop over images around them.
-/// The first image runs instructions 0 .. count-1, every further one loop_start .. count-1. The next instruction is
+/// The instructions of one stage and the loop over images around them, a batch of images each time.
+/// The first batch runs instructions 0 .. count-1, every further one loop_start .. count-1. The next instruction is
 /// collected from memory, one word per cycle, while the stage works on the one it was given.
 module bs_stage_queue #(
     parameter int DEPTH = 512  // 64-bit words of instruction memory, a power of two, 16..65536
@@ -11,14 +11,15 @@ module bs_stage_queue #(
     input  logic [$clog2(DEPTH)-1:0]            addr_i,
     input  logic [63:0]                         data_i,
     // running
-    input  logic                                start_i,       // pulse; the three below are sampled with it
+    input  logic                                start_i,       // pulse; the four below are sampled with it
     input  logic [15:0]                         count_i,       // instructions, 0..DEPTH/8
-    input  logic [15:0]                         loop_start_i,  // 0..count_i; count_i: nothing after the first image
+    input  logic [15:0]                         loop_start_i,  // 0..count_i; count_i: nothing after the first batch
     input  logic [31:0]                         images_i,
+    input  logic [7:0]                          batch_i,       // images of one loop, at least 1
     output logic                                instr_valid_o,
     input  logic                                instr_ready_i,
     output logic [bs_pkg::INSTRUCTION_BITS-1:0] instr_o,
-    output logic                                first_image_o, // the instruction is for the first image
+    output logic                                first_image_o, // the instruction is for the first batch
     output logic                                finished_o     // every instruction has been taken, or none was started
 );
   localparam int ADDR = $clog2(DEPTH);
@@ -32,12 +33,14 @@ module bs_stage_queue #(
   logic [63:0] word_q;
   logic [bs_pkg::INSTRUCTION_BITS-1:0] collect_q;
   logic [15:0] index_q, last_q, loop_start_q;
-  logic [31:0] image_q, images_q;
+  logic [31:0] image_q, images_q, image_next;
+  logic [7:0] batch_q;
   logic [3:0] step_q;  // words requested of the instruction being collected; 9: it is complete
   logic active_q, loops_q, valid_q, hand_over;
 
   localparam logic [3:0] COMPLETE = 4'd9;
 
+  assign image_next = image_q + 32'(batch_q);
   assign hand_over = active_q && step_q == COMPLETE && (!valid_q || instr_ready_i);
   assign instr_valid_o = valid_q;
   assign finished_o = !active_q && !valid_q;
@@ -59,8 +62,8 @@ module bs_stage_queue #(
       index_q       <= index_q + 16'd1;
       if (index_q == last_q) begin
         index_q <= loop_start_q;
-        image_q <= image_q + 32'd1;
-        if (image_q + 32'd1 == images_q || !loops_q) active_q <= 1'b0;
+        image_q <= image_next;
+        if (image_next >= images_q || !loops_q) active_q <= 1'b0;
       end
     end
     if (start_i) begin
@@ -69,6 +72,7 @@ module bs_stage_queue #(
       last_q       <= count_i - 16'd1;
       loop_start_q <= loop_start_i;
       images_q     <= images_i;
+      batch_q      <= batch_i;
       index_q      <= '0;
       image_q      <= '0;
       step_q       <= '0;

@@ -70,7 +70,8 @@ module bs_window #(
     end
     for (int bank = 0; bank < D_N; bank++) begin
       bank_addr_o[bank] <= bank < 32'(bank_3_q) ? row_3_q[1] : row_3_q[0];
-      halo_addr_o[bank] <= bank < 32'(bank_3_q) ? row_3_q[2] : row_3_q[1];
+      // The lanes beyond the D_N-th lie in the banks from that of lane 0 on: only the first of all may be a row further.
+      halo_addr_o[bank] <= bank < TAPS - 2 && bank < 32'(bank_3_q) ? row_3_q[2] : row_3_q[1];
     end
     bank_3_q  <= bank_2_q;
     valid_3_q <= valid_2_q;

@@ -30,10 +30,13 @@ class TB:
             await RisingEdge(self.dut.clk)
         self.dut.we_i.value = 0
 
-    async def run(self, count: int, loop_start: int, images: int, work: int, limit: int) -> tuple[list[Any], int]:
+    async def run(
+        self, count: int, loop_start: int, images: int, work: int, limit: int, batch: int = 1
+    ) -> tuple[list[Any], int]:
         """Take instructions, each after 0 to ``work`` cycles; what came, and the cycles it took."""
         dut = self.dut
         dut.count_i.value, dut.loop_start_i.value, dut.images_i.value = count, loop_start, images
+        dut.batch_i.value = batch
         dut.start_i.value = 1
         await RisingEdge(dut.clk)
         dut.start_i.value = 0
@@ -51,10 +54,10 @@ class TB:
             dut.instr_ready_i.value = ready
         raise AssertionError(f"not finished after {limit} cycles, {len(taken)} instructions taken")
 
-    def expected(self, count: int, loop_start: int, images: int) -> list[Any]:
+    def expected(self, count: int, loop_start: int, images: int, batch: int = 1) -> list[Any]:
         return [
             (self.instructions[index], int(image == 0))
-            for image in range(images)
+            for image in range(0, images, batch)
             for index in range(0 if image == 0 else loop_start, count)
         ]
 
@@ -68,8 +71,9 @@ async def order(dut: Any) -> None:
     cases = [(0, 0, 3), (1, 0, 1), (1, 1, 5), (most, 0, 2), (most, most - 1, 4), (most, most, 3), (3, 1, 0)]
     cases += [(count, tb.random.randint(0, count), tb.random.randint(1, 5)) for count in range(1, most)]
     for case in cases:
-        taken, _ = await tb.run(*case, work=tb.random.choice([0, 3, 25]), limit=40_000)
-        assert taken == tb.expected(*case), case
+        batch = tb.random.choice([1, 1, 2, 3, 200])
+        taken, _ = await tb.run(*case, work=tb.random.choice([0, 3, 25]), limit=40_000, batch=batch)
+        assert taken == tb.expected(*case, batch), (case, batch)
 
 
 @cocotb.test()
