@@ -48,6 +48,7 @@ class Case:
     network: str
     weight_bits: int
     activation_bits: int
+    batch: int = 1
 
     @property
     def large(self) -> bool:
@@ -67,7 +68,9 @@ CASES = [
     Case("resnet8", 2, 2),
     Case("resnet8", 8, 8),
     Case("cnv", 1, 1),
+    Case("cnv", 1, 1, batch=8),
     Case("cnv", 2, 2),
+    Case("cnv", 2, 2, batch=8),
     Case("mlp", 1, 1),
     Case("mlp", 2, 2),
     Case("mobilenet", 2, 2),
@@ -76,13 +79,15 @@ CASES = [
 ]
 
 
-def array_cycles(plan: Schedule) -> int:
+def array_cycles(plan: Schedule) -> float:
     """Cycles per image in which the array takes a word."""
     return sum(
         plan.memory.words[item.name].row_words
         * plan.memory.words[item.name].row_tiles
-        * -(-item.window.positions // plan.engine.columns)
-        for item in plan.passes
+        * item.window.tiles(plan.engine.columns)
+        * plan.memory.batch.copies(index)
+        / plan.batch
+        for index, item in enumerate(plan.passes)
         if isinstance(item, ArrayPass)
     )
 
@@ -129,7 +134,7 @@ def row(case: Case, build: Build, latency: int, images: int) -> dict[str, Any]:
     cycles, first = float(timing.cycles_per_image), timing.first_image
     by_layer: dict[str, float] = {layer.name: layer.cycles for layer in timing.layers}
     if images:
-        pictures = random_images(plan.network, images, 1)
+        pictures = random_images(plan.network, images if case.batch == 1 else 4 * case.batch, 1)
         memory = {"latency": (latency, latency), "stall": 0.0}
         beats = DDR_BYTES_PER_S / (CLOCK_MHZ * 1e6) / 8
         result = verify(build.path, images=pictures, processes=1, beats_per_cycle=beats, **memory)  # type: ignore[arg-type]
@@ -144,6 +149,7 @@ def row(case: Case, build: Build, latency: int, images: int) -> dict[str, Any]:
         "network": case.network,
         "weight_bits": case.weight_bits,
         "activation_bits": case.activation_bits,
+        "batch": case.batch,
         "first_bits": bits_of(plan, 0),
         "last_bits": bits_of(plan, -1),
         "engine": f"{plan.engine.hash:08x} {plan.engine.name}, {plan.engine.lanes} lanes",
@@ -162,12 +168,13 @@ def row(case: Case, build: Build, latency: int, images: int) -> dict[str, Any]:
 def print_rows(rows: list[dict[str, Any]]) -> None:
     """The rows as a table, and the layers with the highest ratio."""
     table = Table(title=f"{rows[0]['engine'].split(' ', 1)[1]} at {CLOCK_MHZ} MHz")
-    for head in ("network", "bits", "DDR latency", "cycles", "first image", "bound", "ratio", "array busy", "FPS"):
+    for head in ("network", "bits", "batch", "DDR latency", "cycles", "first image", "bound", "ratio", "array busy", "FPS"):
         table.add_column(head, justify="left" if head == "network" else "right")
     for item in rows:
         table.add_row(
             item["network"],
             f"W{item['weight_bits']}A{item['activation_bits']}",
+            str(item["batch"]),
             "model" if item["ddr_latency"] is None else str(item["ddr_latency"]),
             f"{item['cycles_per_image']:,.0f}",
             f"{item['first_image_cycles']:,}",
@@ -194,7 +201,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for index, case in enumerate(case for case in CASES if not options.networks or case.network in options.networks):
             network = NETWORKS[case.network](case.weight_bits, case.activation_bits)
-            build = generate(network, case.engine, board, Path(scratch) / str(index))
+            build = generate(network, case.engine, board, Path(scratch) / str(index), batch=case.batch)
             for latency in LATENCIES[:1] if options.quick else LATENCIES:
                 images = LARGE_IMAGES if case.large else options.images
                 rows.append(row(case, build, latency, 0 if options.quick else images))

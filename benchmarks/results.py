@@ -28,13 +28,14 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def engine(rows: Rows) -> str:
     """Whole networks: cycles, bound, ratio, frames per second."""
-    head = ["network", "bits", "first, last layer", "DDR latency", "cycles per image", "first image", "bound", "ratio",
+    head = ["network", "bits", "first, last layer", "batch", "DDR latency", "cycles per image", "first image", "bound", "ratio",
             "array busy", "FPS"]  # fmt: skip
     made = [
         (
             row["network"],
             f"W{row['weight_bits']}A{row['activation_bits']}",
             ", ".join("W{}A{}".format(*row[name]) for name in ("first_bits", "last_bits")),
+            row["batch"],
             row["ddr_latency"] or "model",
             f"{row['cycles_per_image']:,.0f}",
             f"{row['first_image_cycles']:,}",

@@ -12,6 +12,7 @@ from benchmarks.networks import Builder, cnv, mlp, mobilenet, resnet8, resnet18,
 from hwgen.board import load_board
 from hwgen.build import generate
 from hwgen.engine import EngineConfig
+from hwgen.errors import InputError
 from hwgen.network import AvgPool, MaxPool, Network, ShortcutA
 from hwgen.passes import ArrayPass, MeanPass, PoolPass
 from hwgen.schedule import Schedule, schedule
@@ -40,13 +41,13 @@ def test_every_tensor_in_rtl(name: str, tmp_path: Path) -> None:
     check_in_rtl(CASES[name](), ENGINE, tmp_path, 2)
 
 
-def check_in_rtl(network: Network, engine: EngineConfig, folder: Path, images: int) -> Schedule:
-    build = generate(network, engine, load_board("pynq-z2"), folder / "build")
+def check_in_rtl(network: Network, engine: EngineConfig, folder: Path, images: int, batch: int = 1) -> Schedule:
+    build = generate(network, engine, load_board("pynq-z2"), folder / "build", batch=batch)
     result = verify(build.path, images=random_images(network, images, 1), processes=1, latency=(20, 120), stall=0.2)
     assert not result["problem"], result["problem"]
     assert result["mismatches"] == 0, result["first_mismatches"]
     stored = {tensor.name for item in build.schedule.passes for tensor in (item.planes, item.bytes) if tensor}
-    assert result["tensors_compared"] >= images * (len(stored) + 1)
+    assert result["tensors_compared"] >= images // batch * (len(stored) + 1)
     return build.schedule
 
 
@@ -54,6 +55,30 @@ def test_a_large_image_in_rtl(tmp_path: Path) -> None:
     """ResNet-18 on one whole image of 224x224: interleaved in strips, weights streamed."""
     plan = check_in_rtl(resnet18(2, 2), LARGE, tmp_path, 1)
     assert plan.memory.strips is not None and plan.memory.streamed_rows > 0
+
+
+@pytest.mark.parametrize(("bits", "batch", "images"), [(1, 8, 16), (2, 3, 8)])
+def test_batches_in_rtl(bits: int, batch: int, images: int, tmp_path: Path) -> None:
+    """CNV with images that share the weights of its last layers; the last batch is filled up."""
+    plan = check_in_rtl(cnv(bits, bits), ENGINE, tmp_path, images, batch)
+    assert plan.batch == batch and plan.program.batch == batch
+    alone = schedule(cnv(bits, bits), ENGINE)
+    assert plan.memory.streamed_rows / batch < alone.memory.streamed_rows / 2
+
+
+@pytest.mark.parametrize(
+    ("network", "batch", "said"),
+    [
+        (lambda: resnet8(2, 2), 2, "ends in layers of one position behind a convolution"),
+        (lambda: mlp(2, 2), 2, "ends in layers of one position behind a convolution"),
+        (lambda: cnv(2, 2), 17, "A batch has 1 to 16 images on this engine, not 17"),
+        (lambda: cnv(2, 2), 16, "rows of bit planes, the engine has 1024"),
+    ],
+    ids=["shortcut", "linear", "size", "memory"],
+)
+def test_batches_that_are_refused(network: Callable[[], Network], batch: int, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        schedule(network(), ENGINE, batch)
 
 
 def pooled(side: int) -> Network:
