@@ -321,15 +321,19 @@ class TensorMonitor:
         self.tally.tensors += 1
         self.tally.compared[made.name] += 1
         wrong = np.argwhere(expected != found)
+        # Behind the turn of a batch a map holds all its images, one after the other.
+        batch = self.schedule.memory.batch
+        pixels = max(len(found) // (batch.size if band.layer >= batch.turn else 1), 1)
         before = band.item.bytes_first_channel if made is band.item.bytes else 0
         self.tally.wrong += len(wrong)
         self.tally.wrong_by_tensor[made.name] += len(wrong)
         for position, channel in wrong[: max(self.most - len(self.tally.mismatches), 0)]:
-            y, x = divmod(int(position), made.shape[1])
+            later, position_there = divmod(int(position), pixels)
+            y, x = divmod(position_there, made.shape[1])
             cycle = int(cycles[position, channel])
             self.tally.mismatches.append(
                 Mismatch(
-                    self.first_image + image,
+                    self.first_image + image + later,
                     band.item.name,
                     made.name,
                     f"y {y}, x {x}, channel {before + int(channel)}",
