@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -23,7 +24,7 @@ from benchmarks.networks import NETWORKS
 from benchmarks.rows import write_rows
 from hwgen.board import load_board
 from hwgen.build import Build, generate
-from hwgen.cycles import time_program
+from hwgen.cycles import layer_bound, time_program
 from hwgen.engine import EngineConfig
 from hwgen.passes import ArrayPass
 from hwgen.schedule import Schedule, tile_cycles
@@ -121,6 +122,17 @@ def layers(plan: Schedule, cycles: dict[str, float]) -> list[dict[str, Any]]:
     return rows
 
 
+def memory_bound(plan: Schedule) -> int:
+    """Packed bound in cycles with a memory of 8 bytes a cycle that moves each weight, map and skip once, layer by layer."""
+    total = 0.0
+    for item in plan.lowered:
+        if isinstance(item, ArrayPass):
+            maps = {made.name: made for made in (item.source, item.planes or item.bytes, item.skip) if made is not None}
+            moved = item.codes.size * item.weight_bits + sum(np.prod(made.shape) * made.bits for made in maps.values())
+            total += max(layer_bound(item, plan.engine), moved / 64)
+    return round(total)
+
+
 def bits_of(plan: Schedule, index: int) -> list[int]:
     """Weight and activation bits of an array pass."""
     made = [item for item in plan.passes if isinstance(item, ArrayPass)][index]
@@ -156,6 +168,7 @@ def row(case: Case, build: Build, latency: int, images: int) -> dict[str, Any]:
         "cycles_per_image": cycles,
         "first_image_cycles": first,
         "tile_bound": bound,
+        "memory_bound": memory_bound(plan),
         "ratio": round(cycles / bound, 3),
         "utilisation": round(array_cycles(plan) / cycles, 3),
         "clock_mhz": CLOCK_MHZ,

@@ -29,7 +29,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def engine(rows: Rows) -> str:
     """Whole networks: cycles, bound, ratio, frames per second."""
     head = ["network", "bits", "first, last layer", "batch", "DDR latency", "cycles per image", "first image", "bound", "ratio",
-            "array busy", "FPS"]  # fmt: skip
+            "ratio with memory", "array busy", "FPS"]  # fmt: skip
     made = [
         (
             row["network"],
@@ -41,6 +41,7 @@ def engine(rows: Rows) -> str:
             f"{row['first_image_cycles']:,}",
             f"{row['tile_bound']:,}",
             f"{row['ratio']:.3f}",
+            f"{row['cycles_per_image'] / row['memory_bound']:.3f}",
             f"{100 * row['utilisation']:.0f} %",
             f"{row['fps']:,.0f}",
         )
