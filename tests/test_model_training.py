@@ -106,10 +106,11 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
 
 
 # -------------------------------------------------------------------------------- several processes
-# Gentle rates: a rounding that flips on the last bit of a sum is amplified by every later step.
+# Gentle rates, and SGD: a rounding that flips on the last bit of a sum is amplified by every later step, and at once by Adam, whose
+# first steps are the signs of the gradients.
 STEPS = [
-    *SHORT, "train.float_epochs=1", "search.epochs=1", "search.warm=0", "search.method=ebs-sto", "train.rate=0.0005",
-    "train.quantised_rate=0.0001", "train.clip_rate=0.0001", "train.batch=128", "search.strength_rate=0.01",
+    *SHORT, "train.float_epochs=1", "search.epochs=1", "search.warm=0", "search.method=ebs-sto", "train.optimiser=sgd",
+    "train.rate=0.02", "train.quantised_rate=0.0001", "train.clip_rate=0.0001", "train.batch=128", "search.strength_rate=0.01",
 ]  # fmt: skip
 
 
@@ -135,8 +136,10 @@ def near(ours, theirs, part=""):
     return float((ours - theirs).norm() / theirs.norm())
 
 
-@pytest.mark.parametrize(("steps", "limit"), [(1, 2e-6), (5, 1e-4)])
-@pytest.mark.parametrize("stage", ["float", "search"])
+# In the search an activation's rounding that flips on the order of a sum is a step of its own (about 1e-5 each); float has none.
+@pytest.mark.parametrize(
+    ("stage", "steps", "limit"), [("float", 1, 2e-6), ("float", 5, 2e-5), ("search", 1, 1e-4), ("search", 5, 5e-4)]
+)
 def test_two_processes_are_one(child, tmp_path, stage, steps, limit):
     """With the same global batch: weights, batch norm and, with Gumbel noise, strengths."""
     settings = [*STEPS, f"train.most_steps={steps}", *(["train.float_epochs=0"] if stage == "search" else [])]
