@@ -136,7 +136,7 @@ def search(made: Mapping[str, Any]) -> str:
 def study(rows: Rows) -> str:
     """Accuracy on CIFAR-10 by row; cycles on one engine."""
     about = rows[0]
-    head = ["row", "seed", "epochs: float, search, retraining", "steps an epoch", "cycles", "bit operations", "accuracy", "wall time, s"]
+    head = ["row", "seed", "epochs: float, search, retraining", "steps an epoch", "cycles", "bit operations", "accuracy", "training, s"]
     engines = {row["engine"] for row in rows if "engine" in row}
     text = f"{about['network']}, {about['data']}, {about['images']:,} test images, {about['hardware']}, {about['threads']} thread, torch"
     text += f" {about['torch']}; {about['batch']} images a step"
@@ -151,7 +151,7 @@ def study(rows: Rows) -> str:
                 f"{row['cycles']:,}" if "cycles" in row else "",
                 f"{row['bit_operations']:,}" if "bit_operations" in row else "",
                 f"{100 * row['accuracy']:.2f} %",
-                f"{row['wall_seconds']:,}",
+                f"{row['train_seconds']:,}",
             )
             for row in rows
         ],
