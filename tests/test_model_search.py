@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import bitsmith
 from bitsmith.targets import target_overrides
 from hwgen.board import load_board
 from hwgen.engine import EngineConfig
@@ -317,3 +318,10 @@ def test_weight_bytes_round_up_by_layer():
     node = next(item for item in network.nodes if item.name == "stem")
     assert table["stem"][2, 0] == -(-node.weight.size * 3 // 8) and table["stem"][2, 0] == table["stem"][2, 7]
     assert WeightBytes().total(network) == sum(int(rows[3, 3]) for rows in table.values())
+
+
+@pytest.mark.parametrize("name", ["digits", "digits-mlp", "own-network"])
+def test_budgets_of_the_recipes_without_a_download_can_be_met(name: str, tmp_path: Path) -> None:
+    """On the engine that is chosen for them; what cannot be met is refused here, before any training."""
+    run = bitsmith.prepare(Path(__file__).parent.parent / "examples" / "recipes" / f"{name}.toml", tmp_path / "run")
+    assert run.engine is not None
