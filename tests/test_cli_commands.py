@@ -101,7 +101,8 @@ def test_examples_parse(command: str, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     with inner.make_context(command, words[2:]) as context:
         assert not context.args
-        given = [str(value) for value in context.params.values()]
+        values = context.params.values()
+        given = [str(item) for value in values for item in (value if isinstance(value, list | tuple) else [value])]
     assert all(word in given for word in words[2:] if not word.startswith("-"))
 
 

@@ -264,7 +264,7 @@ def test_the_supernet_is_the_sum_over_branches():
     context = Context(Mode.QUANTISED, branches=True)
     values = net.tensors(torch.randint(0, 16, (2, 2, 6, 6)).float(), context)
     x = values[node.inputs[0]]
-    found = node._supernet(x, context)
+    found = node._supernet(x, context, 1.0)
     expected = torch.zeros_like(found)
     for row, w in enumerate((2, 3)):
         for column, a in enumerate((1, 4)):
