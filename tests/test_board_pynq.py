@@ -86,10 +86,11 @@ def test_overlay_registers_clock_and_buffers(place: Path, address: str) -> None:
 def test_real_images_networks_and_errors(place: Path, address: str) -> None:
     found = client(place, address, "classify")
     for name in (
-        "first", "twice", "planar", "second", "second_planar", "after_error", "after_timeout", "interrupted",
-        "after_interrupt", "another", "beside_another",
+        "first", "twice", "planar", "second", "second_planar", "after_error", "after_timeout", "after_interrupt", "another",
+        "beside_another",
     ):  # fmt: skip
         assert found[name] is True, name
+    assert found["interrupted"] >= 10
     assert found["correct"] >= 32
     stats = found["stats"]
     assert stats["images"] == 40 and stats["clock_mhz"] == pytest.approx(142.857, abs=0.001)

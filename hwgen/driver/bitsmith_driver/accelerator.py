@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +53,7 @@ class Accelerator:
         if self.batch < 1:
             raise ValueError(f"batch is {batch}; it must be at least 1")
         self._closed = False
+        self._cancelled = threading.Event()
         bit = BitFolder()
         try:
             with self._platform.lock:
@@ -71,7 +75,7 @@ class Accelerator:
         self._check_open()
         other = Bundle(bundle)
         with self._platform.lock:
-            self._upload(other)
+            self._unbroken(self._upload, other)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """The logits of any number of images.
@@ -90,11 +94,7 @@ class Accelerator:
         planar = self._check_images(images)
         logits = np.empty((len(images), self._classes), np.int32)
         with self._platform.lock:
-            try:
-                self._run(images, planar, logits)
-            except BaseException:
-                self._stop()
-                raise
+            self._unbroken(self._run_or_stop, images, planar, logits)
         return logits
 
     def close(self) -> None:
@@ -185,6 +185,30 @@ class Accelerator:
         return images.shape[1:] != self._shape
 
     # ------------------------------------------------------------------ running
+    def _unbroken(self, work: Callable[..., None], *arguments: Any) -> None:
+        # Ctrl-C reaches the main thread alone. A call to a remote device that it cuts in two may leave the channel locked, and
+        # the next call waits for ever: calls are made by another thread, which ends between two of them.
+        self._cancelled.clear()
+        worker = concurrent.futures.ThreadPoolExecutor(1, "bitsmith")
+        try:
+            worker.submit(work, *arguments).result()
+        except BaseException:
+            self._cancelled.set()
+            raise
+        finally:
+            worker.shutdown()
+
+    def _check_cancelled(self) -> None:
+        if self._cancelled.is_set():
+            raise concurrent.futures.CancelledError
+
+    def _run_or_stop(self, images: np.ndarray, planar: bool, logits: np.ndarray) -> None:
+        try:
+            self._run(images, planar, logits)
+        except BaseException:
+            self._stop()
+            raise
+
     def _run(self, images: np.ndarray, planar: bool, logits: np.ndarray) -> None:
         begun = time.perf_counter()
         totals = dict.fromkeys(_COUNTERS, 0)
@@ -195,6 +219,7 @@ class Accelerator:
             self.fill(0, images[batches[0]])
         for index, batch in enumerate(batches):
             half = index & 1
+            self._check_cancelled()
             self._start(half, batch.stop - batch.start, planar)
             # While the engine runs: the next images in, the last logits out.
             if index + 1 < len(batches):
@@ -239,6 +264,7 @@ class Accelerator:
     def _wait(self, count: int) -> None:
         seen, since, pause = -1, time.monotonic(), 0.00002
         while True:
+            self._check_cancelled()
             status = self._read("status")
             if status & _ERROR:
                 raise self._device_error()
