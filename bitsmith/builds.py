@@ -31,6 +31,7 @@ def generate(
     engine: Annotated[
         str, typer.Option(help="Engine file; 'run': that of the network's run; 'auto': the best for this network.")
     ] = "run",
+    backend: Annotated[str, typer.Option(help="'rtl': SystemVerilog; 'hls': a Vitis HLS project.")] = "rtl",
     batch: Annotated[
         int, typer.Option(min=1, help="Images that share the weights of the last layers; not on boards yet.")
     ] = 1,
@@ -39,7 +40,7 @@ def generate(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Plan, schedule and assemble a network and render the RTL of its engine."""
+    """Plan, schedule and assemble a network and render its engine, as RTL or as HLS C++."""
     with sentences():
         target = load_board(board)
         check_output(out_folder, "build.json", force=force, reads=network)
@@ -58,7 +59,7 @@ def generate(
                 show_shapes(found, target)
         else:
             shape = read_engine(beside if engine == "run" else Path(engine))
-        build = generate_build(what, shape, target, out_folder, force=force, notes=notes, batch=batch)
+        build = generate_build(what, shape, target, out_folder, force=force, notes=notes, backend=backend, batch=batch)
         rows = report.layer_rows(build)
         figures: dict[str, Any] = {"build": str(out_folder), "engine": shape.name, "layers": rows}
         if found is not None:
@@ -66,7 +67,8 @@ def generate(
         write_json(json, figures)
         if not quiet:
             out.print(report.layer_table(rows))
-            names = ["rtl/", "vivado/", "zynq/", "program.bin", "program.txt", "memory.txt", "network/", *notes]
+            flows = ["rtl/", "vivado/", "zynq/"] if backend == "rtl" else ["hls/"]
+            names = [*flows, "program.bin", "program.txt", "memory.txt", "network/", *notes]
             out.print(f"Wrote {out_folder}/ ({', '.join(names)}) for engine {shape.name}.", soft_wrap=True)
         next_step(f"bitsmith verify {out_folder}", quiet)
 

@@ -264,16 +264,24 @@ def verify(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of random images, memory latencies and memory garbage.")] = 1,
     simulator: Annotated[
-        str, typer.Option(help="'compiled': all in C++, on every core; 'cocotb': with Python in every cycle.")
-    ] = "compiled",
+        str | None,
+        typer.Option(help="Of the RTL 'compiled' (all in C++, the default) or 'cocotb' (Python in every cycle)."),
+    ] = None,
+    backend: Annotated[str | None, typer.Option(help="rtl or hls; left out: the build's own.")] = None,
     waves: Annotated[Path | None, typer.Option(help="Folder for a waveform (dump.vcd).")] = None,
     junit: Annotated[Path | None, typer.Option(help="File for a JUnit report, one case per tensor.")] = None,
     json: Json = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Simulate the RTL, the whole network through AXI, and compare every tensor with the golden model."""
+    """Simulate the engine, the whole network through its memory, and compare every tensor with the golden model."""
     with sentences():
+        made = read_build(build).backend
+        if backend not in (None, made):
+            raise InputError(
+                f"--backend {backend}: the build's backend is {made}; generate it again with --backend {backend}.",
+                str(build),
+            )
         figures = run_verify(build, images, seed, simulator, waves, junit, quiet)
         write_json(json, figures)
         if not quiet:
@@ -353,7 +361,7 @@ def demo(
 
 
 def run_verify(
-    build: Path, images: str | None, seed: int, simulator: str, waves: Path | None, junit: Path | None, quiet: bool
+    build: Path, images: str | None, seed: int, simulator: str | None, waves: Path | None, junit: Path | None, quiet: bool
 ) -> dict[str, Any]:
     """Parse ``--images`` and verify with a progress bar."""
     from sim.verify import read_images
@@ -434,9 +442,11 @@ def show_verify(figures: dict[str, Any]) -> None:
         f" {figures['mismatches']} mismatches.[/{colour}]"
     )
     known = figures["accuracy"] is not None
+    hls = figures["simulator"] == "hls"
+    spent = "C simulation of the HLS kernel" if hls else f"{figures['cycles_per_image']:.0f} cycles per image"
+    where = "HLS" if hls else "RTL"
     out.print(
-        f"{figures['cycles_per_image']:.0f} cycles per image"
-        + (f", accuracy in RTL {percent(figures['accuracy'])}." if known else "; no labels, no accuracy.")
+        spent + (f", accuracy in {where} {percent(figures['accuracy'])}." if known else "; no labels, no accuracy.")
     )
 
 

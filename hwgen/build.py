@@ -21,12 +21,15 @@ from hwgen.network_file import read_network, write_network
 from hwgen.output import check_output
 from hwgen.program import assemble, disassemble
 from hwgen.render import render_sources
+from hwgen.render_hls import render_hls, write_test_data
 from hwgen.schedule import Schedule, schedule
 from hwgen.vivado import render_project
 from hwgen.zynq import render_chip
 
 FORMAT = "bitsmith-build"
 FORMAT_VERSION = 1
+BACKENDS = ("rtl", "hls")
+_LISTS = {"rtl": "rtl/files.f", "hls": "hls/files.txt"}  # sources of each backend
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,12 @@ class Build:
         return [self.path / "rtl" / name for name in (self.path / "rtl" / "files.f").read_text().split()]
 
     @property
+    def hls(self) -> dict[str, str]:
+        """The C++ sources of the HLS kernel by file name."""
+        names = (self.path / "hls" / "files.txt").read_text(encoding="utf-8").split()
+        return {name: (self.path / "hls" / name).read_text(encoding="utf-8") for name in names}
+
+    @property
     def program(self) -> Path:
         return self.path / "program.bin"
 
@@ -71,6 +80,16 @@ def write_rtl(engine: EngineConfig, board: Board, folder: Path) -> list[Path]:
         (folder / name).write_text(text, encoding="utf-8")
     (folder / "files.f").write_text("\n".join(sources) + "\n", encoding="utf-8")
     return [folder / name for name in sources]
+
+
+def write_hls(engine: EngineConfig, board: Board, folder: Path) -> None:
+    """Render the Vitis HLS project of an engine into ``folder``; files.txt names its C++ sources."""
+    folder.mkdir(parents=True, exist_ok=True)
+    project = render_hls(engine, board, tool_version())
+    for name, text in project.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    sources = [name for name in project if name.endswith((".h", ".cpp"))]
+    (folder / "files.txt").write_text("\n".join(sources) + "\n", encoding="utf-8")
 
 
 def write_flows(engine: EngineConfig, board: Board, build: Path) -> None:
@@ -94,6 +113,7 @@ def generate(
     *,
     force: bool = False,
     notes: Mapping[str, str] | None = None,
+    backend: str = "rtl",
     batch: int = 1,
 ) -> Build:
     """Plan, schedule, assemble and render into ``out``; nothing is left behind where that fails.
@@ -104,8 +124,10 @@ def generate(
     Raises:
         InputError: ``out`` exists and ``force`` is not set, or the engine cannot run or hold the network.
     """
+    if backend not in BACKENDS:
+        raise InputError(f"There is no backend '{backend}'; there are {' and '.join(BACKENDS)}.")
     check_output(out, "build.json", force=force)
-    return _write(schedule(network, engine, batch), board, out, None, notes or {})
+    return _write(schedule(network, engine, batch), board, out, None, notes or {}, backend)
 
 
 def assemble_for(network: Network, hardware: Build, out: Path, *, force: bool = False) -> Build:
@@ -125,26 +147,34 @@ def assemble_for(network: Network, hardware: Build, out: Path, *, force: bool = 
             problems += [problem for problem in error.problems if problem not in problems]
             continue
         if not problems:
-            return _write(plan, hardware.board, out, hardware.path / "rtl", {})
+            folder = hardware.path / hardware.backend
+            return _write(plan, hardware.board, out, folder, {}, hardware.backend)
     raise InputError(problems, f"network '{network.name}' on engine {hardware.engine.name} of {hardware.path}")
 
 
-def _write(plan: Schedule, board: Board, out: Path, rtl: Path | None, notes: Mapping[str, str]) -> Build:
-    """Write a build folder; ``rtl``: sources to copy, None renders them."""
+def _write(
+    plan: Schedule, board: Board, out: Path, sources: Path | None, notes: Mapping[str, str], backend: str
+) -> Build:
+    """Write a build folder; ``sources``: to copy, None renders them."""
     network, engine = plan.network, plan.engine
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         write_network(network, scratch / "network")
         write_engine(engine, scratch / "engine.json")
-        if rtl is None:
+        image = assemble(plan.program)
+        if sources is not None:
+            shutil.copytree(sources, scratch / backend)
+        elif backend == "rtl":
             write_rtl(engine, board, scratch / "rtl")
         else:
-            shutil.copytree(rtl, scratch / "rtl")
-        write_flows(engine, board, scratch)
+            write_hls(engine, board, scratch / "hls")
+        if backend == "rtl":
+            write_flows(engine, board, scratch)
+        else:
+            write_test_data(plan, image, scratch / "hls" / "data")
         for name, text in notes.items():
             (scratch / name).write_text(text, encoding="utf-8")
-        image = assemble(plan.program)
         (scratch / "program.bin").write_bytes(image)
         from hwgen.inspect import describe_memory, describe_program
 
@@ -153,6 +183,7 @@ def _write(plan: Schedule, board: Board, out: Path, rtl: Path | None, notes: Map
         facts = {
             "format": FORMAT,
             "version": FORMAT_VERSION,
+            "backend": backend,
             "board": board.name,
             "network": network.name,
             "engine": engine.name,
@@ -167,7 +198,7 @@ def _write(plan: Schedule, board: Board, out: Path, rtl: Path | None, notes: Map
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
-    return Build(out, board, engine, network, batch=plan.batch)
+    return Build(out, board, engine, network, backend, plan.batch)
 
 
 def read_build(path: Path) -> Build:
@@ -203,8 +234,11 @@ def read_build(path: Path) -> Build:
         problems.append("program.bin is missing; generate the build again.")
     except InputError as error:
         problems += [f"program.bin: {problem}" for problem in error.problems]
-    if not (path / "rtl" / "files.f").is_file():
-        problems.append("rtl/files.f is missing; generate the build again.")
+    backend = str(facts.get("backend", "rtl"))
+    if backend not in BACKENDS:
+        problems.append(f"Its backend is '{backend}'; this bitsmith knows {' and '.join(BACKENDS)}.")
+    elif not (path / _LISTS[backend]).is_file():
+        problems.append(f"{_LISTS[backend]} is missing; generate the build again.")
     if problems:
         raise InputError(problems, str(path))
-    return Build(path, board, engine, network, batch=program.batch)
+    return Build(path, board, engine, network, backend, program.batch)

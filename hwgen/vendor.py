@@ -29,6 +29,14 @@ class Step:
 
 # Each backend's steps, in order.
 STEPS: dict[str, tuple[Step, ...]] = {
+    "hls": (
+        Step(
+            "Vitis HLS",
+            (("vitis-run", ("--mode", "hls", "--tcl")), ("vitis_hls", ("-f",))),
+            "hls/hls.tcl",
+        ),
+        Step("Vivado", (("vivado", ("-mode", "batch", "-source")),), "hls/block_design.tcl"),
+    ),
     "rtl": (
         Step(
             "Vivado",

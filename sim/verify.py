@@ -25,9 +25,10 @@ from hwgen.passes import ArrayPass, MeanPass
 from hwgen.schedule import Schedule
 from sim import golden, verilator
 from sim.compiled import PUBLIC, compile_engine
+from sim.hls import compile_kernel
 from sim.job import Job, Result
 
-SIMULATORS = ("compiled", "cocotb")
+SIMULATORS = ("compiled", "cocotb", "hls")
 _ROOT = Path(__file__).resolve().parent.parent
 _LOG_TAIL = 4000
 _POLL_S = 0.2
@@ -129,7 +130,7 @@ def verify(
     images: NDArray[np.uint8] | None = None,
     count: int | None = None,
     seed: int = 1,
-    simulator: str = SIMULATORS[0],
+    simulator: str | None = None,
     processes: int | None = None,
     latency: tuple[int, int] = (20, 60),
     stall: float = 0.1,
@@ -144,7 +145,8 @@ def verify(
         path: the build folder.
         images: uint8 (N, H, W, C); None: ``count`` of the network's samples (all), else random ones.
         seed: of random images, memory latencies and the garbage that memory holds at first.
-        simulator: "compiled" (no Python in a cycle) or "cocotb". Both see the same cycles.
+        simulator: of the RTL "compiled" (no Python in a cycle) or "cocotb", which see the same cycles; "hls": C
+            simulation of the HLS kernel, which has no cycles. None: what the build's backend has.
         processes: of the compiled path, among which the images are divided; None: one per processor core, if each has
             some images to do. Waves are recorded by one process.
         latency: least and most cycles of a memory access. stall: chance per cycle that a memory channel pauses.
@@ -160,9 +162,18 @@ def verify(
     Raises:
         InputError: the build, the images or the simulator's name are unusable, or no simulator is installed.
     """
-    if simulator not in SIMULATORS:
-        raise InputError(f"There is no simulator '{simulator}'; there are {' and '.join(SIMULATORS)}.")
+    if simulator not in (None, *SIMULATORS):
+        raise InputError(f"There is no simulator '{simulator}'; there are {', '.join(SIMULATORS)}.")
     build = read_build(path)
+    simulator = simulator or ("hls" if build.backend == "hls" else "compiled")
+    if (simulator == "hls") != (build.backend == "hls"):
+        raise InputError(
+            f"The build's backend is {build.backend}, which simulator '{simulator}' does not run;"
+            f" generate the build with --backend {'hls' if simulator == 'hls' else 'rtl'}.",
+            str(path),
+        )
+    if simulator == "hls" and waves is not None:
+        raise InputError("C simulation of an HLS build has no waveform; leave --waves out.", str(path))
     labels = None
     if images is None:
         images, labels = choose_images(build.network, count, seed)
@@ -173,7 +184,7 @@ def verify(
     tensors = golden.run(build.network, images)
     progress("golden model", 1, 1)
     parts = 1
-    if simulator == "compiled" and waves is None:
+    if simulator in ("compiled", "hls") and waves is None:
         parts = processes or min(os.cpu_count() or 1, len(images) // _IMAGES_PER_PROCESS)
         parts = max(min(parts, len(images) // batch), 1)
     progress("compiling the RTL", 0, 1)
@@ -181,7 +192,10 @@ def verify(
     library = ""
     if simulator == "compiled":
         library = str(compile_engine(build.rtl, trace=waves is not None))
-        run = _run_compiled
+        run = partial(_run_process, "sim.compiled_job")
+    elif simulator == "hls":
+        library = str(compile_kernel(build.hls))
+        run = partial(_run_process, "sim.hls_job")
     else:
         model = verilator.build(build.rtl, "bs_top", public=PUBLIC, trace=waves is not None)
         run = partial(_run_cocotb, model, seed, waves)
@@ -251,10 +265,10 @@ def _run_cocotb(model: verilator.SimBuild, seed: int, waves: Path | None, folder
     return outcome.tail()
 
 
-def _run_compiled(folder: Path) -> str:
+def _run_process(module: str, folder: Path) -> str:
     """Run a job in a process of its own: a crash of the model ends only that one."""
     env = dict(os.environ) | {"PYTHONPATH": os.pathsep.join([str(_ROOT), *sys.path])}
-    command = [sys.executable, "-m", "sim.compiled_job", str(folder)]
+    command = [sys.executable, "-m", module, str(folder)]
     ended = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     return f"exit code {ended.returncode}\n{ended.stdout[-_LOG_TAIL:]}"
 

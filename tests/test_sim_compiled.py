@@ -204,7 +204,7 @@ def test_waves_are_recorded(one, tmp_path):
 
 
 def test_what_cannot_be_done_is_said(one, tmp_path):
-    with pytest.raises(InputError, match="compiled and cocotb"):
+    with pytest.raises(InputError, match="compiled, cocotb, hls"):
         verify(one.path, images=images(one), simulator="modelsim")
     with pytest.raises(SimulationError, match="no waves"):
         CompiledEngine(compile_engine(one.rtl), 4096, waves=tmp_path / "dump.vcd")

@@ -1,0 +1,117 @@
+"""The HLS kernel's sources: rendering, what synthesis forbids, sanitizers, both kinds of words."""
+
+import re
+
+import numpy as np
+import pytest
+
+from hwgen.board import load_board
+from hwgen.build import generate
+from hwgen.engine import EngineConfig
+from hwgen.errors import InputError
+from hwgen.render_hls import TESTBENCH, render_project
+from sim import golden
+from sim.hls import compile_kernel, find_ap_int, run_kernel
+from sim.random_network import random_images, random_network
+
+SHAPE = EngineConfig(rows=4, columns=4, slots=6, slot_channels=8, lane_rows=2, weight_depth=4096, plane_depth=1024,
+                     byte_depth=1024, column_depth=512)  # fmt: skip
+BOARD = load_board("pynq-z2")
+SANITIZERS = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+
+
+def kernel_sources():
+    """What is synthesised, without comments and without the parts for simulation alone."""
+    for name, text in render_project(SHAPE, BOARD, "test").items():
+        if name.endswith((".h", ".cpp")) and name not in (TESTBENCH, "bs_stream.h"):
+            text = re.sub(r"#if !defined\(__SYNTHESIS__\)\n.*?(#else|#endif)", "", text, flags=re.S)
+            yield name, re.sub(r"//.*", "", text)
+
+
+def test_rendering_is_pure():
+    assert render_project(SHAPE, BOARD, "1") == render_project(SHAPE, BOARD, "1")
+    assert render_project(SHAPE, BOARD, "1") != render_project(EngineConfig(), BOARD, "1")
+
+
+def test_kernel_has_no_heap_no_exceptions_no_unbounded_loops():
+    for name, text in kernel_sources():
+        found = re.findall(r"\b(new|delete|malloc|free|throw|try|catch|while|do|goto|std::\w+)\b", text)
+        assert not found, (name, found)
+        for loop in re.findall(r"\bfor \(((?:[^()]|\((?:[^()]|\([^()]*\))*\))*)\)", text):
+            parts = loop.split(";")
+            assert len(parts) == 3 and re.search(r"<|!= 0", parts[1]) and parts[2].strip(), (name, loop)
+
+
+def test_kernel_has_no_recursion():
+    text = "\n".join(source for _, source in kernel_sources())
+    head = r"^(?:  )?(?:inline|static|extern \"C\")[^;{}()]*?(\w+)\([^{;]*\)\s*"
+    bodies = {found[1]: found[2] for found in re.finditer(head + r"\{ (.*) \}$", text, re.M)}
+    bodies |= {found[1]: found[2] for found in re.finditer(head + r"\{\n(.*?)^\}", text, re.M | re.S)}
+    assert {"fill_run", "region", "write_back_conv", "load_program"} <= set(bodies)
+    calls = {name: {other for other in bodies if re.search(rf"\b{other}\(", body)} for name, body in bodies.items()}
+
+    def reaches(name, path):
+        assert name not in path, f"recursion: {path}"
+        for other in calls[name]:
+            reaches(other, [*path, name])
+
+    for name in calls:
+        reaches(name, [])
+
+
+def test_every_dynamic_loop_states_its_trips():
+    for name, text in kernel_sources():
+        lines = text.splitlines()
+        for index, line in enumerate(lines):
+            limit = re.search(r"for \(\w+ \w+ = [^;]+; [^;]*<[= ]*([^;]+);", line)
+            fixed = limit is None or re.fullmatch(
+                r"(u?int(32_t)?\()?(C::|BITS>::)?[A-Z_\d /+(]+\)*|[\d]+|\(C::D_K \+ 63\) / 64", limit[1]
+            )
+            if not fixed:
+                assert "#pragma HLS LOOP_TRIPCOUNT" in "".join(lines[index + 1 : index + 3]), (name, line)
+
+
+def started(seed, ap_int=False, flags=(), tmp_path=None):
+    network = random_network(seed)
+    build = generate(network, SHAPE, BOARD, tmp_path / f"b{seed}", backend="hls", force=True)
+    images = random_images(network, 2, seed)
+    program = build.program.read_bytes()
+    stride, out_stride = -(-images[0].size // 8) * 8, -(-build.schedule.logits_rows * 4 // 8) * 8
+    start = -(-len(program) // 4096) * 4096
+    output = start + 2 * stride
+    memory = np.zeros(output + 2 * out_stride, np.uint8)
+    memory[: len(program)] = np.frombuffer(program, np.uint8)
+    for index, image in enumerate(images):
+        memory[start + index * stride :][: image.size] = image.ravel()
+    registers = {"image_addr": start, "image_stride": stride, "output_addr": output, "output_stride": out_stride}
+    kernel = compile_kernel(build.hls, ap_int=ap_int, flags=flags)
+    done = run_kernel(kernel, SHAPE, memory, registers | {"image_count": 2})
+    found = done.memory[output:].view("<i4").reshape(2, -1)[:, : network.tensors[network.output].shape[2]]
+    assert np.array_equal(found, golden.logits(network, images))
+    return done
+
+
+def fitting():
+    for seed in range(50):
+        try:
+            from hwgen.schedule import schedule
+
+            schedule(random_network(seed), SHAPE)
+            yield seed
+        except InputError:
+            continue
+
+
+def test_clean_under_sanitizers(tmp_path):
+    for seed, _ in zip(fitting(), range(4), strict=False):
+        started(seed, flags=SANITIZERS, tmp_path=tmp_path)
+
+
+def test_ap_int_words_give_the_same(tmp_path):
+    try:
+        find_ap_int()
+    except InputError as error:
+        pytest.skip(str(error))
+    for seed, _ in zip(fitting(), range(3), strict=False):
+        one, two = (started(seed, ap_int=kind, tmp_path=tmp_path) for kind in (False, True))
+        assert one.registers == two.registers and np.array_equal(one.memory, two.memory)
