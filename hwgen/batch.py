@@ -63,8 +63,8 @@ def find_turn(passes: Sequence[Pass], columns: int) -> int | None:
     turn = len(passes) - 1
     while turn >= 0 and _alone(passes[turn]):
         turn -= 1
-    if turn < 0 or turn == len(passes) - 1:
-        return None
+    if turn < 1 or turn == len(passes) - 1:
+        return None  # nothing behind it, or it reads the image itself, which is not kept for the batch
     item, first = passes[turn], passes[turn + 1]
     whole = (first.window.in_height, first.window.in_width) == (first.window.kernel_h, first.window.kernel_w)
     plain = isinstance(item, ArrayPass) and item.skip is None and item.bytes is None and not item.window.pooled
@@ -99,7 +99,7 @@ def make_batch(passes: Sequence[Pass], size: int, columns: int) -> tuple[tuple[P
     if turn is None:
         raise InputError(
             "Images are batched where a network ends in layers of one position behind a convolution without shortcut or"
-            " pool; this one does not. Leave the batch at 1.",
+            " pool that is not its first layer; this one does not. Leave the batch at 1.",
             "batch",
         )
     item = passes[turn]

@@ -9,7 +9,7 @@ from hwgen.board import load_board
 from hwgen.build import generate
 from hwgen.engine import EngineConfig
 from hwgen.errors import InputError
-from hwgen.render_hls import TESTBENCH, render_project
+from hwgen.render_hls import TESTBENCH, render_hls
 from sim import golden
 from sim.hls import compile_kernel, find_ap_int, run_kernel
 from sim.random_network import random_images, random_network
@@ -22,15 +22,15 @@ SANITIZERS = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"
 
 def kernel_sources():
     """What is synthesised, without comments and without the parts for simulation alone."""
-    for name, text in render_project(SHAPE, BOARD, "test").items():
+    for name, text in render_hls(SHAPE, BOARD, "test").items():
         if name.endswith((".h", ".cpp")) and name not in (TESTBENCH, "bs_stream.h"):
             text = re.sub(r"#if !defined\(__SYNTHESIS__\)\n.*?(#else|#endif)", "", text, flags=re.S)
             yield name, re.sub(r"//.*", "", text)
 
 
 def test_rendering_is_pure():
-    assert render_project(SHAPE, BOARD, "1") == render_project(SHAPE, BOARD, "1")
-    assert render_project(SHAPE, BOARD, "1") != render_project(EngineConfig(), BOARD, "1")
+    assert render_hls(SHAPE, BOARD, "1") == render_hls(SHAPE, BOARD, "1")
+    assert render_hls(SHAPE, BOARD, "1") != render_hls(EngineConfig(), BOARD, "1")
 
 
 def test_kernel_has_no_heap_no_exceptions_no_unbounded_loops():

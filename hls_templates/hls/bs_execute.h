@@ -15,7 +15,6 @@ struct Columns {
 };
 
 constexpr uint32_t COLUMN_MASK = C::COLUMN_DEPTH - 1;
-constexpr uint32_t PLANE_MASK = C::PLANE_DEPTH - 1;
 constexpr uint32_t WEIGHT_MASK = C::WEIGHT_DEPTH - 1;
 
 // One channel group of a pixel, or what stands for it outside the map.
@@ -23,7 +22,7 @@ inline uint32_t window_pixel(const Conv& conv, const Buffers& buffers, uint32_t 
                              uint32_t mask, uint32_t pad) {
   if (y < 0 || y >= int32_t(conv.in_height) || x < 0 || x >= int32_t(conv.in_width)) return pad;
   const uint32_t pixel = uint32_t(y) * conv.in_width + uint32_t(x);
-  return buffers.planes[(row + pixel / C::D_N) & PLANE_MASK][pixel % C::D_N] & mask;
+  return buffers.planes[bank_row(row, pixel / C::D_N, conv.ring, C::PLANE_DEPTH)][pixel % C::D_N] & mask;
 }
 
 inline uint32_t weigh(uint32_t bits, bool nibbles) {
@@ -70,14 +69,14 @@ inline uint32_t fill_run(const Conv& conv, const Walker& walker, const Buffers& 
       }
       for (uint32_t ky = 0; ky < conv.kernel_h; ky++) {
 #pragma HLS LOOP_TRIPCOUNT min=1 max=15
-        const int32_t y = coordinate(walker.y, conv.stride, ky, conv.pad, 0);
+        const int32_t y = coordinate(walker.position_y(), conv.stride, ky, conv.pad, 0);
         uint32_t taps = 0;
         for (uint32_t kx = 0; kx < conv.kernel_w; kx += taps) {
 #pragma HLS LOOP_TRIPCOUNT min=1 max=15
 #pragma HLS PIPELINE II=1  // up to three taps for all columns of the run in each cycle
           const uint32_t room = 3 - slot % 3, kx_left = conv.kernel_w - kx;
           taps = kx_left < room ? kx_left : room;
-          const int32_t x = coordinate(walker.x, conv.stride, kx, conv.pad, walker.shift());
+          const int32_t x = coordinate(walker.position_x(), conv.stride, kx, conv.pad, walker.shift());
           for (uint32_t column = 0; column < uint32_t(C::D_N); column++) {
 #pragma HLS UNROLL  // columns work side by side
             if (column < walker.column || column >= walker.end) continue;
@@ -256,6 +255,7 @@ inline void execute(const ExecuteJob& job, const Buffers& buffers, Stream<Tile>&
   walker.stride = conv.stride;
   walker.out_width = conv.out_width;
   walker.out_height = conv.out_height;
+  walker.pooled = conv.pooled;
   walker.start(conv.start_x, conv.start_y);
   for (uint32_t tile = 0; tile < conv.tiles; tile++) {
 #pragma HLS LOOP_TRIPCOUNT min=1 max=4096

@@ -104,9 +104,10 @@ inline void fetch_image(const LoadImage& load, uint32_t address, bool planar, co
     done.failed = true;
     return;
   }
-  const bool split = planar && load.pixels != 1;
+  // An image of one pixel lies in the same order either way.
+  const bool split = planar && load.image_pixels != 1;
   ByteReader bytes = {memory, 0, 0, false};
-  address &= ~uint32_t(7);
+  address = (address + (planar ? load.first_pixel : load.offset)) & ~uint32_t(7);
   uint32_t row = load.base, block_row = load.base;
   for (uint32_t first = 0; first < load.pixels; first += C::D_N) {
 #pragma HLS LOOP_TRIPCOUNT min=1 max=65536
@@ -122,12 +123,12 @@ inline void fetch_image(const LoadImage& load, uint32_t address, bool planar, co
 #pragma HLS LOOP_TRIPCOUNT min=1 max=32
 #pragma HLS PIPELINE II=1  // one byte a cycle
           const uint32_t pixel = split ? inner : outer, channel = split ? outer : inner;
-          const uint32_t offset = split ? channel * load.pixels + first + pixel
+          const uint32_t offset = split ? channel * load.image_pixels + first + pixel
                                         : (first + pixel) * load.channels + group + channel;
           stage[pixel][channel] = bytes.read(address + offset);
         }
         if (split) {
-          const uint32_t start = (address + outer * load.pixels + first) % 8;
+          const uint32_t start = (address + outer * load.image_pixels + first) % 8;
           done.read_words += (start + pixels + 7) / 8;
         }
       }

@@ -57,10 +57,11 @@ extern "C" void bs_kernel(volatile uint32_t registers[REGISTER_WORDS], const vol
   const uint32_t image_count = registers[REG_IMAGE_COUNT];
   uint32_t images_done = 0, read_words = 0, written_words = 0, fill_cycles = 0, issue_cycles = 0, beats = 0;
 
-  sequencer.start(0);
+  sequencer.start(0, 0);
+  buffers.logits = {};
   Failure failure = load_program(images, registers[REG_PROGRAM_ADDR], sequencer.queues, read_words);
   if (memory_failure(sequencer).code != ERR_NONE) failure = memory_failure(sequencer);
-  if (failure.code == ERR_NONE) sequencer.start(image_count);
+  if (failure.code == ERR_NONE) sequencer.start(image_count, registers[REG_IMAGE_ADDR]);
 
   // Every turn but the last takes an instruction.
   const uint64_t bound = sequencer.queues[0].steps() + sequencer.queues[1].steps() + sequencer.queues[2].steps();
@@ -69,8 +70,8 @@ extern "C" void bs_kernel(volatile uint32_t registers[REGISTER_WORDS], const vol
     failure = sequencer.queue_loads();
     if (failure.code != ERR_NONE || sequencer.finished()) break;
     Choice choice = {};
-    choice.fetch = sequencer.choose_fetch(registers[REG_PROGRAM_ADDR], registers[REG_IMAGE_ADDR],
-                                          registers[REG_IMAGE_STRIDE], registers[REG_IMAGE_PLANAR] & 1);
+    choice.fetch = sequencer.choose_fetch(registers[REG_PROGRAM_ADDR], registers[REG_IMAGE_STRIDE],
+                                          registers[REG_IMAGE_PLANAR] & 1);
     sequencer.choose_compute(choice);
     choice.write_back.output_addr = registers[REG_OUTPUT_ADDR] + registers[REG_OUTPUT_STRIDE] * images_done;
     if (!choice.any()) break;
@@ -91,7 +92,7 @@ extern "C" void bs_kernel(volatile uint32_t registers[REGISTER_WORDS], const vol
     }
   }
   // What is left without a way on would wait for ever: the RTL's watchdog ends that, here it is known at once.
-  if (failure.code == ERR_NONE && (!sequencer.finished() || images_done != image_count)) {
+  if (failure.code == ERR_NONE && (!sequencer.finished() || images_done < image_count)) {
     failure = {ERR_WATCHDOG, sequencer.waiting_info()};
   }
 

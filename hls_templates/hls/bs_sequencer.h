@@ -28,10 +28,10 @@ inline bool stage_knows(uint32_t stage, uint32_t opcode) {
   return opcode == OP_CONV_OUT || opcode == OP_POOL;
 }
 
-// The instructions of one stage, and the loop over images around them.
+// The instructions of one stage, and the loop over images around them, a batch of images each time.
 struct Queue {
   Instruction instruction[PROGRAM_INSTRUCTIONS];
-  uint32_t count, loop_start, images;
+  uint32_t count, loop_start, images, batch;
   uint32_t index, image;
   bool active;
 
@@ -41,12 +41,12 @@ struct Queue {
     active = count != 0 && images != 0;
   }
   const Instruction& head() const { return instruction[index]; }
-  bool first_image() const { return image == 0; }
+  bool first_batch() const { return image == 0; }
   void advance() {
     if (++index != count) return;
     index = loop_start;
-    image++;
-    if (image == images || loop_start >= count) active = false;
+    image += batch;
+    if (image >= images || loop_start >= count) active = false;
   }
   // Instructions that a run takes at most: the bound of the sequencer's loop.
   uint64_t steps() const { return uint64_t(count) * (uint64_t(images) + 1); }
@@ -68,6 +68,7 @@ inline Failure load_program(const volatile uint64_t* memory, uint32_t address, Q
   for (uint32_t stage = 0; stage < STAGES; stage++) {
     queues[stage].count = header[2 + stage] & 0xffff;
     queues[stage].loop_start = header[2 + stage] >> 16 & 0xffff;
+    queues[stage].batch = (header[5] & 255) == 0 ? 1 : header[5] & 255;
     too_many = too_many || queues[stage].count > PROGRAM_INSTRUCTIONS || queues[stage].loop_start > queues[stage].count;
     words += queues[stage].count * INSTRUCTION_WORDS;
   }
@@ -115,17 +116,19 @@ struct Sequencer {
   Instruction loads[LOADS];
   bool load_first[LOADS];
   uint32_t load_read, load_count;
+  uint32_t image_addr;                       // of the image that is loaded next
   Tokens image_ready, map_ready, weights_ready;   // for execute, from fetch, write-back, fetch
   Tokens weights_free, image_free;                // for fetch, from execute
   Tokens map_free;                                // for write-back, from execute
   uint32_t layer[STAGES];
 
-  void start(uint32_t images) {
+  void start(uint32_t images, uint32_t first_image_addr) {
     for (uint32_t stage = 0; stage < STAGES; stage++) {
       queues[stage].start(images);
       layer[stage] = 0;
     }
     load_read = load_count = 0;
+    image_addr = first_image_addr;
     image_ready = map_ready = weights_ready = weights_free = image_free = map_free = Tokens{0};
   }
 
@@ -147,14 +150,14 @@ struct Sequencer {
       if (load_beyond(queue.head())) return {ERR_ADDRESS, info_of(STAGE_FETCH, queue.head())};
       const uint32_t at = (load_read + load_count) % LOADS;
       loads[at] = queue.head();
-      load_first[at] = queue.first_image();
+      load_first[at] = queue.first_batch();
       load_count++;
       queue.advance();
     }
     return {ERR_NONE, 0};
   }
 
-  FetchJob choose_fetch(uint32_t program_addr, uint32_t image_addr, uint32_t image_stride, bool planar) {
+  FetchJob choose_fetch(uint32_t program_addr, uint32_t image_stride, bool planar) {
     FetchJob job = {};
     job.program_addr = program_addr;
     job.planar = planar;
@@ -174,12 +177,13 @@ struct Sequencer {
     Queue& queue = queues[STAGE_FETCH];
     if (!job.active && queue.active && opcode_of(queue.head()) == OP_LOAD_IMAGE) {
       const LoadImage load(queue.head());
-      const uint32_t need = queue.first_image() ? load.wait_fill_first : load.wait_fill;
+      const uint32_t need = queue.first_batch() ? load.wait_fill_first : load.wait_fill;
       if (image_free.enough(need)) {
         image_free.take(need);
         job.active = true;
         job.instruction = queue.head();
-        job.image_addr = image_addr + image_stride * queue.image;
+        job.image_addr = image_addr;
+        if (load.image_last) image_addr += image_stride;
         queue.advance();
       }
     }
@@ -194,14 +198,14 @@ struct Sequencer {
     const Instruction& last = write_back.head();
     const ConvOut out(last);
     const Pool pool(last);
-    const bool is_pool = opcode_of(last) == OP_POOL, first = write_back.first_image();
+    const bool is_pool = opcode_of(last) == OP_POOL, first = write_back.first_batch();
     const uint32_t need = is_pool ? (first ? pool.wait_fill_first : pool.wait_fill)
                                   : (first ? out.wait_fill_first : out.wait_fill);
     if (!map_free.enough(need)) return;
     if (!is_pool && !out.from_sums) {
       if (!execute.active) return;
       const Conv conv(execute.head());
-      const bool conv_first = execute.first_image();
+      const bool conv_first = execute.first_batch();
       const uint32_t need_fetch = conv_first ? conv.wait_fetch_first : conv.wait_fetch;
       const uint32_t need_map = conv_first ? conv.wait_write_back_first : conv.wait_write_back;
       const uint32_t need_weights = conv_first ? conv.wait_weights_first : conv.wait_weights;

@@ -23,6 +23,13 @@ struct Param {
   int32_t mul;   // 18 bits
 };
 
+// Where the logits of an image have got to.
+struct Logits {
+  uint32_t offset;  // bytes written
+  uint32_t low;     // a logit that waits for its neighbour
+  bool half;
+};
+
 // The buffers. All depths are powers of two; addresses wrap as the RTL's do.
 struct Buffers {
   ArrayWord weights[C::WEIGHT_DEPTH][C::D_M];                 // fetch writes, execute reads
@@ -30,6 +37,7 @@ struct Buffers {
   Param params[C::PARAM_DEPTH];                               // fetch writes, write-back reads
   uint8_t bytes[C::BYTE_DEPTH][C::D_N][C::LANE_ROWS];         // write-back alone
   uint32_t sums[C::SUM_GROUPS][C::LANE_ROWS];                 // write-back alone, 18 bits each
+  Logits logits;                                              // write-back alone
 };
 
 // What a stage did in a region; the sequencer adds it to the registers.
