@@ -1,7 +1,7 @@
 """Random networks on random engines, RTL and HLS against the golden model: ``make soak N=2000``.
 
-Each shape's engine runs groups of networks back to back, without a reset between them, behind random memory. The figures go to
-build/bench/soak.json after every group. A failure is repeated in new simulations, shrunk, left as a network file with its
+Each shape's engine runs groups of networks back to back, without a reset between them, behind random memory, and the HLS kernel
+of the shape runs them too. The figures go to build/bench/soak.json after every group. A failure is repeated in new simulations, shrunk, left as a network file with its
 images, and told with the command that repeats it.
 """
 
@@ -27,8 +27,12 @@ from hwgen.engine import EngineConfig, write_engine
 from hwgen.errors import InputError
 from hwgen.network import Network
 from hwgen.network_file import write_network
+from hwgen.render_hls import render_hls_sources
 from sim.compiled import compile_engine
-from sim.job import Result
+from sim.hls import compile_kernel
+from sim.hls_job import simulate as simulate_hls
+from sim.job import Layout, Result
+from sim.monitor import TensorMonitor
 from sim.random_engine import random_engines
 from sim.random_network import random_images, random_network
 from sim.shrink import shrink
@@ -39,9 +43,18 @@ GROUP = 5
 BOARD = "pynq-z2"
 
 
+@dataclass(frozen=True)
+class Hardware:
+    """An engine shape as compiled RTL and as compiled HLS kernel."""
+
+    engine: EngineConfig
+    rtl: Path
+    hls: Path
+
+
 @dataclass
 class Figures:
-    """What build/bench/soak.json holds. unfit: networks that an engine of this shape cannot hold; they are not counted."""
+    """What build/bench/soak.json holds. tensors: compared, in RTL and in HLS. unfit: networks that an engine of this shape cannot hold; they are not counted."""
 
     networks: int = 0
     images: int = 0
@@ -94,43 +107,57 @@ def failed(result: Result) -> bool:
     return bool(result.problem or result.wrong)
 
 
-def run_group(library: Path, group: list[Work]) -> Iterator[tuple[Work, Result]]:
-    """Each work with its result, one after another on one engine."""
-    with Station(library, group[0].seed) as station:
+def run_group(hardware: Hardware, group: list[Work]) -> Iterator[tuple[Work, Result]]:
+    """Each work with the results of both backends, one after another on one RTL engine."""
+    with Station(hardware.rtl, group[0].seed) as station:
         for work in group:
-            yield work, station.run(work)
+            result = station.run(work)
+            layout = Layout(work.plan, work.program, work.images, work.seed)
+            hls = simulate_hls(hardware.hls, layout, TensorMonitor(work.plan, work.tensors))
+            result.tensors += hls.tensors
+            result.wrong += hls.wrong
+            if failed(hls):
+                result.problem = f"{result.problem} The HLS kernel fails. {hls.problem}".strip()
+                result.mismatches += hls.mismatches
+            yield work, result
 
 
-def fails(library: Path, group: list[Work]) -> bool:
-    return any(failed(result) for _, result in run_group(library, group))
+def fails(hardware: Hardware, group: list[Work]) -> bool:
+    return any(failed(result) for _, result in run_group(hardware, group))
 
 
-def explain(library: Path, name: str, engine: EngineConfig, group: list[Work], folder: Path) -> str:
+def explain(hardware: Hardware, name: str, group: list[Work], folder: Path) -> str:
     """Shrink the failure of the last of a group, leave it in ``folder``, and say how to see it again."""
     for count in range(1, len(group) + 1):
-        if fails(library, group[-count:]):
+        if fails(hardware, group[-count:]):
             group = group[-count:]
             break
     seeds = ",".join(str(work.seed) for work in group)
-    result = [result for _, result in run_group(library, group)][-1]
+    result = [result for _, result in run_group(hardware, group)][-1]
     told = [result.problem, *result.mismatches[:3]]
 
     def candidate(network: Network, images: np.ndarray) -> bool:
         try:
-            return fails(library, [prepare(network, images, engine, group[0].seed)])
+            return fails(hardware, [prepare(network, images, hardware.engine, group[0].seed)])
         except (InputError, DoesNotFitError):
             return False
 
     if len(group) == 1:
         network, images = shrink(group[0].network, group[0].images, candidate)
         write_network(network, folder / "network")
-        write_engine(engine, folder / "engine.json")
+        write_engine(hardware.engine, folder / "engine.json")
         np.save(folder / "images.npy", images)
         told.append(
             f"Shrunk to {len(network.nodes)} nodes and {len(images)} images: {folder}/network, images.npy, engine.json."
         )
     told.append(f"Repeat it: python -m benchmarks.soak --shape {name} --seeds {seeds}")
     return "\n".join(item for item in told if item)
+
+
+def make_hardware(engine: EngineConfig, scratch: Path) -> Hardware:
+    """Render and compile both backends."""
+    rtl = compile_engine(write_rtl(engine, load_board(BOARD), scratch), quick=True)
+    return Hardware(engine, rtl, compile_kernel(render_hls_sources(engine, BOARD, "soak")))
 
 
 def soak(
@@ -152,17 +179,16 @@ def soak(
             else groups(engine, first_seed + 100_000 * at, figures)
             for at, (name, engine) in enumerate(engines.items())
         }
-        libraries: dict[str, Path] = {}
+        made: dict[str, Hardware] = {}
         while figures.networks < networks and streams:
             for name in list(streams):
                 group = next(streams[name], None)
                 if group is None:
                     del streams[name]
                     continue
-                if name not in libraries:
-                    rtl = write_rtl(engines[name], load_board(BOARD), scratch / name)
-                    libraries[name] = compile_engine(rtl, quick=True)
-                for at, (work, result) in enumerate(run_group(libraries[name], group)):
+                if name not in made:
+                    made[name] = make_hardware(engines[name], scratch / name)
+                for at, (work, result) in enumerate(run_group(made[name], group)):
                     figures.networks += 1
                     figures.images += len(work.images)
                     figures.tensors += result.tensors
@@ -172,7 +198,7 @@ def soak(
                     bar.advance(task)
                     if failed(result):
                         folder = out / "soak-failures" / f"{name}-{work.seed}"
-                        figures.failures.append(explain(libraries[name], name, engines[name], group[: at + 1], folder))
+                        figures.failures.append(explain(made[name], name, group[: at + 1], folder))
                         print(figures.failures[-1], file=sys.stderr)
                         break  # what comes after a failure says nothing
                 figures.shapes.add(name)

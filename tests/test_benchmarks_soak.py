@@ -45,6 +45,8 @@ SETTING = {"stateful": False}
 def broken(monkeypatch):
     monkeypatch.setattr(soak, "Station", BrokenStation)
     monkeypatch.setattr(soak, "compile_engine", lambda rtl, quick: Path("none.so"))
+    monkeypatch.setattr(soak, "compile_kernel", lambda sources: Path("none"))
+    monkeypatch.setattr(soak, "simulate_hls", lambda kernel, layout, monitor: Result("", 2, 0, [], {}, {}, [], {}))
     monkeypatch.setitem(SETTING, "stateful", False)
 
 
@@ -54,7 +56,7 @@ def test_a_failure_is_shrunk_and_its_command_repeats_it(broken, tmp_path, capsys
     written = json.loads((tmp_path / "soak.json").read_text())
     assert written["mismatches"] == figures.mismatches > 0
     assert written["networks"] == figures.networks >= 60 and written["shapes"] == 2
-    assert written["tensors"] == 7 * figures.networks
+    assert written["tensors"] == (7 + 2) * figures.networks
     command = figures.failures[0].splitlines()[-1].partition("Repeat it: python -m benchmarks.soak ")[2].split()
     found = next((tmp_path / "soak-failures").iterdir())
     network = read_network(found / "network")
@@ -69,6 +71,14 @@ def test_a_failure_of_dirty_state_keeps_the_run_before(broken, tmp_path, monkeyp
     figures = soak.soak(random_engines(1), 2, 500, tmp_path)
     seeds = figures.failures[0].splitlines()[-1].rpartition(" ")[2]
     assert len(seeds.split(",")) == 2
+
+
+def test_a_failure_of_the_hls_kernel_is_one(broken, tmp_path, monkeypatch):
+    monkeypatch.setattr(BrokenStation, "run", lambda self, work: Result("", 3, 0, [], {}, {}, [], {}))
+    wrong = Result("", 2, 1, ["image 0, there"], {}, {}, [], {})
+    monkeypatch.setattr(soak, "simulate_hls", lambda kernel, layout, monitor: wrong)
+    figures = soak.soak(random_engines(1), 2, 500, tmp_path)
+    assert figures.mismatches > 0 and "The HLS kernel fails.\nimage 0, there" in figures.failures[0]
 
 
 def test_nothing_wrong_is_said_to_be_so(broken, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Networks of the literature, whole, in RTL on one engine: every tensor equals the golden model's."""
+"""Networks of the literature, whole, in RTL and HLS on one engine: every tensor equals the golden model's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from benchmarks.bench_engine import ENGINE, LARGE
 from benchmarks.networks import Builder, cnv, mlp, mobilenet, resnet8, resnet18, resnet_cifar
 from hwgen.board import load_board
-from hwgen.build import generate
+from hwgen.build import BACKENDS, generate
 from hwgen.engine import EngineConfig
 from hwgen.errors import InputError
 from hwgen.network import AvgPool, MaxPool, Network, ShortcutA
@@ -36,34 +36,42 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_every_tensor_in_rtl(name: str, tmp_path: Path) -> None:
+def test_every_tensor(name: str, tmp_path: Path) -> None:
     """Two images, so that the second run meets what the first one left; memory is slow and stalls."""
-    check_in_rtl(CASES[name](), ENGINE, tmp_path, 2)
+    check_on_both(CASES[name](), ENGINE, tmp_path, 2)
 
 
-def check_in_rtl(network: Network, engine: EngineConfig, folder: Path, images: int, batch: int = 1) -> Schedule:
-    build = generate(network, engine, load_board("pynq-z2"), folder / "build", batch=batch)
-    result = verify(build.path, images=random_images(network, images, 1), processes=1, latency=(20, 120), stall=0.2)
-    assert not result["problem"], result["problem"]
-    assert result["mismatches"] == 0, result["first_mismatches"]
-    stored = {tensor.name for item in build.schedule.passes for tensor in (item.planes, item.bytes) if tensor}
-    assert result["tensors_compared"] >= images // batch * (len(stored) + 1)
+def check_on_both(network: Network, engine: EngineConfig, folder: Path, images: int, batch: int = 1) -> Schedule:
+    """RTL and HLS kernel, each against the golden model."""
+    for backend in BACKENDS:
+        board = load_board("pynq-z2")
+        build = generate(network, engine, board, folder / backend, backend=backend, batch=batch)
+        result = verify(build.path, images=random_images(network, images, 1), processes=1, latency=(20, 120), stall=0.2)
+        assert not result["problem"], (backend, result["problem"])
+        assert result["mismatches"] == 0, (backend, result["first_mismatches"])
+        stored = {tensor.name for item in build.schedule.passes for tensor in (item.planes, item.bytes) if tensor}
+        assert result["tensors_compared"] >= images // batch * (len(stored) + 1)
     return build.schedule
 
 
-def test_a_large_image_in_rtl(tmp_path: Path) -> None:
+def test_a_large_image(tmp_path: Path) -> None:
     """ResNet-18 on one whole image of 224x224: interleaved in strips, weights streamed."""
-    plan = check_in_rtl(resnet18(2, 2), LARGE, tmp_path, 1)
+    plan = check_on_both(resnet18(2, 2), LARGE, tmp_path, 1)
     assert plan.memory.strips is not None and plan.memory.streamed_rows > 0
 
 
 @pytest.mark.parametrize(("bits", "batch", "images"), [(1, 8, 16), (2, 3, 8)])
-def test_batches_in_rtl(bits: int, batch: int, images: int, tmp_path: Path) -> None:
+def test_batches(bits: int, batch: int, images: int, tmp_path: Path) -> None:
     """CNV with images that share the weights of its last layers; the last batch is filled up."""
-    plan = check_in_rtl(cnv(bits, bits), ENGINE, tmp_path, images, batch)
+    plan = check_on_both(cnv(bits, bits), ENGINE, tmp_path, images, batch)
     assert plan.batch == batch and plan.program.batch == batch
     alone = schedule(cnv(bits, bits), ENGINE)
     assert plan.memory.streamed_rows / batch < alone.memory.streamed_rows / 2
+
+
+def one_convolution() -> Network:
+    made = Builder("one", (8, 8, 3), 2, 2)
+    return made.logits(made.conv("stem", "image", 8, 3, stride=2, bits=8), 10)
 
 
 @pytest.mark.parametrize(
@@ -71,10 +79,11 @@ def test_batches_in_rtl(bits: int, batch: int, images: int, tmp_path: Path) -> N
     [
         (lambda: resnet8(2, 2), 2, "ends in layers of one position behind a convolution"),
         (lambda: mlp(2, 2), 2, "ends in layers of one position behind a convolution"),
+        (one_convolution, 2, "that is not its first layer"),
         (lambda: cnv(2, 2), 17, "A batch has 1 to 16 images on this engine, not 17"),
         (lambda: cnv(2, 2), 16, "rows of bit planes, the engine has 1024"),
     ],
-    ids=["shortcut", "linear", "size", "memory"],
+    ids=["shortcut", "linear", "first", "size", "memory"],
 )
 def test_batches_that_are_refused(network: Callable[[], Network], batch: int, said: str) -> None:
     with pytest.raises(InputError, match=said):
@@ -99,7 +108,7 @@ def pooled(side: int) -> Network:
     ],
     ids=["image", "pool", "skip"],
 )
-def test_strips_in_rtl(
+def test_strips(
     network: Callable[[], Network], weights: int, planes: int, codes: int, rings: set[str], tmp_path: Path
 ) -> None:
     """Small memories that cannot hold the first maps whole; in three images each ring comes round many times."""
@@ -107,7 +116,7 @@ def test_strips_in_rtl(
         rows=4, columns=4, slots=3, slot_channels=8, lane_rows=1, weight_depth=weights, plane_depth=planes,
         byte_depth=codes, program_depth=4096,
     )  # fmt: skip
-    plan = check_in_rtl(network(), engine, tmp_path, 3)
+    plan = check_on_both(network(), engine, tmp_path, 3)
     strips = plan.memory.strips
     assert strips is not None and strips.rings.keys() == rings
     height, width, _ = plan.network.tensors["image"].shape
