@@ -80,7 +80,7 @@ bench-timing: $(READY) ## routed on an ECP5 and path lengths on the 7 series (ab
 	@$(BIN)/python benchmarks/bench_timing.py
 
 bench-hls: $(READY) tools ## speed of the HLS kernel in C simulation (N=20: fewer images)
-	@$(BIN)/python benchmarks/bench_hls.py --images $(or $(N),60)
+	@$(BIN)/python -m benchmarks.bench_hls --images $(or $(N),60)
 
 soak: $(READY) tools ## random networks on random engines, RTL against the golden model (N=2000: so many networks)
 	@$(BIN)/python -m benchmarks.soak --networks $(or $(N),2000) $(ARGS)

@@ -1,6 +1,6 @@
-"""Speed of the C simulation of the HLS kernel: ResNet-20 W2A2 with random weights, one process on one core.
+"""Speed of the C simulation of the HLS kernel: ResNet-20 and CNV with random weights, one process on one core.
 
-    python benchmarks/bench_hls.py --images 60
+    python -m benchmarks.bench_hls --images 60
 
 Only the kernel's own run counts, not its compilation nor the golden model; every logit is compared. Result:
 build/bench/hls.json.
@@ -9,63 +9,72 @@ build/bench/hls.json.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from networks import resnet_cifar
 
+from benchmarks.bench_engine import ENGINE
+from benchmarks.networks import cnv, resnet_cifar
+from benchmarks.rows import write_rows
 from hwgen.board import load_board
 from hwgen.build import generate
-from hwgen.engine import EngineConfig
+from hwgen.network import Network
 from sim import golden
 from sim.hls import compile_kernel, run_kernel
+from sim.job import Layout
+from sim.random_network import random_images
 
-ENGINE = EngineConfig(weight_depth=1024, plane_depth=1024, byte_depth=1024)
-BITS = 2
-OUT = Path("build/bench/hls.json")
-_PAGE = 4096
+NETWORKS: Mapping[tuple[int, int], tuple[Network, ...]] = {
+    (2, 2): (resnet_cifar(20, 2, 2), cnv(2, 2)),
+    (1, 1): (cnv(1, 1),),
+}
+
+
+def measure(network: Network, bits: tuple[int, int], count: int, folder: Path) -> dict[str, Any]:
+    """Run ``count`` random images; the row of the benchmark.
+
+    Raises:
+        SystemExit: a logit is not the golden model's.
+    """
+    images = random_images(network, count, 1)
+    build = generate(network, ENGINE, load_board("pynq-z2"), folder, backend="hls")
+    kernel = compile_kernel(build.hls)
+    layout = Layout(build.schedule, build.program.read_bytes(), images, 1)
+    memory = np.empty(-(-layout.memory_bytes // 8) * 8, np.uint8)
+    layout.fill(memory)
+    start = time.perf_counter()
+    done = run_kernel(kernel, build.engine, memory, dict(layout.registers()))
+    seconds = time.perf_counter() - start
+    expected = golden.logits(network, images)
+    found = np.stack(layout.logits(done.memory))[:, : expected.shape[1]]
+    if done.registers["error"] or not np.array_equal(found, expected):
+        raise SystemExit(f"bench-hls: the logits of {network.name} are not the golden model's.")
+    return {
+        "network": network.name,
+        "weight_bits": bits[0],
+        "activation_bits": bits[1],
+        "engine": ENGINE.name,
+        "images": count,
+        "images_per_s": round(count / seconds, 1),
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=60)
-    images = parser.parse_args().images
-    network = resnet_cifar(20, BITS, BITS)
-    shape = network.tensors[network.input].shape
-    codes = np.random.default_rng(1).integers(0, 256, (images, *shape), np.uint8)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=60, help="images of each network (60)")
+    count = parser.parse_args().images
+    rows = []
     with tempfile.TemporaryDirectory(prefix="bitsmith-bench-") as scratch:
-        build = generate(network, ENGINE, load_board("pynq-z2"), Path(scratch) / "b", backend="hls")
-        program = build.program.read_bytes()
-        kernel = compile_kernel(build.hls)
-        stride, out_stride = codes[0].size, -(-build.schedule.logits_rows * 4 // 8) * 8
-        image_addr = -(-len(program) // _PAGE) * _PAGE
-        output_addr = image_addr + -(-stride * images // _PAGE) * _PAGE
-        memory = np.zeros(output_addr + out_stride * images, np.uint8)
-        memory[: len(program)] = np.frombuffer(program, np.uint8)
-        memory[image_addr : image_addr + codes.size] = codes.ravel()
-        registers = {"image_addr": image_addr, "image_stride": stride, "output_addr": output_addr}
-        registers |= {"output_stride": out_stride, "image_count": images}
-        start = time.perf_counter()
-        done = run_kernel(kernel, build.engine, memory, registers)
-        seconds = time.perf_counter() - start
-    classes = network.tensors[network.output].shape[2]
-    found = done.memory[output_addr:].view("<i4").reshape(images, -1)[:, :classes]
-    if done.registers["error"] or not np.array_equal(found, golden.logits(network, codes)):
-        raise SystemExit("bench-hls: the logits are not the golden model's.")
-    row = {
-        "network": network.name,
-        "weight_bits": BITS,
-        "activation_bits": BITS,
-        "engine": ENGINE.name,
-        "images": images,
-        "images_per_s": round(images / seconds, 1),
-    }
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    OUT.write_text(json.dumps(row, indent=2) + "\n", encoding="utf-8")
-    print(f"{row['images_per_s']} images/s of {network.name} W{BITS}A{BITS} on {ENGINE.name}; wrote {OUT}.")
+        for bits, networks in NETWORKS.items():
+            for network in networks:
+                row = measure(network, bits, count, Path(scratch) / str(len(rows)))
+                print(f"{row['images_per_s']} images/s of {row['network']} W{bits[0]}A{bits[1]} on {row['engine']}")
+                rows.append(row)
+    print(f"Wrote {write_rows('hls', rows)}.")
 
 
 if __name__ == "__main__":

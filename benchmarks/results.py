@@ -87,6 +87,18 @@ def simulation(rows: Rows) -> str:
     )
 
 
+def hls(rows: Rows) -> str:
+    """Speed of the HLS kernel's C simulation."""
+    head = ["network", "bits", "engine", "images/s"]
+    return table(
+        head,
+        [
+            (row["network"], f"W{row['weight_bits']}A{row['activation_bits']}", row["engine"], row["images_per_s"])
+            for row in rows
+        ],
+    )
+
+
 def area(rows: Rows) -> str:
     """Size of the whole engine, and the cells it is counted from."""
     names = ("engine", "macs_per_cycle", "lut", "ff", "bram36", "dsp", "lut_per_mac", "array_lut_per_mac")
@@ -162,6 +174,7 @@ SECTIONS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "engine": ("engine", engine),
     "layers": ("engine", layers),
     "sim": ("sim", simulation),
+    "hls": ("hls", hls),
     "area": ("area", area),
     "timing": ("timing", timing),
     "search": ("search", search),

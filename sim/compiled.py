@@ -77,14 +77,18 @@ class MemoryTiming:
     seed: int = 1
 
 
+NO_CYCLE = -1
+
+
 @dataclass(frozen=True)
 class Writes:
     """Writes of one buffer port, oldest first, n of them.
 
-    cycles: uint64 (n,), since ``watch``. rows: uint32 (n,). enables: uint32 (n,). data: uint8 (n, bytes of a row).
+    cycles: int64 (n,), since ``watch``; NO_CYCLE where nothing has a clock. rows: uint32 (n,). enables: uint32 (n,). data:
+    uint8 (n, bytes of a row).
     """
 
-    cycles: NDArray[np.uint64]
+    cycles: NDArray[np.int64]
     rows: NDArray[np.uint32]
     enables: NDArray[np.uint32]
     data: NDArray[np.uint8]
@@ -268,7 +272,7 @@ class CompiledEngine:
         return made
 
     def _writes(self, kind: int) -> Writes:
-        records = self._records(kind, [("cycle", "<u8"), ("row", "<u4"), ("enables", "<u4")])
+        records = self._records(kind, [("cycle", "<i8"), ("row", "<u4"), ("enables", "<u4")])
         return Writes(records["cycle"], records["row"], records["enables"], records["data"])
 
     def _records(self, kind: int, head: list[tuple[str, str]]) -> NDArray[Any]:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from hwgen import isa
 from hwgen.engine import EngineConfig
 from hwgen.errors import InputError
-from sim.compiled import Writes
+from sim.compiled import NO_CYCLE, Writes
 from sim.verilator import default_cache
 
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")
@@ -138,8 +138,7 @@ def run_kernel(program: Path, engine: EngineConfig, memory: NDArray[np.uint8], r
 
 
 def _writes(rows: NDArray[np.uint32], enables: NDArray[np.uint32], data: NDArray[np.uint8]) -> Writes:
-    # C simulation has no clock: the number of the write stands for its cycle.
-    return Writes(np.arange(len(rows), dtype=np.uint64), rows.copy(), enables.copy(), np.ascontiguousarray(data))
+    return Writes(np.full(len(rows), NO_CYCLE), rows.copy(), enables.copy(), np.ascontiguousarray(data))
 
 
 def _pack(words: NDArray[np.uint16], bits: int) -> NDArray[np.uint8]:

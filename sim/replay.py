@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.compiled import Events, Writes
+from sim.compiled import NO_CYCLE, Events, Writes
 from sim.monitor import Port, TensorMonitor
 
 
@@ -117,9 +117,9 @@ class _PortReplay:
         for cycle, row, enables, data in facts:
             value = int.from_bytes(data.tobytes(), "little")
             if planes:
-                self._monitor.plane_write(enables, row, value, cycle)
+                self._monitor.plane_write(enables, row, value, None if cycle == NO_CYCLE else cycle)
             else:
-                self._monitor.byte_write(enables, row, value, cycle)
+                self._monitor.byte_write(enables, row, value, None if cycle == NO_CYCLE else cycle)
 
 
 def _merge(parts: list[Writes]) -> Writes:
