@@ -67,7 +67,7 @@ def generate(
         write_json(json, figures)
         if not quiet:
             out.print(report.layer_table(rows))
-            flows = ["rtl/", "vivado/", "zynq/"] if backend == "rtl" else ["hls/"]
+            flows = ["rtl/", "vivado/", "zynq/"] if backend == "rtl" else ["hls/", "vivado/"]
             names = [*flows, "program.bin", "program.txt", "memory.txt", "network/", *notes]
             out.print(f"Wrote {out_folder}/ ({', '.join(names)}) for engine {shape.name}.", soft_wrap=True)
         next_step(f"bitsmith verify {out_folder}", quiet)

@@ -290,7 +290,7 @@ def verify(
                 out.print(f"Waveform: {waves / 'dump.vcd'} (GTKWave, Surfer).")
         if figures["mismatches"] or figures["problem"]:
             raise typer.Exit(EXIT_FAILED)
-        next_step(f"bitsmith estimate {build}", quiet)
+        next_step(f"bitsmith {'estimate' if made == 'rtl' else 'synth'} {build}", quiet)
 
 
 @app.command(epilog="Example:  bitsmith estimate builds/digits --json estimate.json")
@@ -317,6 +317,8 @@ def estimate(
             out.print(
                 f"{figures['cycles_per_image']} cycles per image, {figures['fps']:.0f} images/s at {figures['clock_mhz']} MHz."
             )
+            if read.backend == "hls":
+                out.print("These are the RTL engine's; cycles and size of the HLS kernel come from 'bitsmith synth'.")
         next_step(f"bitsmith inspect {build}", quiet)
 
 

@@ -13,6 +13,7 @@ from bitsmith.console import table
 from hwgen.area import estimate_area
 from hwgen.build import Build
 from hwgen.cycles import time_program
+from hwgen.errors import InputError
 from hwgen.passes import ArrayPass, MeanPass
 from hwgen.synth import synthesise
 from hwgen.vivado import check_timing, read_reports
@@ -48,6 +49,12 @@ def estimate(build: Build, *, fast: bool = False, cache: Path | None = None) -> 
     if fast:
         area = estimate_area(build.engine)
         result |= {"lut": area.lut, "ff": area.ff, "bram36": area.bram36, "dsp": area.dsp, "cells": {}, "source": "model"}
+    elif build.backend != "rtl":
+        raise InputError(
+            f"Yosys sizes RTL, and the build's backend is {build.backend}: --fast tells the size of the RTL engine of the same"
+            " shape, 'bitsmith synth' what the vendor's tools make of the kernel.",
+            str(build.path),
+        )
     else:
         found = synthesise(build.rtl, "bs_top", parameters={"XC7": 1}, cache_dir=cache)
         result |= {

@@ -29,6 +29,11 @@ def synth(
     with sentences():
         read = read_build(build)
         if open_flow:
+            if read.backend != "rtl":
+                raise InputError(
+                    f"--open: the open flow maps RTL, and the build's backend is {read.backend}; generate it with --backend rtl.",
+                    str(build),
+                )
             with bars(quiet) as progress:
                 progress("Yosys", 0, 1)
                 cells = synthesise_chip(build)
@@ -39,19 +44,18 @@ def synth(
             return
         with bars(quiet) as progress:
             done = run_vendor(read, progress, (lambda line: out.print(line, markup=False)) if verbose else None)
-        measured = vivado.read_reports(build) if read.backend == "rtl" else None
+        measured = vivado.read_reports(build)
         facts = {"build": str(build), "commands": done, "measured": None if measured is None else asdict(measured)}
         write_json(json, facts)
         if not quiet:
             out.print(f"Ran {len(done)} command{'s'[: len(done) > 1]}; their output is in {build / 'synth'}/.")
-        if read.backend == "rtl":
-            if measured is None:
-                raise InputError("Vivado ended well but left no reports.", str(build / vivado.FOLDER / "reports"))
-            vivado.check_timing(measured)
-            if not quiet:
-                out.print(
-                    f"Wrote {build / vivado.FOLDER}/bitsmith.bit and .hwh: {measured.lut} LUT, {measured.ff} FF,"
-                    f" {measured.bram36:g} BRAM36, {measured.dsp} DSP, slack {measured.slack_ns:.3f} ns at"
-                    f" {measured.clock_mhz} MHz."
-                )
-            next_step(f"bitsmith bundle {build}", quiet)
+        if measured is None:
+            raise InputError("Vivado ended well but left no reports.", str(build / vivado.FOLDER / "reports"))
+        vivado.check_timing(measured)
+        if not quiet:
+            out.print(
+                f"Wrote {build / vivado.FOLDER}/bitsmith.bit and .hwh: {measured.lut} LUT, {measured.ff} FF,"
+                f" {measured.bram36:g} BRAM36, {measured.dsp} DSP, slack {measured.slack_ns:.3f} ns at"
+                f" {measured.clock_mhz} MHz."
+            )
+        next_step(f"bitsmith bundle {build}", quiet)

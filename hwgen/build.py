@@ -23,7 +23,7 @@ from hwgen.program import assemble, disassemble
 from hwgen.render import render_sources
 from hwgen.render_hls import render_hls, write_test_data
 from hwgen.schedule import Schedule, schedule
-from hwgen.vivado import render_project
+from hwgen.vivado import HLS_CORE, render_project, render_script
 from hwgen.zynq import render_chip
 
 FORMAT = "bitsmith-build"
@@ -92,14 +92,18 @@ def write_hls(engine: EngineConfig, board: Board, folder: Path) -> None:
     (folder / "files.txt").write_text("\n".join(sources) + "\n", encoding="utf-8")
 
 
-def write_flows(engine: EngineConfig, board: Board, build: Path) -> None:
-    """Write how to make a chip of the RTL in ``build``: with Vivado (``vivado``), and with open tools (``zynq``)."""
-    rtl = (build / "rtl" / "files.f").read_text(encoding="utf-8").split()
+def write_flows(engine: EngineConfig, board: Board, build: Path, backend: str) -> None:
+    """Write how to make a chip of the sources in ``build``: with Vivado (``vivado``); the RTL also with open tools (``zynq``)."""
     version = tool_version()
-    for folder, files in (
-        ("vivado", render_project(engine, board, rtl, version)),
-        ("zynq", render_chip(engine, board.name, rtl, version)),
-    ):
+    if backend == "hls":
+        flows = {"vivado": {"build.tcl": render_script(engine, board, HLS_CORE, [], version)}}
+    else:
+        rtl = (build / "rtl" / "files.f").read_text(encoding="utf-8").split()
+        flows = {
+            "vivado": render_project(engine, board, rtl, version),
+            "zynq": render_chip(engine, board.name, rtl, version),
+        }
+    for folder, files in flows.items():
         (build / folder).mkdir()
         for name, text in files.items():
             (build / folder / name).write_text(text, encoding="utf-8")
@@ -169,9 +173,8 @@ def _write(
             write_rtl(engine, board, scratch / "rtl")
         else:
             write_hls(engine, board, scratch / "hls")
-        if backend == "rtl":
-            write_flows(engine, board, scratch)
-        else:
+        write_flows(engine, board, scratch, backend)
+        if backend == "hls":
             write_test_data(plan, image, scratch / "hls" / "data")
         for name, text in notes.items():
             (scratch / name).write_text(text, encoding="utf-8")

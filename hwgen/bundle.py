@@ -66,8 +66,8 @@ def _vivado_files(build: Build, bit: Path | None) -> tuple[bytes, str]:
     missing = [str(item) for item in (path, hwh) if not item.is_file()]
     if missing:
         raise InputError(
-            f"There is no {' and no '.join(missing)}: run 'bitsmith synth {build.path}' where Vivado is installed, or add"
-            " --virtual for a bundle that runs on the virtual board."
+            f"There is no {' and no '.join(missing)}: run 'bitsmith synth {build.path}' where the vendor tools are installed"
+            + (", or add --virtual for a bundle that runs on the virtual board." if build.backend == "rtl" else ".")
         )
     if bit is None and (measured := read_reports(build.path)) is not None:
         check_timing(measured)
@@ -97,6 +97,12 @@ def bundle_files(
             " --batch 1.",
             str(build.path),
         )
+    if virtual and build.backend != "rtl":
+        raise InputError(
+            f"The virtual board simulates RTL, and the build's backend is {build.backend}; generate it with --backend rtl, or make"
+            f" a bit file with 'bitsmith synth {build.path}'.",
+            str(build.path),
+        )
     if virtual:
         design = design_hash(build.rtl)
         bit_data, hwh = virtual_bit(design, build.engine.hash, board.part), render_hwh(board, board.clock_mhz)
@@ -112,6 +118,7 @@ def bundle_files(
         "version": VERSION,
         "bitsmith": tool_version(),
         "virtual": virtual,
+        "control": "kernel" if build.backend == "hls" else "registers",
         "board": board.name,
         "network": network.name,
         "engine": build.engine.name,

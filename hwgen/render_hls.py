@@ -40,8 +40,7 @@ def render_hls(engine: EngineConfig, board: Board, version: str) -> dict[str, st
         "testbench": TESTBENCH,
         "version": version,
     }
-    scripts = {name: render(f"hls/{name}.j2", **facts) for name in ("hls.tcl", "block_design.tcl")}
-    return sources | scripts
+    return sources | {"hls.tcl": render("hls/hls.tcl.j2", **facts)}
 
 
 def write_test_data(plan: Schedule, program: bytes, folder: Path) -> None:

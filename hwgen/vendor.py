@@ -27,6 +27,7 @@ class Step:
     without: str = ""
 
 
+_VIVADO = (("vivado", ("-mode", "batch", "-nojournal", "-log", "vivado_all.log", "-source")),)
 # Each backend's steps, in order.
 STEPS: dict[str, tuple[Step, ...]] = {
     "hls": (
@@ -35,12 +36,12 @@ STEPS: dict[str, tuple[Step, ...]] = {
             (("vitis-run", ("--mode", "hls", "--tcl")), ("vitis_hls", ("-f",))),
             "hls/hls.tcl",
         ),
-        Step("Vivado", (("vivado", ("-mode", "batch", "-source")),), "hls/block_design.tcl"),
+        Step("Vivado", _VIVADO, "vivado/build.tcl"),
     ),
     "rtl": (
         Step(
             "Vivado",
-            (("vivado", ("-mode", "batch", "-nojournal", "-log", "vivado_all.log", "-source")),),
+            _VIVADO,
             "vivado/build.tcl",
             " Or take the build folder to a machine that has it; 'bitsmith bundle {build} --virtual' and 'bitsmith synth {build}"
             " --open' need none.",

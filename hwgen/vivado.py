@@ -33,6 +33,25 @@ class _Port:
 
 
 @dataclass(frozen=True)
+class Core:
+    """What stands for the engine in the block design. ip: name of an IP of the library bitsmith:hls; empty: the wrapper ``bs_ip`` of the RTL.
+
+    The others are its pins: master is followed by the index of a memory port.
+    """
+
+    ip: str
+    clock: str
+    reset: str
+    interrupt: str
+    control: str
+    master: str
+
+
+RTL_CORE = Core("", "clk", "resetn", "irq_o", "s_axil", "m_axi_")
+HLS_CORE = Core("bs_kernel", "ap_clk", "ap_rst_n", "interrupt", "s_axi_control", "m_axi_m_axi_")
+
+
+@dataclass(frozen=True)
 class Measured:
     """What Vivado measured. slack_ns: of the worst path, from ``start`` to ``end``; negative: it misses the clock.
 
@@ -87,11 +106,17 @@ def render_project(engine: EngineConfig, board: Board, rtl: Sequence[str], versi
         )
         for name, width in {**AXIL, "awprot": 3, "arprot": 3}.items()
     ]
-    script = render(
-        "vivado/build.tcl.j2",
-        engine=engine, board=board, masters=len(MASTERS), window=ENGINE, interrupts=INTERRUPTS, rtl=rtl, version=version,
-    )  # fmt: skip
+    script = render_script(engine, board, RTL_CORE, rtl, version)
     return {"build.tcl": script, "bs_ip.v": render("vivado/bs_ip.v.j2", masters=masters, control=control)}
+
+
+def render_script(engine: EngineConfig, board: Board, core: Core, rtl: Sequence[str], version: str) -> str:
+    """The script that builds the bit file of a block design around ``core``; rtl: as for :func:`render_project`."""
+    return render(
+        "vivado/build.tcl.j2",
+        engine=engine, board=board, masters=len(MASTERS), window=ENGINE, interrupts=INTERRUPTS, rtl=rtl, core=core,
+        version=version,
+    )  # fmt: skip
 
 
 def check_timing(measured: Measured) -> None:

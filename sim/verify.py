@@ -187,7 +187,7 @@ def verify(
     if simulator in ("compiled", "hls") and waves is None:
         parts = processes or min(os.cpu_count() or 1, len(images) // _IMAGES_PER_PROCESS)
         parts = max(min(parts, len(images) // batch), 1)
-    progress("compiling the RTL", 0, 1)
+    progress("compiling the engine", 0, 1)
     run: Callable[[Path], str]
     library = ""
     if simulator == "compiled":
@@ -199,7 +199,7 @@ def verify(
     else:
         model = verilator.build(build.rtl, "bs_top", public=PUBLIC, trace=waves is not None)
         run = partial(_run_cocotb, model, seed, waves)
-    progress("compiling the RTL", 1, 1)
+    progress("compiling the engine", 1, 1)
     if waves is not None:
         waves.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bitsmith-verify-") as scratch:

@@ -151,7 +151,7 @@ def test_what_is_no_bundle_is_told(made: Path, tmp_path: Path) -> None:
 def test_a_real_bundle_takes_vivados_files(tmp_path: Path) -> None:
     made = board_case.build(tmp_path / "build")
     samples = golden_samples(made)
-    with pytest.raises(InputError, match=r"run 'bitsmith synth .*' where Vivado is installed, or add --virtual"):
+    with pytest.raises(InputError, match=r"run 'bitsmith synth .*' where the vendor tools are installed, or add --virtual"):
         write_bundle(made, samples, tmp_path / "out", virtual=False)
     bit = tmp_path / "design.bit"
     bit.write_bytes(BitFile("top;Version=2023.2", "7z020clg400", "2026/11/23", "10:00:00", bytes(64)).encode())

@@ -89,6 +89,44 @@ def test_the_script_builds_the_design(tmp_path: Path, stand_in: Path, board: str
     assert order.index("validate_bd_design") < order.index("launch_runs") < order.index("wait_on_run")
 
 
+@pytest.fixture
+def vitis(stand_in: Path) -> Path:
+    """A ``vitis_hls`` on PATH that exports an empty IP."""
+    tool = stand_in.parent / "bin" / "vitis_hls"
+    tool.write_text("#!/bin/sh\nmkdir -p bitsmith_hls/solution/impl/ip\n")
+    tool.chmod(0o755)
+    return tool
+
+
+def test_the_script_takes_the_hls_kernel(tmp_path: Path, stand_in: Path, vitis: Path) -> None:
+    made = generate(board_case.digits(), board_case.ENGINE, load_board("pynq-z2"), tmp_path / "b", backend="hls")
+    run_vendor(made, lambda *_: None)
+    measured = vivado.read_reports(made.path)
+    assert measured is not None and measured.slack_ns == 0.321
+    text = stand_in.read_text()
+    assert "create_bd_cell -type ip -vlnv bitsmith:hls:bs_kernel:1.10 bitsmith" in text
+    assert "set_property ip_repo_paths ../synth/bitsmith_hls/solution/impl/ip" in text and "add_files -norecurse ../rtl" not in text
+    kernel = made.hls["bs_kernel.cpp"]
+    for index in range(2):
+        # Vitis names a port after the bundle of the kernel's pragma.
+        assert f"bundle=m_axi_{index}" in kernel
+        assert f"connect_bd_intf_net interface:bitsmith/m_axi_m_axi_{index} interface:memory_{index}/S00_AXI" in text
+        assert f"connect_bd_intf_net interface:memory_{index}/M00_AXI interface:ps/S_AXI_HP{index}" in text
+        assert f"connect_bd_net pin:reset/peripheral_aresetn pin:memory_{index}/aresetn" in text
+        assert f"connect_bd_net pin:ps/FCLK_CLK0 pin:memory_{index}/aclk" in text
+    assert "bundle=control" in kernel and "interface:control/M00_AXI interface:bitsmith/s_axi_control" in text
+    assert "connect_bd_net pin:bitsmith/interrupt pin:axi_intc_0/intr" in text
+    assert "connect_bd_net pin:ps/FCLK_CLK0 pin:bitsmith/ap_clk" in text
+    assert (made.path / "vivado" / "bitsmith.bit").is_file() and (made.path / "vivado" / "bitsmith.hwh").is_file()
+
+
+def test_the_hls_script_needs_what_vitis_exports(tmp_path: Path, stand_in: Path, vitis: Path) -> None:
+    made = generate(board_case.digits(), board_case.ENGINE, load_board("pynq-z2"), tmp_path / "b", backend="hls")
+    vitis.write_text("#!/bin/sh\n")
+    with pytest.raises(InputError, match=r"solution/impl/ip is missing: run hls\.tcl with the steps csynth and export first"):
+        run_vendor(made, lambda *_: None)
+
+
 def test_the_script_is_tied_to_no_version_and_no_board_file(made: Build) -> None:
     script = (made.path / "vivado" / "build.tcl").read_text()
     assert not re.search(r"xilinx\.com:ip:\w+:\d", script)

@@ -1,17 +1,21 @@
 """The HLS kernel's sources: rendering, what synthesis forbids, sanitizers, both kinds of words."""
 
 import re
+import shutil
 
 import numpy as np
 import pytest
 
+from benchmarks.bench_engine import ENGINE
+from benchmarks.networks import cnv
 from hwgen.board import load_board
 from hwgen.build import generate
 from hwgen.engine import EngineConfig
 from hwgen.errors import InputError
-from hwgen.render_hls import TESTBENCH, render_hls
+from hwgen.render_hls import TESTBENCH, render_hls, render_hls_sources
 from sim import golden
 from sim.hls import compile_kernel, find_ap_int, run_kernel
+from sim.job import Layout
 from sim.random_network import random_images, random_network
 
 SHAPE = EngineConfig(rows=4, columns=4, slots=6, slot_channels=8, lane_rows=2, weight_depth=4096, plane_depth=1024,
@@ -105,6 +109,29 @@ def fitting():
 def test_clean_under_sanitizers(tmp_path):
     for seed, _ in zip(fitting(), range(4), strict=False):
         started(seed, flags=SANITIZERS, tmp_path=tmp_path)
+
+
+def test_stages_that_get_in_each_others_way_are_told(tmp_path):
+    """Without the tokens of the weights, loads overwrite rows that the array still reads."""
+    build = generate(cnv(1, 1), ENGINE, BOARD, tmp_path / "b", backend="hls")
+    assert build.schedule.memory.streamed_rows
+    layout = Layout(build.schedule, build.program.read_bytes(), random_images(build.network, 1, 1), 1)
+    memory = np.empty(layout.memory_bytes, np.uint8)
+    layout.fill(memory)
+    sources = build.hls
+    whole, hasty = "if (weights_free.enough(need)) {", "if (need < 256) {"
+    assert sources["bs_sequencer.h"].count(whole) == 1
+    run_kernel(compile_kernel(sources), ENGINE, memory, dict(layout.registers()))
+    sources["bs_sequencer.h"] = sources["bs_sequencer.h"].replace(whole, hasty)
+    with pytest.raises(RuntimeError, match=r"two stages of a region touch weight row \d+, and one of them writes it"):
+        run_kernel(compile_kernel(sources), ENGINE, memory, dict(layout.registers()))
+
+
+@pytest.mark.parametrize("compiler", ["g++", "clang++"])
+def test_compilers_find_nothing_to_warn_of(compiler):
+    if shutil.which(compiler) is None:
+        pytest.skip(f"there is no {compiler}")
+    assert compile_kernel(render_hls_sources(SHAPE, BOARD.name, "test"), compiler=compiler).is_file()
 
 
 def test_ap_int_words_give_the_same(tmp_path):

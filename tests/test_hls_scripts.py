@@ -1,6 +1,5 @@
 """The rendered Tcl in tclsh, against stubs that record the vendor's commands."""
 
-import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -18,12 +17,6 @@ pytestmark = pytest.mark.skipif(shutil.which("tclsh") is None, reason="no tclsh;
 SHAPE = EngineConfig(weight_depth=2048, plane_depth=1024, byte_depth=1024)
 BOARD = load_board("pynq-z2")
 HLS = "open_project set_top add_files open_solution set_part create_clock csim_design csynth_design cosim_design export_design close_project"
-VIVADO = (
-    "create_project set_property current_project update_ip_catalog create_bd_design create_bd_cell apply_bd_automation"
-    " add_files get_bd_intf_pins get_bd_pins connect_bd_net assign_bd_address validate_bd_design save_bd_design make_wrapper get_files"
-    " current_fileset launch_runs wait_on_run"
-)
-
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory):
@@ -71,21 +64,6 @@ def test_hls_script_stops_at_the_first_failure(build, tmp_path):
 def test_hls_script_refuses_an_unknown_step(build, tmp_path):
     code, messages, commands = run(build.path / "hls" / "hls.tcl", tmp_path, HLS, steps="csim burn")
     assert code == 2 and "there is no step 'burn'" in messages and not commands
-
-
-def test_block_design_needs_the_exported_ip(build, tmp_path):
-    script = build.path / "hls" / "block_design.tcl"
-    code, messages, commands = run(script, tmp_path, VIVADO)
-    assert code == 2 and "export first" in messages and not commands
-    (tmp_path / "bitsmith_hls/solution/impl/ip").mkdir(parents=True)
-    code, messages, commands = run(script, tmp_path, VIVADO)
-    assert (code, messages) == (0, "")
-    names = [line.split()[0] for line in commands]
-    assert names.index("create_project") < names.index("create_bd_design") < names.index("validate_bd_design")
-    assert names[-1] == "wait_on_run"
-    text = script.read_text()
-    for bundle in re.findall(r"m_axi_m_axi_(\d)", text):
-        assert f"bundle=m_axi_{bundle}" in build.hls["bs_kernel.cpp"]
 
 
 def test_synth_says_what_is_missing(build, monkeypatch):

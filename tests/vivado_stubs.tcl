@@ -6,8 +6,8 @@ proc unknown {name args} { note $name {*}$args; return "" }
 proc get_ipdefs {args} {
     note get_ipdefs {*}$args
     if {$::env(FAIL) eq "missing_ip"} { return {} }
-    regexp {ip:(\w+):} $args - name
-    return [list xilinx.com:ip:$name:1.9 xilinx.com:ip:$name:1.10]
+    regexp {=~ ([\w.]+:\w+:\w+):} $args - name
+    return [list $name:1.9 $name:1.10]
 }
 proc get_bd_pins {name} { return pin:$name }
 proc get_bd_intf_pins {name} { return interface:$name }

@@ -22,7 +22,9 @@ inline uint32_t window_pixel(const Conv& conv, const Buffers& buffers, uint32_t 
                              uint32_t mask, uint32_t pad) {
   if (y < 0 || y >= int32_t(conv.in_height) || x < 0 || x >= int32_t(conv.in_width)) return pad;
   const uint32_t pixel = uint32_t(y) * conv.in_width + uint32_t(x);
-  return buffers.planes[bank_row(row, pixel / C::D_N, conv.ring, C::PLANE_DEPTH)][pixel % C::D_N] & mask;
+  const uint32_t at = bank_row(row, pixel / C::D_N, conv.ring, C::PLANE_DEPTH);
+  touch(SHARED_PLANES, STAGE_EXECUTE, false, at);
+  return buffers.planes[at][pixel % C::D_N] & mask;
 }
 
 inline uint32_t weigh(uint32_t bits, bool nibbles) {
@@ -172,9 +174,10 @@ inline uint32_t multiply_plain(const Conv& conv, uint32_t weight_base, uint32_t 
       for (uint32_t word = 0; word < conv.plane_words; word++) {
 #pragma HLS LOOP_TRIPCOUNT min=1 max=512
 #pragma HLS PIPELINE II=1  // one word a cycle through the whole array
-        const uint32_t row = weight_base + (conv.weight_bits - 1 - uint32_t(weight)) * conv.plane_words + word;
+        const uint32_t row = (weight_base + (conv.weight_bits - 1 - uint32_t(weight)) * conv.plane_words + word) & WEIGHT_MASK;
         const uint32_t at = column_base + (conv.in_bits - 1 - uint32_t(plane)) * conv.column_pitch + word;
-        array.step(buffers.weights[row & WEIGHT_MASK], columns.word[at & COLUMN_MASK], columns.count[at & COLUMN_MASK],
+        touch(SHARED_WEIGHTS, STAGE_EXECUTE, false, row);
+        array.step(buffers.weights[row], columns.word[at & COLUMN_MASK], columns.count[at & COLUMN_MASK],
                    cycles == 0, first && cycles != 0, conv.negative_top && weight == int(conv.weight_bits) - 1, true);
         first = false;
         cycles++;
@@ -213,8 +216,10 @@ inline uint32_t multiply_merged(const Conv& conv, uint32_t weight_base, const Bu
     for (uint32_t at = start.word; at <= last && at < uint32_t(C::COLUMN_DEPTH); at++) {
 #pragma HLS LOOP_TRIPCOUNT min=1 max=512
 #pragma HLS PIPELINE II=1  // one word a cycle through the whole array
+      const uint32_t row = (weight_base + cycles) & WEIGHT_MASK;
+      touch(SHARED_WEIGHTS, STAGE_EXECUTE, false, row);
       // The sum of all codes, with the last word, weighs 2**weight_bits - 1: it enters at the lowest significances.
-      array.step(buffers.weights[(weight_base + cycles) & WEIGHT_MASK], columns.word[at & COLUMN_MASK],
+      array.step(buffers.weights[row], columns.word[at & COLUMN_MASK],
                  columns.count[at & COLUMN_MASK], cycles == 0, first && cycles != 0, false,
                  at == last && significance < conv.weight_bits);
       first = false;

@@ -29,6 +29,8 @@ inline uint32_t fetch_weights(const LoadWeights& load, uint32_t address, const v
       address += 8;
     }
     raw[C::ROW_CHUNKS] = 0;
+    const uint32_t at_row = (load.base + row) & (C::WEIGHT_DEPTH - 1);
+    touch(SHARED_WEIGHTS, STAGE_FETCH, true, at_row);
     for (int channel = 0; channel < C::D_M; channel++) {
 #pragma HLS UNROLL  // wiring
       ArrayWord word;
@@ -38,7 +40,7 @@ inline uint32_t fetch_weights(const LoadWeights& load, uint32_t address, const v
         const uint64_t above = shift ? raw[at + 1] << (64 - shift) : 0;
         word.set_chunk(chunk, raw[at] >> shift | above);
       }
-      buffers.weights[(load.base + row) & (C::WEIGHT_DEPTH - 1)][channel] = word;
+      buffers.weights[at_row][channel] = word;
     }
   }
   return load.rows * C::ROW_CHUNKS;
@@ -53,7 +55,9 @@ inline uint32_t fetch_params(const LoadParams& load, uint32_t address, const vol
     param.bias = sign_extend(int64_t(read_word(memory, address)), 48);
     param.mul = int32_t(sign_extend(int64_t(read_word(memory, address + 8)), 18));
     address += 16;
-    buffers.params[(load.base + channel) & (C::PARAM_DEPTH - 1)] = param;
+    const uint32_t at = (load.base + channel) & (C::PARAM_DEPTH - 1);
+    touch(SHARED_PARAMS, STAGE_FETCH, true, at);
+    buffers.params[at] = param;
   }
   return load.channels * 2;
 }
@@ -81,6 +85,7 @@ inline bool store_planes(const LoadImage& load, const uint8_t (&stage)[C::D_N][C
   for (uint32_t plane = 0; plane < load.bits; plane++) {
 #pragma HLS LOOP_TRIPCOUNT min=1 max=8
     if (row >= uint32_t(C::PLANE_DEPTH)) return false;
+    touch(SHARED_PLANES, STAGE_FETCH, true, row);
     for (int lane = 0; lane < C::D_N; lane++) {
 #pragma HLS UNROLL  // a row of all banks at a time
       uint32_t bits = 0;

@@ -79,6 +79,7 @@ extern "C" void bs_kernel(volatile uint32_t registers[REGISTER_WORDS], const vol
     ExecuteDone executed = {};
     WriteBackDone written = {};
     region(choice, images, loads, logits, buffers, fetched, executed, written);
+    end_region();
     sequencer.give(choice);
     read_words += fetched.read_words;
     fill_cycles += executed.fill_cycles;

@@ -4,6 +4,7 @@
 
 #include "bs_config.h"
 #include "bs_isa.h"
+#include "bs_region.h"
 #include "bs_stream.h"
 #include "bs_word.h"
 

@@ -1,8 +1,10 @@
 // The C testbench, for g++ and for Vitis (csim, cosim): runs the kernel on a memory image, `bs_testbench FOLDER`.
 // Reads memory.bin and registers.bin (32-bit words) in FOLDER and writes memory_out.bin, registers_out.bin, and what the
 // kernel stored: planes.bin (row, enables, D_N words of 16 bits) and bytes.bin (row, enables, D_N x LANE_ROWS bytes).
-// Exit code: 0 if the run ended with the status "done", 1 if with an error, 2 if the files are unusable.
+// Exit code: 0 if the run ended with the status "done", 1 if with an error, 2 if the files are unusable, 3 if stages of a region
+// got in each other's way.
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -47,6 +49,12 @@ bool write_file(const std::string& path, const void* content, size_t size) {
 namespace bs {
 
 MemoryCheck memory_check;
+RegionRows region_rows;
+
+void region_conflict(const char* buffer, uint32_t row) {
+  std::fprintf(stderr, "bs_testbench: two stages of a region touch %s row %u, and one of them writes it\n", buffer, unsigned(row));
+  std::exit(3);
+}
 
 void trace_planes(uint32_t enables, uint32_t row, const uint16_t (&data)[C::D_N]) {
   append(plane_records, row, enables, data, sizeof data);

@@ -134,6 +134,7 @@ inline void store_code_planes(const Store& store, const Place& place, uint32_t c
 #pragma HLS LOOP_TRIPCOUNT min=1 max=8
 #pragma HLS PIPELINE II=1  // a plane a cycle
     const uint32_t at = row & (C::PLANE_DEPTH - 1), plane = store.pooled ? top - step : step;
+    touch(SHARED_PLANES, STAGE_WRITE_BACK, true, at);
     uint32_t bits[C::D_N], largest[Windows::COUNT];
     uint16_t made[C::D_N];
     for (int column = 0; column < C::D_N; column++) {
@@ -237,6 +238,7 @@ inline void write_back_conv(const WriteBackJob& job, Stream<Tile>& in, volatile 
         for (int lane = 0; lane < C::LANE_ROWS; lane++) {
 #pragma HLS UNROLL  // LANE_ROWS x D_N lanes
           const uint32_t channel = (op.param_base / C::LANE_ROWS + group) * C::LANE_ROWS + uint32_t(lane);
+          touch(SHARED_PARAMS, STAGE_WRITE_BACK, false, channel & (C::PARAM_DEPTH - 1));
           const Param param = buffers.params[channel & (C::PARAM_DEPTH - 1)];
           for (int column = 0; column < C::D_N; column++) {
 #pragma HLS UNROLL

@@ -12,19 +12,17 @@ from typing import Any
 import numpy as np
 
 from .bundle import BitFolder, Bundle
+from .control import BUSY, CONTROLS, ERROR
 from .errors import BundleError, DeviceError, DeviceTimeoutError, ImageError
 from .platform import Memory, Platform, PynqPlatform
 from .registers import DEVICE_ID, DEVICE_VERSION, ERROR_MEANING, OFFSET, STAGE
 
-_START, _STOP, _INTERRUPT_ENABLE = 1, 2, 4
-_BUSY, _ERROR = 1, 4
 _COUNTERS = ("cycles", "fetch_cycles", "fill_cycles", "issue_cycles", "write_back_cycles", "read_beats", "write_beats")
 _BEAT_BYTES = 8
 _PAGE = 4096
 # Cycles without any progress after which the engine gives up: 7 ms at 142.857 MHz, far above any memory latency.
 _WATCHDOG_CYCLES = 1 << 20
 _BATCH, _REMOTE_BATCH = 256, 64
-_STOP_SECONDS = 5.0
 
 
 class Accelerator:
@@ -49,6 +47,7 @@ class Accelerator:
         self._memories: list[Memory] = []
         self._program: Memory | None = None
         self._platform: Platform = device if hasattr(device, "clock_mhz") else PynqPlatform.of(device)
+        self._control = CONTROLS[self.bundle.control](self._platform)
         self.batch = batch or (_REMOTE_BATCH if self._platform.remote else _BATCH)
         if self.batch < 1:
             raise ValueError(f"batch is {batch}; it must be at least 1")
@@ -122,13 +121,18 @@ class Accelerator:
 
     # ------------------------------------------------------------------ loading
     def _upload(self, bundle: Bundle) -> None:
-        self._check_engine(bundle)
         facts = bundle.manifest
         image = np.frombuffer(bundle.program, np.uint8)
-        self._stop()
+        self._control.stop()
         program = self._platform.allocate(-(-len(image) // _PAGE) * _PAGE)
-        program.array[: len(image)] = image
-        program.push(program.array.size)
+        try:
+            program.array[: len(image)] = image
+            program.push(program.array.size)
+            self._control.wake(program.address)
+            self._check_engine(bundle)
+        except BaseException:
+            program.free()
+            raise
         if self._program is not None:
             self._program.free()
         self._free_batches()
@@ -206,7 +210,7 @@ class Accelerator:
         try:
             self._run(images, planar, logits)
         except BaseException:
-            self._stop()
+            self._control.stop()
             raise
 
     def _run(self, images: np.ndarray, planar: bool, logits: np.ndarray) -> None:
@@ -214,8 +218,8 @@ class Accelerator:
         totals = dict.fromkeys(_COUNTERS, 0)
         batches = [slice(at, min(at + self.batch, len(images))) for at in range(0, len(images), self.batch)]
         if batches:
-            if self._read("status") & _BUSY:
-                self._stop()  # a run that nobody waits for any more
+            if self._control.status() & BUSY:
+                self._control.stop()  # a run that nobody waits for any more
             self.fill(0, images[batches[0]])
         for index, batch in enumerate(batches):
             half = index & 1
@@ -257,20 +261,20 @@ class Accelerator:
             ("output_stride", self._output_stride),
             ("image_count", count),
             ("image_planar", int(planar)),
-            ("control", _START | _INTERRUPT_ENABLE),
         ):
-            self._platform.write(OFFSET[name], value)
+            self._control.write(name, value)
+        self._control.start()
 
     def _wait(self, count: int) -> None:
         seen, since, pause = -1, time.monotonic(), 0.00002
         while True:
             self._check_cancelled()
-            status = self._read("status")
-            if status & _ERROR:
+            status = self._control.status()
+            if status & ERROR:
                 raise self._device_error()
-            if not status & _BUSY:
+            if not status & BUSY:
                 return
-            done = self._read("images_done")
+            done = self._control.images_done()
             now = time.monotonic()
             if done != seen:
                 seen, since = done, now
@@ -280,17 +284,8 @@ class Accelerator:
                 time.sleep(pause)
                 pause = min(2 * pause, 0.01 if self._platform.remote else 0.0005)
 
-    def _stop(self) -> None:
-        """Leave the engine idle, whatever it did."""
-        self._platform.write(OFFSET["control"], _STOP)
-        until = time.monotonic() + _STOP_SECONDS
-        while self._read("status") & _BUSY:
-            if time.monotonic() > until:
-                raise DeviceTimeoutError(f"The engine did not stop within {_STOP_SECONDS} s; load the bitstream again.")
-            time.sleep(0.001)
-
     def _read(self, name: str) -> int:
-        return self._platform.read(OFFSET[name])
+        return self._control.read(name)
 
     def _device_error(self) -> DeviceError:
         code, info = self._read("error"), self._read("error_info")

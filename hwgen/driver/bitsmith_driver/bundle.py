@@ -54,6 +54,8 @@ class Bundle:
         wrong = [name for name, kind in _TYPES.items() if not isinstance(self.manifest.get(name), kind)]
         if self.manifest.get("virtual") is True:
             wrong += [name for name, kind in (("design", str), ("rtl", list)) if not isinstance(self.manifest.get(name), kind)]
+        if self.manifest.get("control", "registers") not in ("registers", "kernel"):
+            wrong.append("control")
         hexadecimal = str(self.manifest.get("engine_hash"))
         if not wrong and any(character not in "0123456789abcdef" for character in hexadecimal or "-"):
             wrong.append("engine_hash")
@@ -98,6 +100,11 @@ class Bundle:
     def engine_hash(self) -> int:
         """The identity that the engine of the bit file has."""
         return int(self.manifest["engine_hash"], 16)
+
+    @property
+    def control(self) -> str:
+        """How its engine is talked to: a key of ``control.CONTROLS``."""
+        return str(self.manifest.get("control", "registers"))
 
     @property
     def virtual(self) -> bool:
