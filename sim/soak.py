@@ -78,6 +78,22 @@ def prepare(
     return work
 
 
+def words_read(work: Work) -> list[int]:
+    """Byte addresses of the program's words that a run reads: not those between its parts."""
+    program = work.plan.program
+    instructions = sum(len(stream) for stream in program.streams)
+    found = list(range(0, 8 * (isa.HEADER_WORDS + instructions * isa.WORDS + 1), 8))
+    for item in program.fetch:
+        if item.op.name == "load_weights":
+            size = item.values["rows"] * work.plan.engine.row_chunks * 8
+        elif item.op.name == "load_params":
+            size = item.values["channels"] * 16
+        else:
+            continue
+        found += range(item.values["offset"], item.values["offset"] + size, 8)
+    return found
+
+
 def _random_timing(seed: int) -> MemoryTiming:
     rng = random.Random(seed)
     least = rng.randint(1, 30)
@@ -131,7 +147,7 @@ class Station:
         rng = random.Random(work.seed)
         layout.fill(engine.memory)
         if kind == "read error":
-            place = rng.choice([0, layout.image_addr, rng.randrange(0, len(work.program), 8)])
+            place = rng.choice([0, layout.image_addr, rng.choice(words_read(work))])
             engine.fail(place, place + 8, rng.choice(_RESPONSES))
         elif kind == "write error":
             engine.fail(layout.output_addr, layout.output_addr + 8, rng.choice(_RESPONSES))

@@ -14,6 +14,7 @@ from sim.job import Result
 from sim.random_engine import random_engines
 from sim.random_network import random_images, random_network
 from sim.shrink import shrink
+from sim.soak import words_read
 
 
 def depthwise(network):
@@ -100,6 +101,16 @@ def test_every_step_of_shrinking_is_a_legal_network(seed):
 
     small, images = shrink(network, random_images(network, 3, seed), fails)
     assert len(small.nodes) <= len(network.nodes) and len(images) >= 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_read_errors_hit_words_that_are_read(seed):
+    work = soak.work_of(seed, random_engines(1).popitem()[1])
+    program = np.frombuffer(work.program, "<u8")
+    read = words_read(work)
+    assert len(read) == len(set(read)) and max(read) < len(work.program)
+    padding = set(range(0, len(work.program), 8)) - set(read)
+    assert not any(program[at // 8] for at in padding)
 
 
 def test_random_engines_are_many_and_the_same_each_time():
