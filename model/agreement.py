@@ -43,8 +43,8 @@ class Agreement:
 
 
 def image_tensor(images: Pixels) -> torch.Tensor:
-    """uint8 (N, H, W, C) -> float codes (N, C, H, W)."""
-    return torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.float32))
+    """uint8 (N, H, W, C) -> codes (N, C, H, W) in torch's default type."""
+    return torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.float32)).to(torch.get_default_dtype())
 
 
 def check_images(data: DataSet, *, full: bool = False) -> Pixels:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model import choose
+from model.agreement import image_tensor
 from model.choose import Bits
 from model.nodes import Context, Mode, Quantiser, WeightedNode
 from model.quantise import quantise_linear_weight, quantise_signed, quantise_unsigned
@@ -21,10 +22,6 @@ LEAST_CLIP = 0.1
 _BATCH = 64
 _KEPT = 1 << 16  # values of a tensor that its clip is fitted on
 _SHARES = 40  # clips that are tried, as shares of the largest value
-
-
-def _tensor(images: NDArray[np.uint8], device: torch.device) -> Tensor:
-    return torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.float32)).to(device)
 
 
 def _default_bits(candidates: tuple[int, ...]) -> int:
@@ -41,7 +38,7 @@ def calibrate(net: QuantNet, images: NDArray[np.uint8]) -> None:
     for quantiser in quantisers:
         quantiser.calibrating, quantiser.peak = True, 0.0
     for start in range(0, len(images), 512):
-        net(_tensor(images[start : start + 512], device), Context(Mode.FLOAT))
+        net(image_tensor(images[start : start + 512]).to(device), Context(Mode.FLOAT))
     for quantiser in quantisers:
         quantiser.calibrating = False
         quantiser.clip.fill_(max(quantiser.peak, LEAST_CLIP))
@@ -112,6 +109,6 @@ def quantise_after_training(net: QuantNet, images: NDArray[np.uint8], bits: Bits
             _fit_weight(node, node.weight_bits)
     with _caught(net) as caught:
         for start in range(0, len(images), _BATCH):
-            net(_tensor(images[start : start + _BATCH], device), Context(Mode.FLOAT))
+            net(image_tensor(images[start : start + _BATCH]).to(device), Context(Mode.FLOAT))
     for quantiser in set(net.quantisers().values()):
         _fit_activation(quantiser, torch.cat(caught[id(quantiser)]), quantiser.bits)

@@ -146,7 +146,7 @@ def expected_cost(net: QuantNet, table: Table, context: Context) -> Tensor:
         rows = [bits - 1 for bits in node.choice.candidates]
         columns = [bits - 1 for bits in input_bits(net, node)]
         weights = node.choice.probabilities(context)
-        costs = torch.from_numpy(table[node.name][np.ix_(rows, columns)].astype(np.float32)).to(weights.device)
+        costs = torch.from_numpy(table[node.name][np.ix_(rows, columns)]).to(weights)
         p = torch.ones(1, device=weights.device) if choice is None else choice.probabilities(context)
         cost = weights @ costs @ p
         total = cost if total is None else total + cost

@@ -10,7 +10,7 @@ else each candidate is rounded in turn. Both work in pieces that stay in cache a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from math import lcm
 from typing import Any
@@ -18,14 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from model.pieces import empty, flat, like, pieces
+
 _LARGEST_GRID = 1 << 16
-_PIECE = 1 << 18  # elements; on a GPU, where cache is no concern, everything in one piece
-_GPU_PIECE = 1 << 28
 
 
 @lru_cache(maxsize=256)
 def _levels(bits: tuple[int, ...]) -> tuple[int, Tensor | None]:
-    """(L, q_b at the grid's points as float32 (candidates, L + 1)); None where L is too large for a table."""
+    """(L, q_b at the grid's points as float64 (candidates, L + 1)); None where L is too large for a table."""
     grid = lcm(*(2 * ((1 << b) - 1) for b in bits))
     if grid > _LARGEST_GRID:
         return grid, None
@@ -34,31 +34,7 @@ def _levels(bits: tuple[int, ...]) -> tuple[int, Tensor | None]:
     for b in bits:
         levels = (1 << b) - 1
         rows.append(((2 * point * levels + grid) // (2 * grid)).double() / levels)
-    return grid, torch.stack(rows).float()
-
-
-def _flat(x: Tensor) -> Tensor:
-    """A view of a dense tensor's elements in memory order (channels-last too); a copy of any other tensor."""
-    if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
-        return x.permute(0, 2, 3, 1).reshape(-1)
-    return x.reshape(-1)
-
-
-def _like(x: Tensor, other: Tensor) -> Tensor:
-    """``x`` in the memory order of ``other``."""
-    if other.dim() == 4 and other.is_contiguous(memory_format=torch.channels_last):
-        return x.contiguous(memory_format=torch.channels_last)
-    return x.contiguous()
-
-
-def _empty(x: Tensor) -> Tensor:
-    return torch.empty_like(_like(x, x))
-
-
-def _pieces(*flat: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    size = _PIECE if flat[0].device.type == "cpu" else _GPU_PIECE
-    for start in range(0, flat[0].numel(), size):
-        yield tuple(item[start : start + size] for item in flat)
+    return grid, torch.stack(rows)
 
 
 def _mix_into(out: Tensor, u: Tensor, p: Tensor, bits: tuple[int, ...], grid: int, table: Tensor | None) -> None:
@@ -88,9 +64,9 @@ def _dots(g: Tensor, u: Tensor, bits: tuple[int, ...]) -> Tensor:
 def _mixture(x: Tensor, factor: Tensor | None, p: Tensor, bits: tuple[int, ...]) -> Tensor:
     """The mixture at u = clip(factor x, 0, 1), or at u = x without a factor, in x's memory order."""
     grid, table = _levels(bits)
-    row = None if table is None else p @ table.to(p.device)
-    out = _empty(x)
-    for piece, part in _pieces(_flat(x), _flat(out)):
+    row = None if table is None else p @ table.to(p)
+    out = empty(x)
+    for piece, part in pieces(flat(x), flat(out)):
         u = piece.clone() if factor is None else (piece * factor).clamp_(0, 1)
         _mix_into(part, u, p, bits, grid, row)
     return out
@@ -110,16 +86,16 @@ class _MixActivation(torch.autograd.Function):
         x, alpha, p = ctx.saved_tensors
         bits: tuple[int, ...] = ctx.bits
         needs_x, needs_alpha, needs_p, _ = ctx.needs_input_grad
-        grad = _like(grads[0], x)
+        grad = like(grads[0], x)
         total = p.sum()
-        grad_x = _empty(x) if needs_x else x
+        grad_x = empty(x) if needs_x else x
         dots = torch.zeros(len(bits), dtype=torch.float64, device=x.device)
         slope = torch.zeros((), dtype=torch.float64, device=x.device)
         mixed = torch.zeros((), dtype=torch.float64, device=x.device)
         grid, table = _levels(bits)
-        row = None if table is None or not needs_alpha else p @ table.to(p.device)
+        row = None if table is None or not needs_alpha else p @ table.to(p)
         inverse = 1 / alpha
-        for piece, g, out in _pieces(_flat(x), _flat(grad), _flat(grad_x)):
+        for piece, g, out in pieces(flat(x), flat(grad), flat(grad_x)):
             u = piece * inverse
             inside = (u >= 0) & (u <= 1)
             u.clamp_(0, 1)
@@ -157,10 +133,10 @@ class _MixWeight(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         w, p = ctx.saved_tensors
         t, gamma = _unit(w)
-        grad = _like(grads[0], w)
+        grad = like(grads[0], w)
         grad_p = None
         if ctx.needs_input_grad[1]:
-            grad_p = (gamma * (2 * _dots(_flat(grad), _flat(t), ctx.bits) - grad.sum())).to(p.dtype)
+            grad_p = (gamma * (2 * _dots(flat(grad), flat(t), ctx.bits) - grad.sum())).to(p.dtype)
         grad_w = None
         if ctx.needs_input_grad[0]:  # d value / d t = 2 gamma sum p, d t / d w = (1 - tanh(w)**2) / (2 gamma)
             grad_w = torch.tanh(w).square_().neg_().add_(1).mul_(grad).mul_(p.sum())
@@ -176,12 +152,12 @@ def _unit(w: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def mix_unsigned(x: Tensor, alpha: Tensor, p: Tensor, bits: Sequence[int]) -> Tensor:
-    """The mixture of all candidates of one activation tensor ``x`` (any shape, float32), clip ``alpha`` > 0 (0-dim)."""
+    """The mixture of all candidates of one activation tensor ``x`` (any shape), clip ``alpha`` > 0 (0-dim)."""
     result: Tensor = _MixActivation.apply(x, alpha, p, tuple(bits))  # type: ignore[no-untyped-call]
     return result
 
 
 def mix_weight(w: Tensor, p: Tensor, bits: Sequence[int]) -> Tensor:
-    """The mixture of all candidates of one weight tensor (any shape, float32)."""
+    """The mixture of all candidates of one weight tensor (any shape)."""
     result: Tensor = _MixWeight.apply(w, p, tuple(bits))  # type: ignore[no-untyped-call]
     return result

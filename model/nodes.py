@@ -134,7 +134,7 @@ class Quantiser(nn.Module):
 
     def forward(self, x: Tensor, context: Context) -> Quantised:
         if context.mode is Mode.FLOAT:
-            value = x if self.signed else torch.clamp(x, 0, self.ceiling)
+            value = x if self.signed else F.relu(x) if self.ceiling == math.inf else torch.clamp(x, 0, self.ceiling)
             if self.calibrating:
                 self.peak = max(self.peak, float(torch.quantile(value.detach().abs().flatten()[:100_000], 0.999)))
             return Quantised(value, None, None)
@@ -257,7 +257,7 @@ class WeightedNode(NetNode):
         return Quantised(x.value * mask / keep, x.code * mask, x.scale / keep)
 
     def accumulate(self, x: Quantised, context: Context) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """(sum in real units, integer sums, their scale); the integers only where both operands have codes."""
+        """(sum in real units, integer sums, their scale); the integers only where both operands have codes and someone asks."""
         x = self._dropped(x)
         unit = 1.0 if x.scale is None else x.scale
         if context.mode is Mode.FLOAT:
@@ -270,20 +270,20 @@ class WeightedNode(NetNode):
         assert weights.code is not None and weights.scale is not None
         if x.code is None or x.scale is None:
             return self._conv(x.value, weights.value), None, None
-        largest = int(x.code.detach().abs().max())
-        bound = int(weights.code.detach().abs().flatten(1).sum(1).max()) * max(largest, 1)
-        if bound < _EXACT_FLOAT32:
-            acc = self._codes(x.code, weights.code, context)
-        else:
-            acc = self._conv(x.code.double(), weights.code.double())
         scale = x.scale * weights.scale
+        if context.mode is Mode.QUANTISED:
+            return self._scaled(x.code, weights.code, scale, context), None, None
+        least, most = torch.aminmax(x.code.detach())
+        bound = int(weights.code.detach().abs().flatten(1).sum(1).max()) * int(torch.maximum(-least, most).clamp(min=1))
+        exact = torch.float32 if bound < _EXACT_FLOAT32 else torch.float64
+        acc = self._conv(x.code.to(exact), weights.code.to(exact))
         return (acc * scale).to(x.value.dtype), acc, scale
 
-    def _codes(self, code: Tensor, weight: Tensor, context: Context) -> Tensor:
-        if not context.autocast or context.mode is Mode.INTEGER:
-            return self._conv(code, weight)
+    def _scaled(self, code: Tensor, weight: Tensor, scale: Tensor, context: Context) -> Tensor:
+        if not context.autocast:
+            return self._conv(code, weight * scale)  # the few weights rather than every sum
         with torch.autocast(code.device.type, torch.bfloat16):
-            return self._conv(code, weight).float()
+            return self._conv(code, weight).float() * scale
 
     def _supernet(self, x: Quantised, context: Context, unit: Tensor | float) -> Tensor:
         """sum_ij p_i p_j conv(x_j, w_ij), a convolution each."""

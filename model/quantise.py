@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from model.pieces import empty, flat, like, pieces
+
 
 class Branches(NamedTuple):
     """One activation tensor at each of its candidates with their probabilities, for a supernet."""
@@ -49,6 +51,34 @@ def round_half_up(x: Tensor) -> Tensor:
     """floor(x + 1/2), with a gradient of 1."""
     result: Tensor = _Round.apply(x)  # type: ignore[no-untyped-call]
     return result
+
+
+class _UnsignedCode(torch.autograd.Function):
+    """floor(levels clip(x / alpha, 0, 1) + 1/2), straight through; saves x and alpha alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, alpha: Tensor, levels: int) -> Tensor:
+        ctx.save_for_backward(x, alpha)
+        ctx.levels = levels
+        code = empty(x)
+        for part, out in pieces(flat(x), flat(code)):
+            torch.div(part, alpha, out=out).clamp_(0, 1).mul_(levels).add_(0.5).floor_()
+        return code
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, alpha = ctx.saved_tensors
+        grad_x = empty(x)
+        slope = torch.zeros((), dtype=torch.float64, device=x.device)
+        for part, grad, out in pieces(flat(x), flat(like(grads[0], x)), flat(grad_x)):
+            torch.div(part, alpha, out=out)
+            inside = (out >= 0) & (out <= 1)
+            out.clamp_(0, 1)  # beyond the clip an infinity times no gradient would be no number
+            steep = grad * inside
+            if ctx.needs_input_grad[1]:
+                slope -= torch.dot(steep, out)
+            torch.mul(steep, ctx.levels / alpha, out=out)
+        return grad_x, (slope * (ctx.levels / alpha)).to(alpha.dtype) if ctx.needs_input_grad[1] else None, None
 
 
 def normalise_weight(w: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,7 +118,7 @@ def quantise_unsigned(x: Tensor, alpha: Tensor, bits: int, *, learned_step: bool
     levels = (1 << bits) - 1
     slope = None if learned_step else pact_slope(x, alpha)
     alpha = alpha if learned_step else alpha.detach()
-    code = round_half_up(torch.clamp(x / alpha, 0, 1) * levels)
+    code: Tensor = _UnsignedCode.apply(x, alpha, levels)  # type: ignore[no-untyped-call]
     scale = alpha / levels
     if slope is not None:
         code = code + slope / scale

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from model import mixture
+from model import pieces
 from model.mixture import mix_unsigned, mix_weight
 from model.networks import residual_network
 from model.nodes import Context, Mode
@@ -25,7 +25,7 @@ def spread(shape, *, last):
 @pytest.mark.parametrize("bits", CANDIDATES)
 @pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels-last"])
 def test_activations_are_the_plain_sum(bits, last, monkeypatch):
-    monkeypatch.setattr(mixture, "_PIECE", 100)  # several pieces, the last one not full
+    monkeypatch.setattr(pieces, "_PIECE", 100)  # several pieces, the last one not full
     torch.manual_seed(1)
     x, alpha, p = spread((3, 4, 7, 5), last=last), torch.tensor(1.7, requires_grad=True), strengths(bits)
     g = torch.randn(3, 4, 7, 5)

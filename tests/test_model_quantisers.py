@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from model import pieces
 from model.calibrate import _fit_weight
 from model.mixture_signed import mix_signed
 from model.nodes import Context, ConvNode, Mode, Quantiser
-from model.quantise import quantise_linear_weight, quantise_signed, quantise_unsigned, quantise_weight
+from model.quantise import quantise_linear_weight, quantise_signed, quantise_unsigned, quantise_weight, round_half_up
 
 
 def strengths(count: int) -> Tensor:
@@ -81,6 +82,22 @@ def test_learned_steps_have_the_gradient_of_lsq() -> None:
         (slope,) = torch.autograd.grad(quantise_linear_weight(value, gamma, 2).value, gamma)
         q = float(quantise_linear_weight(value, gamma.detach(), 2).value)
         assert float(slope) == pytest.approx(q - float(value) if abs(float(value)) < 1 else q, abs=1e-6), at
+
+
+@pytest.mark.parametrize("bits", [1, 3, 8])
+@pytest.mark.parametrize("last", [False, True], ids=["contiguous", "channels-last"])
+def test_codes_are_the_plain_formula(bits: int, last: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pieces, "_PIECE", 100)  # several pieces, the last one not full
+    torch.manual_seed(1)
+    x = torch.randn(3, 4, 7, 5) * 2
+    x = (x.contiguous(memory_format=torch.channels_last) if last else x).requires_grad_()
+    alpha, g, levels = torch.tensor(1.7, requires_grad=True), torch.randn(3, 4, 7, 5), (1 << bits) - 1
+    plain = round_half_up(torch.clamp(x / alpha, 0, 1) * levels) * (alpha / levels)
+    made = quantise_unsigned(x, alpha, bits).value
+    assert torch.equal(made, plain)
+    wanted = torch.autograd.grad(plain, (x, alpha), g)
+    found = torch.autograd.grad(made, (x, alpha), g)
+    assert torch.allclose(found[0], wanted[0], rtol=1e-6) and torch.allclose(found[1], wanted[1], rtol=1e-4)
 
 
 def test_pact_counts_clipped_values_alone() -> None:
