@@ -37,13 +37,14 @@ from model.train import accuracy
 
 HERE = Path(__file__).resolve().parent
 FLOAT = "float"
+EQUAL = {"cycles_of": ("cycles", "cycles"), "bitops_of": ("bitops", "bit_operations")}  # what a row equals: cost, figure
 
 
 def overrides(row: Mapping[str, Any], seed: int, study: Mapping[str, Any], folder: Path, data: str) -> list[str]:
     """What a row sets in the study's recipe.
 
     Args:
-        folder: where the study's rows lie; the float row and the row of equal cycles are there, finished.
+        folder: where the study's rows lie; the float row and the row of equal cost are there, finished.
     """
     made = [f'data_path="{data}"', f"seed={seed + 1000 * row.get('draw', 0)}", *study.get("set", []), *row.get("set", [])]
     if row["name"] == FLOAT:
@@ -51,9 +52,10 @@ def overrides(row: Mapping[str, Any], seed: int, study: Mapping[str, Any], folde
     made += [f'search.method="{row["method"]}"', f'train.float_from="{folder / f"{FLOAT}-{seed}"}"']
     if "uniform" in row:
         made.append(f"search.uniform={row['uniform']}")
-    if "cycles_of" in row:
-        equal = json.loads((folder / f"{row['cycles_of']}-{seed}.json").read_text(encoding="utf-8"))
-        made.append(f"search.target={equal['cycles']}")
+    for setting, (cost, figure) in EQUAL.items():
+        if setting in row:
+            equal = json.loads((folder / f"{row[setting]}-{seed}.json").read_text(encoding="utf-8"))
+            made += [f'search.cost="{cost}"', f"search.target={equal[figure]}"]
     return made
 
 
@@ -81,7 +83,7 @@ def finish(row: Mapping[str, Any], run: runs.RunFolder, network: Network | None)
     return made | {
         "cycles": time_program(schedule(network, run.engine)).cycles_per_image,
         "bit_operations": BitOperations().total(network),
-        "cycles_of": row.get("cycles_of"),
+        **{setting: row[setting] for setting in EQUAL if setting in row},
         "engine": run.engine.name,
         "bits": {name: list(pair) for name, pair in state.bits.items()},
         **{name: state.chosen[name] for name in kept if name in state.chosen},
@@ -135,8 +137,9 @@ def problems(study: Mapping[str, Any]) -> list[str]:
     for row in study["row"]:
         if not names and row["name"] != FLOAT:
             found.append(f"The first row is '{row['name']}'; every other row starts from '{FLOAT}'.")
-        if row.get("cycles_of", row["name"]) not in [*names, row["name"]]:
-            found.append(f"Row '{row['name']}' takes the cycles of '{row['cycles_of']}', which does not come before it.")
+        for setting in EQUAL:
+            if row.get(setting, row["name"]) not in [*names, row["name"]]:
+                found.append(f"Row '{row['name']}' takes the cost of '{row[setting]}', which does not come before it.")
         names.append(row["name"])
     return found
 
