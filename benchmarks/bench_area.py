@@ -10,7 +10,6 @@ does not know. Rows go to build/bench/area.json.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.bench_engine import ENGINE  # of all CIFAR rows
+from benchmarks.rows import write_rows
 from hwgen import popcount
 from hwgen.board import load_board
 from hwgen.build import write_rtl
@@ -26,7 +26,6 @@ from hwgen.engine import EngineConfig
 from hwgen.render import render
 from hwgen.synth import Resources, synthesise
 
-OUT = Path("build/bench/area.json")
 BARS = {"lut": 42_000, "bram36": 130, "dsp": 200, "array_lut_per_mac": 1.45}
 WAYS = (3, 5, 7, 9, 11)  # bit pairs of a group
 
@@ -92,7 +91,6 @@ def main() -> int:
     """Measure, print, write; 1 where the engine misses a bar."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--units", action="store_true", help="only compare the ways to build a dot unit")
-    parser.add_argument("--out", type=Path, default=OUT, help="result file")
     arguments = parser.parse_args()
     console = Console()
     if arguments.units:
@@ -106,8 +104,7 @@ def main() -> int:
     show(console, "cells", [{"cell": name, "number": number} for name, number in found["cells"].items()])
     units = sorted(found["units"].items(), key=lambda item: -item[1])
     show(console, "one unit of each kind, with what it contains", [{"unit": name, "lut": lut} for name, lut in units])
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps([found], indent=2) + "\n", encoding="utf-8")
+    write_rows("area", [found])
     missed = {name: limit for name, limit in BARS.items() if found[name] > limit}
     for name, limit in missed.items():
         console.print(f"[red]{name} is {found[name]}, the bar is {limit}.")

@@ -1,11 +1,12 @@
 """Time and memory of a search step: EBS, a DNAS-style supernet and a uniform network, on ResNet-20, candidates 2 to 5 per operand.
 
-    python benchmarks/bench_search.py --out build/bench/search.json
+    python -m benchmarks.bench_search
 
 A step is one weight update: forward, backward, optimiser. Each case runs in a fresh process. Bytes saved are those of all
 distinct storages that autograd keeps for backward, parameters left out; peak bytes are the process's largest resident set (on a
 GPU: the allocator's peak) beyond what it held before the first step. Time is the least of several steps, in CPU time of the
-process where there is no GPU (other programs on the machine then do not count), with wall time beside it.
+process where there is no GPU (other programs on the machine then do not count), with wall time beside it. Rows go to
+build/bench/search.json.
 """
 
 from __future__ import annotations
@@ -17,18 +18,21 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from benchmarks.rows import write_rows
 from model import choose, dnas
 from model.networks import residual_network
 from model.nodes import Context, Mode
 
 CANDIDATES = {2: (2, 5), 3: (2, 3, 5), 4: (2, 3, 4, 5), 5: (1, 2, 3, 4, 5)}
 UNIFORM_BITS = 3
+FIGURES = ("step_ms", "saved_bytes", "peak_bytes")
 SAVED_LIMIT, PEAK_LIMIT, TIME_LIMIT, TIME_STRETCH = 1.03, 1.10, 1.5, 1.25
 
 
@@ -103,7 +107,16 @@ def measure(method: str, candidates: int, batch: int, steps: int, device: str, t
 
 def case(method: str, candidates: int, options: argparse.Namespace) -> dict[str, Any]:
     """One case in a fresh process."""
-    command = [sys.executable, __file__, "--case", method, str(candidates), "--batch", str(options.batch)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.bench_search",
+        "--case",
+        method,
+        str(candidates),
+        "--batch",
+        str(options.batch),
+    ]
     command += ["--steps", str(options.steps), "--device", options.device, "--threads", str(options.threads)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -112,10 +125,18 @@ def case(method: str, candidates: int, options: argparse.Namespace) -> dict[str,
     return found
 
 
+def growth(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """How time, bytes saved and peak grow from 2 to 5 candidates, by method."""
+    by_case = {(row["method"], len(row["candidates"])): row for row in rows}
+    return {
+        method: {key: round(by_case[method, 5][key] / by_case[method, 2][key], 4) for key in FIGURES}
+        for method in ("ebs", "dnas")
+    }
+
+
 def main() -> int:
     """Run every case, print a table, write the figures; 1 where a limit is broken."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("build/bench/search.json"))
     parser.add_argument("--batch", type=int, default=32, help="images per step")
     parser.add_argument("--steps", type=int, default=5, help="steps to take the fastest of")
     parser.add_argument("--threads", type=int, default=1)
@@ -128,35 +149,28 @@ def main() -> int:
         )
         print(json.dumps(made))
         return 0
+    about = {"network": "resnet20", "batch": options.batch, "device": options.device, "threads": options.threads,
+             "torch": torch.__version__}  # fmt: skip
     cases = [("uniform", 1), *[("ebs", n) for n in CANDIDATES], *[("dnas", n) for n in CANDIDATES]]
     rows = []
     for method, candidates in cases:
         row = case(method, candidates, options)
-        rows.append(row | {"step_ratio": round(row["step_ms"] / (rows[0] if rows else row)["step_ms"], 3)})
+        rows.append(about | row | {"step_ratio": round(row["step_ms"] / (rows[0] if rows else row)["step_ms"], 3)})
         print(
             f"{method:8} {row['candidates']!s:16} {row['step_ms']:9.1f} ms  {rows[-1]['step_ratio']:6.2f} x uniform"
             f"  saved {row['saved_bytes'] / 1e6:8.1f} MB  peak {row['peak_bytes'] / 1e6:8.1f} MB",
             flush=True,
         )
-    by_case = {(row["method"], len(row["candidates"])): row for row in rows}
-    growth = {
-        f"{method}_{key}": round(by_case[method, 5][key] / by_case[method, 2][key], 4)
-        for method in ("ebs", "dnas")
-        for key in ("step_ms", "saved_bytes", "peak_bytes")
-    }
+    grown = growth(rows)
     slowest = max(row["step_ratio"] for row in rows if row["method"] == "ebs")
     held = {
-        "saved": growth["ebs_saved_bytes"] <= SAVED_LIMIT,
-        "peak": growth["ebs_peak_bytes"] <= PEAK_LIMIT,
+        "saved": grown["ebs"]["saved_bytes"] <= SAVED_LIMIT,
+        "peak": grown["ebs"]["peak_bytes"] <= PEAK_LIMIT,
         "step": slowest <= TIME_LIMIT,
         "step_stretch": slowest <= TIME_STRETCH,
     }
-    about = {"network": "resnet20", "batch": options.batch, "device": options.device, "threads": options.threads,
-             "torch": torch.__version__}  # fmt: skip
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps({"about": about, "cases": rows, "growth": growth, "held": held}, indent=2) + "\n")
-    print(f"From 2 to 5 candidates: {growth}")
-    print(f"Limits held: {held}. Wrote {options.out}.")
+    print(f"From 2 to 5 candidates: {grown}")
+    print(f"Limits held: {held}. Wrote {write_rows('search', rows)}.")
     return 0 if all(value for name, value in held.items() if name != "step_stretch") else 1
 
 

@@ -1,6 +1,6 @@
 """Speed of both paths of the RTL simulation: ResNet-20 W2A2 with random weights on 8x144x16 with 32 lanes.
 
-    python benchmarks/bench_sim.py --images 1000
+    python -m benchmarks.bench_sim --images 1000
 
 Every tensor of every image is compared while the clock runs; "compiled" uses one process, "compiled, N processes" one per
 core. ``build_s`` is a compilation that the cache does not help. Rows go to build/bench/sim.json.
@@ -9,7 +9,6 @@ core. ``build_s`` is a compilation that the cache does not help. Rows go to buil
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 import time
@@ -18,23 +17,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from networks import resnet_cifar
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from benchmarks.bench_engine import CLOCK_MHZ, DDR_BYTES_PER_S, ENGINE
+from benchmarks.networks import resnet_cifar
+from benchmarks.rows import write_rows
 from hwgen.board import load_board
 from hwgen.build import Build, generate
-from hwgen.engine import EngineConfig
 from sim import verilator
 from sim.compiled import PUBLIC, compile_engine
 from sim.verify import verify
 
-ENGINE = EngineConfig(weight_depth=1024, plane_depth=1024, byte_depth=1024)
 DDR_LATENCY = (30, 30)
-BEATS_PER_CYCLE = 4 / 3  # 1.6 GB/s at 150 MHz
 COCOTB_IMAGES = 2
-OUT = Path("build/bench/sim.json")
 
 
 def build_seconds(build: Build) -> dict[str, float]:
@@ -71,7 +68,7 @@ def measure(build: Build, images: int, progress: Progress) -> Iterator[dict[str,
 
         result = verify(
             build.path, images=codes[:count], simulator=simulator, processes=processes, latency=DDR_LATENCY, stall=0.0,
-            beats_per_cycle=BEATS_PER_CYCLE, progress=tell,
+            beats_per_cycle=DDR_BYTES_PER_S / (CLOCK_MHZ * 1e6) / 8, progress=tell,
         )  # fmt: skip
         if result["problem"] or result["mismatches"]:
             raise SystemExit(f"{path}: {result['problem']} {result['first_mismatches'][:1]}")
@@ -92,7 +89,6 @@ def main() -> None:
     parser.add_argument(
         "--images", type=int, default=1000, help="of the compiled path on all cores; one core has a tenth"
     )
-    parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
     if arguments.images < 1:
         parser.error("--images must be at least 1")
@@ -101,8 +97,7 @@ def main() -> None:
         os.environ["BITSMITH_CACHE"] = scratch  # an empty one: the builds are measured, and then used
         build = generate(resnet_cifar(20, 2, 2), ENGINE, load_board("pynq-z2"), Path(scratch) / "build")
         rows = list(measure(build, arguments.images, progress))
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    write_rows("sim", rows)
     table = Table(title=f"RTL simulation, {rows[0]['network']} on {rows[0]['engine']}, every tensor compared")
     for name in ("path", "images", "cycles/s", "images/s", "build s"):
         table.add_column(name, justify="left" if name == "path" else "right")

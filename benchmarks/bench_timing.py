@@ -1,7 +1,7 @@
 """Timing evidence without the vendor's tools: stand-ins, to be named as such.
 
-    python benchmarks/bench_timing.py           # both, about 15 minutes
-    python benchmarks/bench_timing.py --xc7     # only the 7-series netlist, about 4 minutes
+    python -m benchmarks.bench_timing           # both, about 15 minutes
+    python -m benchmarks.bench_timing --xc7     # only the 7-series netlist, about 4 minutes
 
 ECP5: a mid-size engine, complete, in portable arithmetic, is placed and routed for a Lattice ECP5 of speed grade 8 by
 nextpnr (``pip install -e .[bench]``). 7 series: of the mapped netlist of an engine with the reference's dot units, the
@@ -22,13 +22,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.rows import write_rows
 from hwgen.board import load_board
 from hwgen.build import write_rtl
 from hwgen.engine import EngineConfig
 from hwgen.levels import longest
 from hwgen.synth import cell_library, ecp5_netlist, xc7_netlist
 
-OUT = Path("build/bench/timing.json")
 ROUTED = EngineConfig(rows=4, columns=4, slots=9, slot_channels=8, lane_rows=1)
 MAPPED = EngineConfig(columns=4)
 DEVICE = ("LFE5U-85F", "--85k", "CABGA756")
@@ -74,7 +74,6 @@ def main() -> int:
     """Measure, print, write; 1 where a bar is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--xc7", action="store_true", help="only the 7-series netlist")
-    parser.add_argument("--out", type=Path, default=OUT, help="result file")
     arguments = parser.parse_args()
     console = Console()
     row: dict[str, Any] = {"engine": ROUTED.name, "device": DEVICE[0], "speed_grade": SPEED_GRADE}
@@ -89,9 +88,12 @@ def main() -> int:
         table.add_row(name, "\n".join(value) if isinstance(value, list) else str(value))
     console.print(table)
     if not arguments.xc7:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps([row], indent=2) + "\n", encoding="utf-8")
-    missed = [name for name in BARS if name in row and (row[name] < BARS[name] if name == "fmax_mhz" else row[name] > BARS[name])]
+        write_rows("timing", [row])
+    missed = [
+        name
+        for name in BARS
+        if name in row and (row[name] < BARS[name] if name == "fmax_mhz" else row[name] > BARS[name])
+    ]
     for name in missed:
         console.print(f"[red]{name} is {row[name]}, the bar is {BARS[name]}.")
     return 1 if missed else 0

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.bench_search import growth
 from benchmarks.rows import FOLDER
 
 DOC = Path(__file__).resolve().parent.parent / "docs" / "results.md"
@@ -116,9 +117,9 @@ def timing(rows: Rows) -> str:
     return table(["figure", "value"], [(name, rows[0][name]) for name in names])
 
 
-def search(made: Mapping[str, Any]) -> str:
+def search(rows: Rows) -> str:
     """Time and memory of a step by method and candidates, and how both grow with the candidates."""
-    about, cases = made["about"], made["cases"]
+    about = rows[0]
     head = ["method", "candidates", "ms a step", "of uniform", "saved for backward, MB", "peak, MB"]
     found = table(
         head,
@@ -131,24 +132,34 @@ def search(made: Mapping[str, Any]) -> str:
                 f"{row['saved_bytes'] / 1e6:,.1f}",
                 f"{row['peak_bytes'] / 1e6:,.1f}",
             )
-            for row in cases
+            for row in rows
         ],
     )
     names = {"step_ms": "time", "saved_bytes": "bytes saved", "peak_bytes": "peak"}
-    growth = "; ".join(
-        f"{label} " + ", ".join(f"{names[key]} x {made['growth'][f'{method}_{key}']:.2f}" for key in names)
-        for method, label in (("ebs", "EBS"), ("dnas", "the supernet"))
+    labels = {"ebs": "EBS", "dnas": "the supernet"}
+    grown = "; ".join(
+        f"{labels[method]} " + ", ".join(f"{names[key]} x {times:.2f}" for key, times in found.items())
+        for method, found in growth(rows).items()
     )
     return (
         f"{about['network']}, batch {about['batch']}, {about['device']}, {about['threads']} thread, torch {about['torch']}. From 2 to"
-        f" 5 candidates: {growth}.\n\n{found}"
+        f" 5 candidates: {grown}.\n\n{found}"
     )
 
 
 def study(rows: Rows) -> str:
     """Accuracy on CIFAR-10 by row; cycles on one engine."""
     about = rows[0]
-    head = ["row", "seed", "epochs: float, search, retraining", "steps an epoch", "cycles", "bit operations", "accuracy", "training, s"]
+    head = [
+        "row",
+        "seed",
+        "epochs: float, search, retraining",
+        "steps an epoch",
+        "cycles",
+        "bit operations",
+        "accuracy",
+        "training, s",
+    ]
     engines = {row["engine"] for row in rows if "engine" in row}
     text = f"{about['network']}, {about['data']}, {about['images']:,} test images, {about['hardware']}, {about['threads']} thread, torch"
     text += f" {about['torch']}; {about['batch']} images a step"

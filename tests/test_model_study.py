@@ -22,14 +22,15 @@ def test_the_configurations_make_recipes(path: Path, tmp_path: Path) -> None:
     assert study_cifar.problems(study) == []
     read_engine(study_cifar.HERE / study["engine"])
     for row in study["row"]:
-        (tmp_path / f"{row['name']}-7.json").write_text('{"cycles": 1234}')
+        (tmp_path / f"{row['name']}-7.json").write_text('{"cycles": 1234, "bit_operations": 5678}')
     finals = []
     for row in study["row"]:
         recipe = read_recipe(
             study_cifar.HERE / study["recipe"], study_cifar.overrides(row, 7, study, tmp_path, "some/where")
         )
         assert recipe.data_path == "some/where"
-        assert recipe.search.target == (1234 if "cycles_of" in row else None)
+        assert recipe.search.target == (1234 if "cycles_of" in row else 5678 if "bitops_of" in row else None)
+        assert recipe.search.cost == ("bitops" if "bitops_of" in row else "cycles")
         assert recipe.train.float_from == (None if row["name"] == "float" else str(tmp_path / "float-7"))
         if row["name"] != "float":
             finals.append(recipe.train)
@@ -41,7 +42,7 @@ def test_rows_in_a_wrong_order_are_named() -> None:
     found = study_cifar.problems({"row": [{"name": "a", "cycles_of": "b"}, {"name": "b"}]})
     assert len(found) == 2
     assert "The first row is 'a'" in found[0]
-    assert "'a' takes the cycles of 'b'" in found[1]
+    assert "'a' takes the cost of 'b'" in found[1]
 
 
 def test_finished_rows_are_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
