@@ -7,7 +7,8 @@ A row is one run of ``bitsmith search`` and ``export``. Started again, the study
 the interrupted one from its checkpoint. Every quantised row starts from the float row of its seed and is retrained on the whole
 training set for the same epochs; a searched row spends the epochs of its search beside. Nothing is chosen by the test set: it is
 read when a row has ended. Rows lie in ``build/study/NAME/`` as ROW-SEED.json with the row's last weights (ROW-SEED.pt), all rows so
-far in ``build/bench/study.json``, from which ``python -m benchmarks.results`` renders the table.
+far in ``build/bench/study.json``, from which ``python -m benchmarks.results`` renders the table. Rows copied from there to
+``benchmarks/NAME/`` are not trained again, on whatever machine the study goes on.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import shutil
 import sys
 import time
 import tomllib
@@ -49,7 +51,7 @@ def overrides(row: Mapping[str, Any], seed: int, study: Mapping[str, Any], folde
     made = [f'data_path="{data}"', f"seed={seed + 1000 * row.get('draw', 0)}", *study.get("set", []), *row.get("set", [])]
     if row["name"] == FLOAT:
         return [*made, 'search.method="uniform"']
-    made += [f'search.method="{row["method"]}"', f'train.float_from="{folder / f"{FLOAT}-{seed}"}"']
+    made += [f'search.method="{row["method"]}"', f'train.float_from="{folder / f"{FLOAT}-{seed}.pt"}"']
     if "uniform" in row:
         made.append(f"search.uniform={row['uniform']}")
     for setting, (cost, figure) in EQUAL.items():
@@ -57,6 +59,30 @@ def overrides(row: Mapping[str, Any], seed: int, study: Mapping[str, Any], folde
             equal = json.loads((folder / f"{row[setting]}-{seed}.json").read_text(encoding="utf-8"))
             made += [f'search.cost="{cost}"', f"search.target={equal[figure]}"]
     return made
+
+
+def settings(row: Mapping[str, Any], study: Mapping[str, Any]) -> list[str]:
+    """What a study sets for a row, wherever it runs; a finished row is taken over only where it is the same."""
+    return [
+        *study.get("set", []),
+        *(f"{name}={value}" for name, value in row.items() if name not in ("name", "set")),
+        *row.get("set", []),
+    ]
+
+
+def take_kept(kept: Path, folder: Path, study: Mapping[str, Any]) -> list[str]:
+    """Copy finished rows that were kept, with their weights, into ``folder``; the names of those taken."""
+    taken = []
+    for row in study["row"]:
+        for name in (f"{row['name']}-{seed}" for seed in study["seeds"]):
+            figures = kept / f"{name}.json"
+            if (folder / figures.name).exists() or not figures.exists():
+                continue
+            if json.loads(figures.read_text(encoding="utf-8"))["settings"] == settings(row, study):
+                shutil.copy(figures.with_suffix(".pt"), folder)
+                shutil.copy(figures, folder)
+                taken.append(name)
+    return taken
 
 
 def finish(row: Mapping[str, Any], run: runs.RunFolder, network: Network | None) -> dict[str, Any]:
@@ -113,6 +139,7 @@ def work(row: Mapping[str, Any], seed: int, study: Mapping[str, Any], folder: Pa
         network = runs.export(run)
     about = {
         "study": options.config.stem,
+        "settings": settings(row, study),
         "network": run.prepared.net.name,
         "data": "JPEG archive" if Path(options.data).suffix == ".npz" else "original",
         "hardware": f"{torch.cuda.get_device_name()}" if options.device == "cuda" else f"{platform.machine()} CPU",
@@ -120,7 +147,8 @@ def work(row: Mapping[str, Any], seed: int, study: Mapping[str, Any], folder: Pa
         "torch": torch.__version__,
         "wall_seconds": round(time.monotonic() - began),  # of the last start alone, where the row was interrupted
     }
-    save(folder / f"{place.name}.pt", {"net": run.prepared.net.state_dict()}, run.prepared.recipe.digest)
+    weights = {"float": run.trainer.float_state} if network is None else {"net": run.prepared.net.state_dict()}
+    save(folder / f"{place.name}.pt", weights, run.prepared.recipe.digest)
     (folder / f"{place.name}.json").write_text(json.dumps(about | finish(row, run, network), indent=1) + "\n")
 
 
@@ -161,6 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     load_data("cifar10", options.data)  # say what is missing before anything is made
     folder = (options.out or FOLDER.parent / "study" / options.config.stem).resolve()
     folder.mkdir(parents=True, exist_ok=True)
+    if taken := take_kept(HERE / options.config.stem, folder, study):
+        print(f"Kept from earlier: {', '.join(taken)}.", flush=True)
     for seed in study["seeds"]:
         for row in study["row"]:
             if (folder / f"{row['name']}-{seed}.json").exists() or (options.rows and row["name"] not in options.rows):

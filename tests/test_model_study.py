@@ -31,7 +31,7 @@ def test_the_configurations_make_recipes(path: Path, tmp_path: Path) -> None:
         assert recipe.data_path == "some/where"
         assert recipe.search.target == (1234 if "cycles_of" in row else 5678 if "bitops_of" in row else None)
         assert recipe.search.cost == ("bitops" if "bitops_of" in row else "cycles")
-        assert recipe.train.float_from == (None if row["name"] == "float" else str(tmp_path / "float-7"))
+        assert recipe.train.float_from == (None if row["name"] == "float" else str(tmp_path / "float-7.pt"))
         if row["name"] != "float":
             finals.append(recipe.train)
         assert recipe.seed % 1000 == 7
@@ -69,3 +69,17 @@ def test_finished_rows_are_not_trained_again(tmp_path: Path, monkeypatch: pytest
     assert study_cifar.main(arguments) == 0
     assert worked == [("float", 1), ("u", 1), ("float", 2), ("u", 2)]
     assert [len(rows) for rows in written] == [1, 2, 3, 4]
+
+
+def test_kept_rows_are_taken_where_their_settings_are_the_same(tmp_path: Path) -> None:
+    study = {"seeds": [1], "set": ["a=1"], "row": [{"name": "float"}, {"name": "u", "uniform": [3, 3]}, {"name": "v"}]}
+    kept, folder = tmp_path / "kept", tmp_path / "out"
+    kept.mkdir()
+    folder.mkdir()
+    for row in study["row"][:2]:
+        known = study_cifar.settings(row, study | ({"set": ["a=2"]} if row["name"] == "float" else {}))
+        (kept / f"{row['name']}-1.json").write_text(json.dumps({"settings": known}))
+        (kept / f"{row['name']}-1.pt").write_bytes(b"weights")
+    assert study_cifar.take_kept(kept, folder, study) == ["u-1"]
+    assert sorted(path.name for path in folder.iterdir()) == ["u-1.json", "u-1.pt"]
+    assert study_cifar.take_kept(kept, folder, study) == []  # already there
