@@ -1,7 +1,7 @@
 """Size of the reference engine on the 7 series, and of its dot unit built in several ways.
 
     python -m benchmarks.bench_area            # the whole engine, about 10 minutes
-    python -m benchmarks.bench_area --units    # only the dot unit, each way of counting bits, about 2 minutes
+    python -m benchmarks.bench_area --units    # only the dot unit: size and simulation speed of each way of counting bits, 2 minutes
 
 Yosys synthesises the rendered RTL; LUTs follow the formula of hwgen/synth.py, which rejects a netlist with a cell that it
 does not know. Rows go to build/bench/area.json.
@@ -10,6 +10,7 @@ does not know. Rows go to build/bench/area.json.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,14 @@ from hwgen.build import write_rtl
 from hwgen.engine import EngineConfig
 from hwgen.render import render
 from hwgen.synth import Resources, synthesise
+from sim.verilator import build_library
+from sim.xc7_models import primitives
 
 BARS = {"lut": 42_000, "bram36": 130, "dsp": 200, "array_lut_per_mac": 1.45}
 WAYS = (3, 5, 7, 9, 11)  # bit pairs of a group
+SPEED_HARNESS = Path(__file__).resolve().parent / "cpp" / "popcount_speed.cpp"
+COUNTERS = ("bs_pairs_xc7", "bs_counter_xc7", "bs_full_adder_xc7", "bs_adder3_xc7", "bs_popcount", "bs_popcount_xc7")
+SPEED_CYCLES = 1_000_000
 
 
 def row(engine: EngineConfig, found: Resources) -> dict[str, Any]:
@@ -54,6 +60,14 @@ def whole(engine: EngineConfig) -> dict[str, Any]:
         return row(engine, synthesise(sources, "bs_top", parameters={"XC7": 1}))
 
 
+def simulated_speed(folder: Path, sources: list[Path], top: str) -> int:
+    """Cycles a second of one population count in Verilator, on one core."""
+    models = primitives(folder, ["LUT6", "LUT6_2", "CARRY4"])
+    library = ctypes.CDLL(str(build_library([*sources, models], top, [SPEED_HARNESS], build_root=folder)))
+    library.cycles_per_second.restype = ctypes.c_double
+    return round(library.cycles_per_second(ctypes.c_uint64(SPEED_CYCLES)))
+
+
 def dot_units(engine: EngineConfig) -> list[dict[str, Any]]:
     """The dot unit: portable arithmetic as Yosys maps it, and the bit heap with groups of several sizes."""
     rows = []
@@ -66,6 +80,8 @@ def dot_units(engine: EngineConfig) -> list[dict[str, Any]]:
                 netlist.write_text(render("rtl/bs_popcount_xc7.sv.j2", plan=plan), encoding="utf-8")
             parameters = {"D_K": engine.word_bits, "ACC_BITS": engine.acc_bits, "XC7": int(bool(pairs))}
             found = synthesise(sources, "bs_dot_unit", parameters=parameters)
+            counter = [path for path in sources if path.stem in COUNTERS]
+            top = "bs_popcount_xc7" if pairs else "bs_popcount"
             rows.append(
                 {
                     "way": f"groups of {pairs} pairs" if pairs else "$countones as Yosys maps it",
@@ -73,6 +89,7 @@ def dot_units(engine: EngineConfig) -> list[dict[str, Any]]:
                     "ff": found.ff,
                     "carry4": found.cells.get("CARRY4", 0),
                     "lut_per_mac": round(found.lut / engine.word_bits, 3),
+                    "cycles_per_s": simulated_speed(Path(scratch), counter, top),
                 }
             )
     return rows
@@ -97,6 +114,7 @@ def main() -> int:
         with console.status("synthesising dot units"):
             rows = dot_units(ENGINE)
         show(console, f"dot unit, {ENGINE.word_bits} bit pairs, {ENGINE.acc_bits}-bit accumulator", rows)
+        write_rows("popcount", rows)
         return 0
     with console.status(f"synthesising {ENGINE.name}"):
         found = whole(ENGINE)

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from rtl.xc7_models import primitives
 
 from hwgen.engine import EngineConfig
 from hwgen.render import render_package, render_popcount, render_sources
 from sim.verilator import find_verilator
+from sim.xc7_models import primitives
 
 RTL = Path(__file__).resolve().parents[1] / "hls_templates" / "rtl"
 MODULES = sorted(path.stem for path in RTL.glob("*.sv"))

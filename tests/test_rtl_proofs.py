@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from rtl.xc7_models import primitives
 
 from hwgen.render import render_popcount, template_folder
 from hwgen.synth import run_yosys
+from sim.xc7_models import primitives
 
 PROOFS = Path(__file__).parent / "rtl" / "proofs.sv"
 # Every history of so many cycles after a reset, from any state of the registers.

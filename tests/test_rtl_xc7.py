@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from rtl.shell_bench import simulate
-from rtl.xc7_models import primitives
 
 from hwgen.popcount import plan
 from hwgen.render import render_popcount
+from sim.xc7_models import primitives
 
 ARRAY = [
     "bs_pairs_xc7",
