@@ -79,8 +79,11 @@ def generate(
     return write(network, engine or choose_engine(network, target).engine, target, out, force=force)
 
 
-def assemble(network: Network, build: Path, out: Path, *, force: bool = False) -> Build:
+def assemble(network: Network, build: Path, out: Path, *, force: bool = False, batch: int = 1) -> Build:
     """A build folder with this network's program for the engine of another build: same RTL, same engine hash.
+
+    Args:
+        batch: images that share the weights of the last layers.
 
     Raises:
         InputError: ``build`` is no build folder, ``out`` exists, or the network does not fit the engine: which buffers
@@ -88,7 +91,7 @@ def assemble(network: Network, build: Path, out: Path, *, force: bool = False) -
     """
     from hwgen.build import assemble_for, read_build
 
-    return assemble_for(network, read_build(build), out, force=force)
+    return assemble_for(network, read_build(build), out, force=force, batch=batch)
 
 
 def verify(build: Path, *, count: int | None = None, seed: int = 1) -> dict[str, object]:

@@ -121,7 +121,7 @@ def deploy(
             figures = run(bundle_path, board_address, images, progress)
         write_json(json, figures)
         if not quiet:
-            show(figures, simulated=board_address == "virtual")
+            show(figures, simulated=read_bundle(bundle_path).virtual)
         if figures["wrong_images"]:
             raise typer.Exit(EXIT_FAILED)
 

@@ -32,9 +32,7 @@ def generate(
         str, typer.Option(help="Engine file; 'run': that of the network's run; 'auto': the best for this network.")
     ] = "run",
     backend: Annotated[str, typer.Option(help="'rtl': SystemVerilog; 'hls': a Vitis HLS project.")] = "rtl",
-    batch: Annotated[
-        int, typer.Option(min=1, help="Images that share the weights of the last layers; not on boards yet.")
-    ] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="Images that share the weights of the last layers.")] = 1,
     force: Force = False,
     json: Json = None,
     verbose: Verbose = False,
@@ -79,6 +77,7 @@ def assemble(
     out_folder: Annotated[
         Path | None, typer.Option("--out", help="Build folder to make; left out: beside the other, by the network's name.")
     ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Images that share the weights of the last layers.")] = 1,
     force: Force = False,
     json: Json = None,
     verbose: Verbose = False,
@@ -90,7 +89,7 @@ def assemble(
         hardware = read_build(build)
         folder = out_folder or build.resolve().parent / what.name
         check_output(folder, "build.json", force=force, reads=network)
-        made = assemble_for(what, hardware, folder, force=force)
+        made = assemble_for(what, hardware, folder, force=force, batch=batch)
         rows = report.layer_rows(made)
         write_json(
             json,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import json
 import re
 import shutil
@@ -16,13 +17,13 @@ from hwgen.bundle import read_bundle
 from hwgen.driver.bitsmith_driver.check import check
 from hwgen.driver.bitsmith_driver.errors import AcceleratorError
 from hwgen.errors import InputError
-from sim.board.client import Remote, RemotePlatform
+from sim.board.client import Remote, RemoteError, RemotePlatform
 from sim.board.virtual import open_board
 from sim.board.wire import PORT
 
 _PROBE_S = 3.0
 _NAME_HASH = 12
-_ADDRESS = re.compile(r"(?:(?P<user>[A-Za-z_][A-Za-z0-9_-]*)@)?(?P<host>[A-Za-z0-9][A-Za-z0-9.:-]*)")
+_ADDRESS = re.compile(r"(?:(?P<user>[A-Za-z_][A-Za-z0-9_-]*)@)?(?P<host>[A-Za-z0-9:][A-Za-z0-9.:-]*)")
 # What the board's shell is given never contains anything of the user's: file names are made of the bundle's hash, and the
 # options travel as JSON on standard input. PYNQ needs root and the environment of a login shell.
 _REMOTE_COMMAND = (
@@ -56,7 +57,7 @@ def deploy(
 
     Args:
         progress: called with a stage, what is done of it and all of it.
-        board: "virtual", or [user@]host of a board; over PYNQ's remote protocol where port 7967 answers, else over ssh.
+        board: "virtual", or [user@]host of a board; over PYNQ's remote protocol where port 7967 speaks it, else over ssh.
 
     Returns:
         what ``bitsmith_driver.check`` returns, and ``board``, ``way`` ("remote protocol" or "ssh").
@@ -69,30 +70,41 @@ def deploy(
         progress("compiling the RTL", 0, 1)
         with open_board(bundle, port=0) as server:
             progress("compiling the RTL", 1, 1)
-            return _remote(bundle, "127.0.0.1", server.port, images, progress)
+            return _remote(bundle, Remote("127.0.0.1", server.port), images, progress)
     match = _ADDRESS.fullmatch(board)
-    if match is None:
-        raise InputError(f"--board {board}: give an address such as 192.168.2.99 or xilinx@pynq, or 'virtual'.")
-    if facts["virtual"] and not match["host"].startswith("127."):
+    if match is None or (":" in match["host"] and not _is_ipv6(match["host"])):
+        raise InputError(
+            f"--board {board}: give an address such as 192.168.2.99 or xilinx@pynq, or 'virtual'; another port of ssh belongs in"
+            " ~/.ssh/config."
+        )
+    if facts["virtual"] and not match["host"].startswith(("127.", "::1")):
         raise InputError("Its bit file is for the virtual board only; build one with 'bitsmith synth'.", str(bundle))
-    if match["user"] is None and _speaks(match["host"]):
-        return _remote(bundle, match["host"], PORT, images, progress)
+    if match["user"] is None and (connection := _connect(match["host"])) is not None:
+        return _remote(bundle, connection, images, progress)
     return _ssh(bundle, board, images, progress)
 
 
-def _speaks(host: str) -> bool:
+def _is_ipv6(host: str) -> bool:
     try:
-        with socket.create_connection((host, PORT), timeout=_PROBE_S):
-            return True
-    except OSError:
+        return ipaddress.ip_address(host).version == 6
+    except ValueError:
         return False
 
 
+def _connect(host: str) -> Remote | None:
+    """A connection, if the board speaks PYNQ's remote protocol."""
+    try:
+        with socket.create_connection((host, PORT), timeout=_PROBE_S):
+            pass
+        return Remote(f"[{host}]" if ":" in host else host)
+    except (OSError, RemoteError):
+        return None
+
+
 def _remote(
-    bundle: Path, host: str, port: int, images: int | None, progress: Callable[[str, int, int], None]
+    bundle: Path, connection: Remote, images: int | None, progress: Callable[[str, int, int], None]
 ) -> dict[str, Any]:
     try:
-        connection = Remote(host, port)
         try:
             platform = RemotePlatform(connection)
             figures = check(bundle, images=images, device=platform, progress=progress)
@@ -115,7 +127,9 @@ def _ssh(bundle: Path, board: str, images: int | None, progress: Callable[[str, 
         raise InputError(f"{packed} is missing; it goes to the board: make the bundle again.")
     name = f"bitsmith-{hashlib.sha256(packed.read_bytes()).hexdigest()[:_NAME_HASH]}.zip"
     progress("ssh", 0, 2)
-    _tool(["scp", "-q", "--", str(packed.resolve()), f"{board}:{name}"], f"copying to {board}")
+    user, at, host = board.rpartition("@")
+    target = f"{user}{at}[{host}]" if ":" in host else board
+    _tool(["scp", "-q", "--", str(packed.resolve()), f"{target}:{name}"], f"copying to {board}")
     progress("ssh", 1, 2)
     program = _REMOTE_PROGRAM.format(options=json.dumps({"zip": name, "images": images}))
     output = _tool(["ssh", "--", board, _REMOTE_COMMAND], f"running on {board}", program)

@@ -134,8 +134,11 @@ def generate(
     return _write(schedule(network, engine, batch), board, out, None, notes or {}, backend)
 
 
-def assemble_for(network: Network, hardware: Build, out: Path, *, force: bool = False) -> Build:
+def assemble_for(network: Network, hardware: Build, out: Path, *, force: bool = False, batch: int = 1) -> Build:
     """A build of another network for the engine of ``hardware``: same RTL, same engine hash, another program.
+
+    Args:
+        batch: images that run together.
 
     Raises:
         InputError: ``out`` exists and ``force`` is not set, it holds ``hardware``, or the network does not fit the
@@ -146,7 +149,7 @@ def assemble_for(network: Network, hardware: Build, out: Path, *, force: bool = 
     # Accumulators are checked before memory is planned: with wide ones, the buffers are heard as well.
     for engine in (hardware.engine, replace(hardware.engine, acc_bits=32)):
         try:
-            plan = schedule(network, engine)
+            plan = schedule(network, engine, batch)
         except InputError as error:
             problems += [problem for problem in error.problems if problem not in problems]
             continue

@@ -91,12 +91,6 @@ def bundle_files(
         InputError: no bit file, or one that is unusable.
     """
     network, board = build.network, build.board
-    if build.batch > 1:
-        raise InputError(
-            f"Its program runs {build.batch} images together, which the board's driver does not do yet; generate it with"
-            " --batch 1.",
-            str(build.path),
-        )
     if virtual and build.backend != "rtl":
         raise InputError(
             f"The virtual board simulates RTL, and the build's backend is {build.backend}; generate it with --backend rtl, or make"
@@ -125,6 +119,7 @@ def bundle_files(
         "engine_hash": f"{build.engine.hash:08x}",
         "clock_mhz": board.clock_mhz,
         "image_shape": list(source.shape),
+        "image_batch": build.batch,
         "top_code": source.hi,
         "classes": output.shape[2],
         "output_stride": -(-build.schedule.logits_rows * 4 // 8) * 8,

@@ -32,13 +32,13 @@ def digits() -> Network:
     return read_network(Path(__file__).parent / "data" / "digits")
 
 
-def build(folder: Path, network: Network | None = None, engine: EngineConfig = ENGINE) -> Build:
-    return generate(network or networks.tiny(samples=5), engine, load_board("pynq-z2"), folder)
+def build(folder: Path, network: Network | None = None, engine: EngineConfig = ENGINE, batch: int = 1) -> Build:
+    return generate(network or networks.tiny(samples=5), engine, load_board("pynq-z2"), folder, batch=batch)
 
 
-def bundle(folder: Path, network: Network | None = None, engine: EngineConfig = ENGINE) -> Path:
-    """A virtual bundle ``folder`` (and its zip, which is returned)."""
-    made = build(folder.with_name(folder.name + "-build"), network, engine)
+def bundle(folder: Path, network: Network | None = None, engine: EngineConfig = ENGINE, batch: int = 1) -> Path:
+    """A virtual bundle ``folder`` (and its zip, which is returned). batch: images that the program takes together."""
+    made = build(folder.with_name(folder.name + "-build"), network, engine, batch)
     return write_bundle(made, golden_samples(made), folder, virtual=True)
 
 

@@ -78,6 +78,34 @@ def tiny(seed: int = 1, samples: int = 3) -> Network:
     return Network("tiny", {item.name: item for item in tensors}, tuple(nodes), "image", "logits", given)
 
 
+def linear_end(seed: int = 1, samples: int = 7) -> Network:
+    """Two convolutions, then layers of one position, so that images can share their weights."""
+    rng = np.random.default_rng(seed)
+    nodes: list[Node] = [
+        conv(rng, "stem", ("image",), (4, 3, 3, 3), padding=1, weight_bits=3, encoding=Encoding.TWOS),
+        conv(rng, "turn", ("stem.out",), (8, 3, 3, 4), padding=1, stride=2, encoding=Encoding.TWOS, shift=10),
+        conv(rng, "hidden", ("turn.out",), (12, 3, 3, 8), encoding=Encoding.TWOS, bias=np.full(12, 1 << 14), shift=8),
+        Logits(
+            name="fc",
+            inputs=("hidden.out",),
+            output="logits",
+            weight=rng.integers(0, 16, (5, 1, 1, 12)).astype(np.int16),
+            weight_bits=4,
+            encoding=Encoding.BIPOLAR,
+            bias=rng.integers(-9, 9, 5),
+        ),
+    ]
+    tensors = [
+        Tensor("image", (6, 6, 3), 8, scale=1 / 255),
+        Tensor("stem.out", (6, 6, 4), 3),
+        Tensor("turn.out", (3, 3, 8), 2),
+        Tensor("hidden.out", (1, 1, 12), 8),
+        Tensor("logits", (1, 1, 5), 32, signed=True),
+    ]
+    given = Samples(rng.integers(0, 256, (samples, 6, 6, 3)).astype(np.uint8), rng.integers(0, 5, samples))
+    return Network("linear-end", {item.name: item for item in tensors}, tuple(nodes), "image", "logits", given)
+
+
 def one_layer(shape: tuple[int, int, int] = (4, 4, 1), classes: int = 3) -> Network:
     """A linear layer on the image."""
     weight = np.random.default_rng(1).integers(0, 4, (classes, *shape)).astype(np.int16)

@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -84,6 +85,14 @@ def classify() -> dict[str, object]:
         acc.load(first)
         answer["after_error"] = bool((acc.predict(images) == golden).all())
 
+        where, acc._inputs[0].address = acc._inputs[0].address, 0x3000_0000  # where there is no memory
+        try:
+            acc.predict(images)
+        except DeviceError as error:
+            answer["bus_error"] = str(error)
+        acc._inputs[0].address = where
+        answer["after_bus_error"] = bool((acc.predict(images) == golden).all())
+
         acc.timeout_s = 0.0
         try:
             acc.predict(images)
@@ -111,6 +120,60 @@ def classify() -> dict[str, object]:
     return answer
 
 
+def snippet() -> dict[str, object]:
+    """The lines of the issue and of docs/deploy.md, on the zip."""
+    acc = Accelerator(first + ".zip")
+    images, _, golden = acc.bundle.samples()
+    logits = acc.predict(images[:5])
+    answer: dict[str, object] = {"right": bool((logits == golden[:5]).all()), "type": str(logits.dtype), "stats": acc.stats}
+    answer["none"] = list(acc.predict(images[:0]).shape)
+    acc.load(second + ".zip")
+    images, _, golden = acc.bundle.samples()
+    answer["other"] = bool((acc.predict(images) == golden).all())
+    acc.close()
+    return answer
+
+
+def together() -> dict[str, object]:
+    """A program that takes three images at a time: any number of images, in both layouts, before and after another network."""
+    answer: dict[str, object] = {"counts": []}
+    with Accelerator(second, batch=4) as acc:
+        answer["batch"] = acc.batch
+        images, _, golden = acc.bundle.samples()
+        planar = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        for count in range(len(images) + 1):
+            right = (acc.predict(images[:count]) == golden[:count]).all() and (acc.predict(planar[:count]) == golden[:count]).all()
+            answer["counts"] += [count] * bool(right)
+        acc.load(first)
+        others, _, other_golden = acc.bundle.samples()
+        answer["other"] = bool((acc.predict(others[:5]) == other_golden[:5]).all())
+        acc.load(second)
+        answer["again"] = bool((acc.predict(images) == golden).all())
+        answer["different"] = len({row.tobytes() for row in golden})
+    return answer
+
+
+def opening() -> dict[str, object]:
+    """Ctrl-C wherever the constructor has got to."""
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    answer: dict[str, object] = {"interrupted": 0}
+    Accelerator(first).close()  # imports pynq, which nothing can repeat that was cut in two
+    begun = time.perf_counter()
+    Accelerator(second).close()
+    span = time.perf_counter() - begun
+    for attempt in range(INTERRUPTS):
+        signal.setitimer(signal.ITIMER_REAL, span * (attempt + 1) / INTERRUPTS)
+        try:
+            Accelerator(second).close()
+        except KeyboardInterrupt:
+            answer["interrupted"] += 1
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    with Accelerator(second) as acc:
+        images, _, golden = acc.bundle.samples()
+        answer["right"] = bool((acc.predict(images) == golden).all())
+    return answer
+
+
 def vanish() -> dict[str, object]:
     """End in the middle of a run, without giving anything back."""
     acc = Accelerator(first)
@@ -134,4 +197,5 @@ def notebook() -> dict[str, object]:
     return {"cells": len(run), "said": said.getvalue()}
 
 
-print(json.dumps({"plain": plain, "classify": classify, "vanish": vanish, "notebook": notebook}[what]()))
+steps = {item.__name__: item for item in (plain, classify, snippet, together, opening, vanish, notebook)}
+print(json.dumps(steps[what]()))

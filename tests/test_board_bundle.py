@@ -148,6 +148,15 @@ def test_what_is_no_bundle_is_told(made: Path, tmp_path: Path) -> None:
             read_bundle(tmp_path)
 
 
+@pytest.mark.parametrize("value", [0, -3, "two", None])
+def test_a_spoilt_manifest_is_told(made: Path, tmp_path: Path, value: object) -> None:
+    shutil.copytree(made, tmp_path / "copy")
+    facts = json.loads((made / "manifest.json").read_text()) | {"image_batch": value}
+    (tmp_path / "copy" / "manifest.json").write_text(json.dumps(facts))
+    with pytest.raises(InputError, match="lacks or spoils image_batch"):
+        read_bundle(tmp_path / "copy")
+
+
 def test_a_real_bundle_takes_vivados_files(tmp_path: Path) -> None:
     made = board_case.build(tmp_path / "build")
     samples = golden_samples(made)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import zipfile
 from pathlib import Path
@@ -18,6 +19,7 @@ from bitsmith.board_commands import golden_samples
 from bitsmith.cli import app
 from hwgen.bundle import Samples, write_bundle
 from hwgen.errors import InputError
+from sim.board.client import Remote
 
 # What `import pynq` gives on the machine at the other end: nothing, so that running there is an error with a reason.
 _SSH = """#!{python}
@@ -27,7 +29,8 @@ text = sys.stdin.read()
 sys.exit(subprocess.run([{python!r}, "-c", {prelude!r} + text], cwd={home!r}).returncode)
 """
 _SCP = """#!{python}
-import shutil, sys
+import json, shutil, sys
+json.dump(sys.argv[1:], open({scp_log!r}, "w"))
 assert sys.argv[1:3] == ["-q", "--"], sys.argv
 shutil.copy(sys.argv[3], {home!r} + "/" + sys.argv[4].rpartition(":")[2])
 """
@@ -63,12 +66,12 @@ def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home, tools = tmp_path / "home", tmp_path / "bin"
     home.mkdir()
     tools.mkdir()
-    facts = {"python": sys.executable, "home": str(home), "log": str(tmp_path / "ssh.json"), "prelude": _FAKE_CHECK}
+    facts = {"python": sys.executable, "home": str(home), "log": str(tmp_path / "ssh.json"), "scp_log": str(tmp_path / "scp.json"), "prelude": _FAKE_CHECK}
     for name, text in (("ssh", _SSH), ("scp", _SCP)):
         (tools / name).write_text(text.format(**facts))
         (tools / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tools))
-    monkeypatch.setattr(deployment, "_speaks", lambda _: False)
+    monkeypatch.setattr(deployment, "_connect", lambda _: None)
     return home
 
 
@@ -104,7 +107,7 @@ def test_a_wrong_logit_is_exit_1(tmp_path: Path) -> None:
     assert not np.array_equal(logits, good.logits[:3])
 
 
-@pytest.mark.parametrize("address", ["-oProxyCommand=x", "a b", "host;reboot", "$(id)", "us er@host", "@host", ""])
+@pytest.mark.parametrize("address", ["-oProxyCommand=x", "a b", "host;reboot", "$(id)", "us er@host", "@host", "", "pynq:2222", "::1;id"])
 def test_what_is_no_address_is_told(packed: Path, address: str) -> None:
     with pytest.raises(InputError, match="give an address such as"):
         deployment.deploy(packed, address, None)
@@ -151,6 +154,28 @@ def test_failing_tools_are_told(tmp_path: Path, board: Path, monkeypatch: pytest
     scp.unlink()
     with pytest.raises(InputError, match="there is no scp: install the package openssh-client"):
         deployment.deploy(made, "pynq", None)
+
+
+def test_ssh_takes_ipv6(tmp_path: Path, board: Path) -> None:
+    assert deployment.deploy(real(tmp_path), "xilinx@fe80::2", 5)["way"] == "ssh"
+    assert json.loads((tmp_path / "ssh.json").read_text())[1] == "xilinx@fe80::2"
+    assert json.loads((tmp_path / "scp.json").read_text())[-1].startswith("xilinx@[fe80::2]:bitsmith-")
+
+
+def test_another_program_on_the_port_is_no_board(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr(deployment, "PORT", silent.getsockname()[1])
+        monkeypatch.setattr(deployment, "Remote", lambda host: Remote(host, silent.getsockname()[1]))
+        monkeypatch.setattr("sim.board.client._CONNECT_S", 0.5)
+        assert deployment._connect("127.0.0.1") is None
+    assert deployment._connect("127.0.0.1") is None
+
+
+def test_a_mismatch_over_ssh_is_exit_1(tmp_path: Path, board: Path) -> None:
+    tool = tmp_path / "bin" / "ssh"
+    tool.write_text(tool.read_text().replace('"wrong_images": 0', '"wrong_images": 2'))
+    result = call("deploy", real(tmp_path), "--board", "pynq")
+    assert result.exit_code == 1 and "2 with wrong logits" in result.output and "p99" in result.output
 
 
 def test_a_board_that_speaks_the_protocol_is_found(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import board_case
+import networks
 import numpy as np
 import pytest
 from board_case import OFFSET, StandIn
@@ -23,6 +24,7 @@ from hwgen.driver.bitsmith_driver import (
     ImageError,
 )
 from hwgen.driver.bitsmith_driver.check import check
+from hwgen.engine import EngineConfig
 
 PAGE = 4096
 
@@ -125,6 +127,32 @@ def test_buffers_are_doubled_and_the_next_batch_is_in_before_the_last_is_done(pa
         assert len(platform.memories) == 5
 
 
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 6, 7, 13])
+def test_programs_that_take_images_together(tmp_path: Path, count: int) -> None:
+    """Runs hold whole groups of three; black images fill up the last."""
+    platform = Platform()
+    packed = board_case.bundle(tmp_path / "three", networks.linear_end(), batch=3)
+    with Accelerator(packed, platform, batch=4) as acc:
+        assert acc.batch == 6
+        for memory in acc._inputs:
+            memory.array[:] = 255
+        started: list[int] = []
+        start = acc._control.start
+
+        def note() -> None:
+            started.append(platform.engine.registers[OFFSET["image_count"]])
+            start()
+
+        acc._control.start = note  # type: ignore[method-assign]
+        assert (acc.predict(images(count))[:, 0] == np.arange(count)).all()
+        last = -(-(count % 6) // 3) * 3
+        assert started == [6] * (count // 6) + [last] * (last > 0)
+        if last:
+            filled = acc._inputs[(len(started) - 1) & 1].array[: last * acc._image_stride].reshape(last, -1)
+            assert not filled[count % 6 :].any()
+        assert acc.stats["images"] == count
+
+
 def test_both_layouts(packed: Path) -> None:
     platform = Platform()
     with Accelerator(packed, platform) as acc:
@@ -198,10 +226,6 @@ def test_a_run_that_somebody_left_is_stopped_first(packed: Path) -> None:
 
 
 def test_a_second_network_replaces_the_first_or_leaves_it(packed: Path, tmp_path: Path) -> None:
-    import networks
-
-    from hwgen.engine import EngineConfig
-
     platform = Platform()
     other = board_case.bundle(tmp_path / "other", networks.tiny(seed=2))
     foreign = board_case.bundle(tmp_path / "foreign", engine=EngineConfig())
@@ -213,6 +237,40 @@ def test_a_second_network_replaces_the_first_or_leaves_it(packed: Path, tmp_path
             acc.load(foreign)
         assert acc.bundle.path == other
         assert (acc.predict(images(2))[:, 0] == [0, 1]).all()
+
+
+def test_a_bitstream_that_another_accelerator_loaded_is_told(packed: Path, tmp_path: Path) -> None:
+    platform = Platform()
+    foreign = board_case.bundle(tmp_path / "foreign", engine=EngineConfig())
+    with Accelerator(packed, platform) as acc:
+        platform.engine.registers[OFFSET["engine"]] = EngineConfig().hash
+        message = r"its program is for engine .*, the bitstream that is loaded holds"
+        with Accelerator(foreign, platform), pytest.raises(BundleError, match=message):
+            acc.predict(images(1))
+        platform.engine.registers[OFFSET["engine"]] = board_case.ENGINE.hash
+        assert (acc.predict(images(2))[:, 0] == [0, 1]).all()
+
+
+def test_no_memory_for_the_next_network_is_told(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    platform = Platform()
+    with Accelerator(packed, platform) as acc:
+        with monkeypatch.context() as patch:
+            allocate, made = platform.allocate, list[Memory]()
+
+            def scarce(size: int) -> Memory:
+                if len(made) == 3:  # the program, both inputs
+                    raise RuntimeError("Failed to allocate Memory!")
+                made.append(allocate(size))
+                return made[-1]
+
+            patch.setattr(platform, "allocate", scarce)
+            with pytest.raises(RuntimeError, match="Failed to allocate"):
+                acc.load(packed)
+            with pytest.raises(RuntimeError, match="left no network: load one again"):
+                acc.predict(images(1))
+        acc.load(packed)
+        assert (acc.predict(images(2))[:, 0] == [0, 1]).all()
+    assert platform.memories == []
 
 
 def test_another_bitstream_is_told(packed: Path) -> None:

@@ -37,6 +37,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     few = replace(digits.samples, images=digits.samples.images[:16], labels=digits.samples.labels[:16])
     board_case.bundle(folder / "few", replace(digits, samples=few))
     board_case.bundle(folder / "tiny", networks.tiny(samples=5))
+    board_case.bundle(folder / "three", networks.linear_end(), batch=3)
     board_case.bundle(folder / "foreign", networks.tiny(), replace(board_case.ENGINE, param_depth=512))
     return folder
 
@@ -86,8 +87,8 @@ def test_overlay_registers_clock_and_buffers(place: Path, address: str) -> None:
 def test_real_images_networks_and_errors(place: Path, address: str) -> None:
     found = client(place, address, "classify")
     for name in (
-        "first", "twice", "planar", "second", "second_planar", "after_error", "after_timeout", "after_interrupt", "another",
-        "beside_another",
+        "first", "twice", "planar", "second", "second_planar", "after_error", "after_bus_error", "after_timeout",
+        "after_interrupt", "another", "beside_another",
     ):  # fmt: skip
         assert found[name] is True, name
     assert found["interrupted"] >= 10
@@ -97,8 +98,27 @@ def test_real_images_networks_and_errors(place: Path, address: str) -> None:
     assert 0 < stats["issue_cycles"] < stats["cycles"] and stats["dma_write_bytes"] >= 40 * 40
     assert found["error"][0] == isa.Error.PROGRAM_MAGIC
     assert "does not begin with the program header" in found["error"][1]
+    assert "read was answered with SLVERR or DECERR" in found["bus_error"]
     assert "open the bundle with a new Accelerator" in found["foreign"]
     assert "of 16 are done" in found["timeout"] and "write_back" in found["timeout"]
+
+
+def test_the_lines_of_the_documentation(place: Path, address: str) -> None:
+    found = client(place, address, "snippet")
+    assert found["right"] and found["other"] and found["type"] == "int32" and found["none"] == [0, 10]
+    stages = {f"{name}_cycles" for name in ("fetch", "fill", "issue", "write_back")}
+    assert stages | {"cycles", "images_per_s", "dma_read_bytes", "dma_write_bytes", "clock_mhz"} <= set(found["stats"])
+
+
+def test_programs_that_take_images_together(place: Path, address: str) -> None:
+    found = client(place, address, "together", second="three")
+    assert found["batch"] == 6 and found["different"] == 7
+    assert found["counts"] == list(range(8)) and found["other"] and found["again"]
+
+
+def test_ctrl_c_while_it_is_opened(place: Path, address: str) -> None:
+    found = client(place, address, "opening")
+    assert found["interrupted"] >= 5 and found["right"]
 
 
 def test_a_client_that_vanishes_leaves_a_board_that_works(place: Path, address: str) -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import board_case
 import numpy as np
@@ -141,6 +142,43 @@ def test_malformed_requests(remote: Remote) -> None:
     with pytest.raises(Exception, match="UNIMPLEMENTED"):
         unknown(b"", timeout=5)
     assert remote.exists("/proc/version")
+
+
+def test_clients_that_vanish_in_the_middle_of_a_call(server: BoardServer, remote: Remote) -> None:
+    """Half a file, half a buffer: the next client brings the whole file, and the board's threads are free again."""
+    for _ in range(20):
+        gone = Remote("127.0.0.1", server.port)
+        memory = RemoteMemory(gone, 100_000)
+        for service, name, fields in (
+            ("remote_device.RemoteDevice", "writefile", {"file_path": f"{FIRMWARE}/half.bin", "data": bytes(1000)}),
+            ("buffer.RemoteBuffer", "write", {"buffer_id": memory._ident, "data": bytes(1000)}),
+        ):
+            method, call = gone._calls[service.split(".")[0]][name]
+            sent = threading.Event()
+
+            def requests(made: Any = method, fields: Any = fields, sent: threading.Event = sent) -> Iterator[Any]:
+                yield made.request(**fields)
+                sent.set()
+                time.sleep(30)
+
+            going = call.future(requests())  # kept: a call that nobody holds is cancelled
+            assert sent.wait(5) and not going.done()
+        gone.channel.close()
+    remote.write_file(f"{FIRMWARE}/half.bin", BIT[:40])  # its name promises all of it
+    remote.write_file(f"{MANAGER}/flags", b"0")
+    with pytest.raises(RemoteError, match="not the firmware of a virtual board"):
+        remote.write_file(f"{MANAGER}/firmware", b"half.bin")
+    assert not remote.exists(f"{FIRMWARE}/half.bin")
+    configure(remote)
+    assert server.chip.configured
+
+
+def test_firmware_fills_up(remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sim.board.files.MAX_STORED_BYTES", 2500)
+    for name in ("a", "b", "b"):
+        remote.write_file(f"{FIRMWARE}/{name}.bin", bytes(1000))
+    with pytest.raises(RemoteError, match="no space is left"):
+        remote.write_file(f"{FIRMWARE}/c.bin", bytes(1000))
 
 
 def test_random_bytes_on_the_port(server: BoardServer, remote: Remote) -> None:

@@ -47,6 +47,13 @@ def test_two_networks_on_one_engine_in_rtl(hardware: Build, tmp_path: Path) -> N
         assert figures["mismatches"] == 0 and figures["tensors_compared"] > 0
 
 
+def test_another_network_whose_images_share_weights(hardware: Build, tmp_path: Path) -> None:
+    made = bitsmith.assemble(networks.linear_end(), hardware.path, tmp_path / "other", batch=3)
+    assert made.batch == 3 and read_build(made.path).batch == 3 and rtl(made) == rtl(hardware)
+    with pytest.raises(InputError, match="A batch has 1 to 4 images on this engine, not 5"):
+        assemble_for(networks.linear_end(), hardware, tmp_path / "five", batch=5)
+
+
 def test_every_limit_that_is_exceeded_is_told(hardware: Build, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         assemble_for(resnet8(8, 8, (60, 60, 3)), hardware, tmp_path / "other")

@@ -88,8 +88,8 @@ class KernelBoard(Platform):
         self.engine.write_register(offset, value)
 
 
-def bundle(folder: Path, network: Network, engine: EngineConfig = board_case.ENGINE) -> Path:
-    build = generate(network, engine, BOARD, folder.with_name(folder.name + "-build"), backend="hls")
+def bundle(folder: Path, network: Network, engine: EngineConfig = board_case.ENGINE, batch: int = 1) -> Path:
+    build = generate(network, engine, BOARD, folder.with_name(folder.name + "-build"), backend="hls", batch=batch)
     return write_bundle(build, golden_samples(build), folder, virtual=False, bit=bit_of(build))
 
 
@@ -130,6 +130,14 @@ def test_the_driver_runs_hls_bundles(kernel: Path, tmp_path: Path) -> None:
         acc.load(first)
         assert (acc.predict(images) == golden).all()
     assert board.memories == []
+
+
+def test_programs_that_take_images_together(kernel: Path, tmp_path: Path) -> None:
+    packed = bundle(tmp_path / "three", networks.linear_end(), batch=3)
+    with Accelerator(packed, KernelBoard(Kernel(kernel)), batch=4) as acc:
+        images, _, golden = acc.bundle.samples()
+        for count in (1, 3, 7):
+            assert (acc.predict(images[:count]) == golden[:count]).all()
 
 
 def test_ctrl_c_waits_for_the_kernel(kernel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

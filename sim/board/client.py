@@ -161,6 +161,7 @@ class RemotePlatform:
         if self._bit == bit.name:
             return
         description = ElementTree.parse(bit.with_suffix(".hwh")).getroot()
+        self._bit = ""  # also where it ends early
         self._set_clock(description)
         name = f"{bit.stem}.bin"
         self._remote.call("remote_device", "shutdown")

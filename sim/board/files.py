@@ -13,6 +13,7 @@ FIRMWARE = "/lib/firmware"
 MANAGER = "/sys/class/fpga_manager/fpga0"
 BOARD_NAME = "/proc/device-tree/chosen/pynq_board"
 MAX_FIRMWARE_BYTES = 16 << 20  # a bitstream of the xc7z020 has 4 MB
+MAX_STORED_BYTES = 128 << 20  # of all firmware together
 
 _log = logging.getLogger(__name__)
 
@@ -75,6 +76,8 @@ class Files:
                 raise FileError(f"{path}: firmware is a .bin file")
             if len(data) > MAX_FIRMWARE_BYTES:
                 raise FileError(f"{path}: {len(data)} bytes are more than any bitstream of this device has")
+            if sum(map(len, self._firmware.values())) - len(self._firmware.get(path, b"")) + len(data) > MAX_STORED_BYTES:
+                raise FileError(f"{path}: no space is left for firmware on this board; start it again")
             self._firmware[path] = data
 
     def _manager(self) -> dict[str, bytes]:
@@ -91,6 +94,8 @@ class Files:
             design = virtual_design(data)
         except InputError as error:
             self._state = "write error"
+            # Clients look for the name only: half a file of one that vanished would stand in the next one's way.
+            del self._firmware[f"{FIRMWARE}/{name}"]
             raise FileError(f"{name}: {error}") from None
         if design != self._design:
             self._state = "write error"

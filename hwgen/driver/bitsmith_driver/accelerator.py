@@ -31,7 +31,8 @@ class Accelerator:
     Args:
         bundle: folder or zip that ``bitsmith bundle`` made.
         device: a pynq device (the active one if None), or a ``Platform``.
-        batch: images per run of the engine; two such batches are in memory. 256, remotely 64.
+        batch: images per run of the engine; two such batches are in memory. 256, remotely 64. Rounded up for a network that
+            takes several images together.
         timeout_s: seconds without a finished image after which ``predict`` gives up. A slow simulation may need more.
 
     Raises:
@@ -45,24 +46,22 @@ class Accelerator:
         self.stats: dict[str, Any] = {}
         self.bundle = Bundle(bundle)
         self._memories: list[Memory] = []
+        self._inputs: list[Memory] = []
+        self._outputs: list[Memory] = []
         self._program: Memory | None = None
         self._platform: Platform = device if hasattr(device, "clock_mhz") else PynqPlatform.of(device)
         self._control = CONTROLS[self.bundle.control](self._platform)
-        self.batch = batch or (_REMOTE_BATCH if self._platform.remote else _BATCH)
-        if self.batch < 1:
+        self._wanted_batch = batch or (_REMOTE_BATCH if self._platform.remote else _BATCH)
+        if self._wanted_batch < 1:
             raise ValueError(f"batch is {batch}; it must be at least 1")
         self._closed = False
         self._cancelled = threading.Event()
-        bit = BitFolder()
         try:
             with self._platform.lock:
-                self._platform.load(self.bundle.unpack_bit(bit.path))
-                self._upload(self.bundle)
+                self._quick(self._open)  # on the board pynq makes objects that belong to this thread's event loop
         except BaseException:
             self.close()
             raise
-        finally:
-            bit.remove()
 
     # ------------------------------------------------------------------ what users call
     def load(self, bundle: str | Path) -> None:
@@ -89,20 +88,18 @@ class Accelerator:
             ImageError: wrong type, shape or codes out of range. DeviceError: the engine stopped with an error.
             DeviceTimeoutError: no progress. After any of them, and after Ctrl-C, the next call works again.
         """
-        self._check_open()
+        self._check_ready()
         planar = self._check_images(images)
         logits = np.empty((len(images), self._classes), np.int32)
         with self._platform.lock:
-            self._unbroken(self._run_or_stop, images, planar, logits)
+            self._cancelled.clear()
+            self._unbroken(self._run_or_stop, images, planar, logits, cancel=self._cancelled)
         return logits
 
     def close(self) -> None:
         """Free all memory; a second call does nothing."""
         self._closed = True
-        self._free_batches()
-        if self._program is not None:
-            program, self._program = self._program, None
-            program.free()
+        self._quick(self._free)
 
     def __enter__(self) -> Accelerator:
         return self
@@ -113,13 +110,22 @@ class Accelerator:
     @property
     def clock_mhz(self) -> float:
         """The engine's clock."""
-        return self._platform.clock_mhz()
+        return float(self._quick(self._platform.clock_mhz))
 
     def state(self) -> dict[str, int]:
         """Every register that can be read, by name."""
-        return {name: self._read(name) for name in OFFSET}
+        found: dict[str, int] = self._quick(lambda: {name: self._read(name) for name in OFFSET})
+        return found
 
     # ------------------------------------------------------------------ loading
+    def _open(self) -> None:
+        bit = BitFolder()
+        try:
+            self._platform.load(self.bundle.unpack_bit(bit.path))
+        finally:
+            bit.remove()
+        self._upload(self.bundle)
+
     def _upload(self, bundle: Bundle) -> None:
         facts = bundle.manifest
         image = np.frombuffer(bundle.program, np.uint8)
@@ -139,18 +145,32 @@ class Accelerator:
         self._program = program
         self.bundle = bundle
         self._shape: tuple[int, int, int] = tuple(facts["image_shape"])
+        # Images that the program takes together: a run has a whole number of such groups.
+        self._group: int = facts["image_batch"]
+        self.batch = self._whole(self._wanted_batch)
         self._image_bytes = int(np.prod(self._shape))
         self._image_stride = -(-self._image_bytes // _BEAT_BYTES) * _BEAT_BYTES
         self._classes: int = facts["classes"]
         self._output_stride: int = facts["output_stride"]
         self._top_code: int = facts["top_code"]
-        self._inputs = [self._allocate(self.batch * self._image_stride) for _ in range(2)]
-        self._outputs = [self._allocate(self.batch * self._output_stride) for _ in range(2)]
+        self._inputs, self._outputs = [], []  # until there is memory for both
+        inputs = [self._allocate(self.batch * self._image_stride) for _ in range(2)]
+        outputs = [self._allocate(self.batch * self._output_stride) for _ in range(2)]
+        self._inputs, self._outputs = inputs, outputs
+
+    def _whole(self, count: int) -> int:
+        return -(-count // self._group) * self._group
 
     def _allocate(self, size: int) -> Memory:
         memory = self._platform.allocate(size)
         self._memories.append(memory)
         return memory
+
+    def _free(self) -> None:
+        self._free_batches()
+        if self._program is not None:
+            program, self._program = self._program, None
+            program.free()
 
     def _free_batches(self) -> None:
         while self._memories:
@@ -174,6 +194,11 @@ class Accelerator:
         if self._closed:
             raise RuntimeError("the accelerator was closed")
 
+    def _check_ready(self) -> None:
+        self._check_open()
+        if not self._inputs:
+            raise RuntimeError("the last load ended early and left no network: load one again, or open it with a smaller batch")
+
     def _check_images(self, images: np.ndarray) -> bool:
         height, width, channels = self._shape
         if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
@@ -189,18 +214,31 @@ class Accelerator:
         return images.shape[1:] != self._shape
 
     # ------------------------------------------------------------------ running
-    def _unbroken(self, work: Callable[..., None], *arguments: Any) -> None:
+    def _unbroken(self, work: Callable[..., Any], *arguments: Any, cancel: threading.Event | None = None) -> Any:
         # Ctrl-C reaches the main thread alone. A call to a remote device that it cuts in two may leave the channel locked, and
         # the next call waits for ever: calls are made by another thread, which ends between two of them.
-        self._cancelled.clear()
-        worker = concurrent.futures.ThreadPoolExecutor(1, "bitsmith")
+        done: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+        def call() -> None:
+            try:
+                done.set_result(work(*arguments))
+            except BaseException as error:
+                done.set_exception(error)
+
+        worker = threading.Thread(target=call, name="bitsmith", daemon=True)
+        worker.start()
         try:
-            worker.submit(work, *arguments).result()
+            return done.result()
         except BaseException:
-            self._cancelled.set()
+            if cancel is not None:
+                cancel.set()
             raise
         finally:
-            worker.shutdown()
+            worker.join()
+
+    def _quick(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """Do it here on the board, where no channel can be left locked."""
+        return self._unbroken(work, *arguments) if self._platform.remote else work(*arguments)
 
     def _check_cancelled(self) -> None:
         if self._cancelled.is_set():
@@ -220,6 +258,7 @@ class Accelerator:
         if batches:
             if self._control.status() & BUSY:
                 self._control.stop()  # a run that nobody waits for any more
+            self._check_engine(self.bundle)  # another Accelerator may have loaded another bitstream
             self.fill(0, images[batches[0]])
         for index, batch in enumerate(batches):
             half = index & 1
@@ -230,7 +269,7 @@ class Accelerator:
                 self.fill(1 - half, images[batches[index + 1]])
             if index:
                 self._collect(1 - half, logits[batches[index - 1]])
-            self._wait(batch.stop - batch.start)
+            self._wait(self._whole(batch.stop - batch.start))
             for name in _COUNTERS:
                 totals[name] += self._read(name)
         if batches:
@@ -238,10 +277,14 @@ class Accelerator:
         self._note(len(images), time.perf_counter() - begun, totals)
 
     def fill(self, half: int, images: np.ndarray) -> None:
-        """Copy at most ``batch`` images (N, ...) of the network's shape into input buffer ``half``, 0 or 1."""
-        memory, count = self._inputs[half], len(images)
-        rows = memory.array[: count * self._image_stride].reshape(count, self._image_stride)
-        np.copyto(rows[:, : self._image_bytes], images.reshape(count, self._image_bytes))
+        """Copy at most ``batch`` images (N, ...) of the network's shape into input buffer ``half``, 0 or 1.
+
+        Where the network takes several images together, black ones fill up the last group.
+        """
+        memory, count, whole = self._inputs[half], len(images), self._whole(len(images))
+        rows = memory.array[: whole * self._image_stride].reshape(whole, self._image_stride)
+        np.copyto(rows[:count, : self._image_bytes], images.reshape(count, self._image_bytes))
+        rows[count:] = 0
         memory.push(rows.size)
 
     def _collect(self, half: int, logits: np.ndarray) -> None:
@@ -259,7 +302,7 @@ class Accelerator:
             ("image_stride", self._image_stride),
             ("output_addr", self._outputs[half].address),
             ("output_stride", self._output_stride),
-            ("image_count", count),
+            ("image_count", self._whole(count)),
             ("image_planar", int(planar)),
         ):
             self._control.write(name, value)
@@ -305,7 +348,7 @@ class Accelerator:
         )
 
     def _note(self, images: int, seconds: float, totals: dict[str, int]) -> None:
-        clock = self.clock_mhz
+        clock = self._platform.clock_mhz()
         self.stats = {
             "images": images,
             "seconds": seconds,

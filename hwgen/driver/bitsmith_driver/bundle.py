@@ -17,14 +17,14 @@ import numpy as np
 from .errors import BundleError
 
 FORMAT = "bitsmith-bundle"
-VERSION = 1
+VERSION = 2
 MANIFEST = "manifest.json"
 _UNREADABLE = (OSError, ValueError, LookupError, RuntimeError, EOFError, StopIteration, NotImplementedError,
                RecursionError, zipfile.BadZipFile, zlib.error)  # fmt: skip
 """What the zip reader raises for damaged archives."""
 _TYPES: dict[str, Any] = {
-    "board": str, "network": str, "engine": str, "engine_hash": str, "clock_mhz": (int, float), "image_shape": list, "top_code": int,
-    "classes": int, "output_stride": int, "bit": str, "hwh": str, "program": str, "samples": str, "virtual": bool,
+    "board": str, "network": str, "engine": str, "engine_hash": str, "clock_mhz": (int, float), "image_shape": list, "image_batch": int,
+    "top_code": int, "classes": int, "output_stride": int, "bit": str, "hwh": str, "program": str, "samples": str, "virtual": bool,
     "files": dict,
 }  # fmt: skip
 
@@ -56,6 +56,8 @@ class Bundle:
             wrong += [name for name, kind in (("design", str), ("rtl", list)) if not isinstance(self.manifest.get(name), kind)]
         if self.manifest.get("control", "registers") not in ("registers", "kernel"):
             wrong.append("control")
+        if not wrong and self.manifest["image_batch"] < 1:
+            wrong.append("image_batch")
         hexadecimal = str(self.manifest.get("engine_hash"))
         if not wrong and any(character not in "0123456789abcdef" for character in hexadecimal or "-"):
             wrong.append("engine_hash")

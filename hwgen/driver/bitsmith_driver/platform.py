@@ -112,6 +112,7 @@ class PynqPlatform:
 
         if self.overlay is not None and self._bit == bit.name and self.overlay.is_loaded():
             return
+        self._bit = ""  # also where it ends early
         self.overlay = pynq.Overlay(str(bit), device=self.device)
         self._bit = bit.name
         name, ip = next((item for item in self.overlay.ip_dict.items() if item[0].split("/")[0] == IP_NAME), (None, None))
