@@ -85,6 +85,7 @@ inline Failure load_program(const uint64_t* memory, uint32_t address, Queue (&qu
       }
       at += INSTRUCTION_WORDS;
       if (!stage_knows(stage, opcode_of(made))) return {ERR_ILLEGAL_OPCODE, info_of(stage, made)};
+      if (zero_count(made)) return {ERR_ADDRESS, info_of(stage, made)};
     }
   }
   if (read_word(memory, at) != PROGRAM_END) return {ERR_PROGRAM_END, 0};
