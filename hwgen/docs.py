@@ -38,7 +38,7 @@ def _instructions() -> str:
         stage = op.stage.name.lower().replace("_", "-")
         parts.append(f"\n### {op.name} ({op.code:#04x}, {stage})\n\n{op.meaning[0].upper()}{op.meaning[1:]}.\n")
         rows = [
-            (f"{lsb + field.width - 1}:{lsb}", f"`{field.name}`", field.meaning + (" (signed)" if field.signed else ""))
+            (f"{lsb + field.width - 1}:{lsb}", f"`{field.name}`", field.meaning + (" (signed)" if field.signed else " (not 0)" if field.positive else ""))
             for field, lsb in op.layout() if field not in isa.HEAD
         ]  # fmt: skip
         parts.append(_table(["bits", "field", "meaning"], rows))

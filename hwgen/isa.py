@@ -59,18 +59,19 @@ ERROR_MEANING: Mapping[Error, str] = {
     Error.AXI_WRITE: "a memory write was answered with SLVERR or DECERR",
     Error.WATCHDOG: "no stage made progress for the number of cycles in the watchdog register",
     Error.BUSY: "start was written while the engine was running",
-    Error.ADDRESS: "an instruction addresses an on-chip row beyond its buffer",
+    Error.ADDRESS: "an instruction addresses an on-chip row beyond its buffer, or one of its counts is zero",
 }
 
 
 @dataclass(frozen=True)
 class Field:
-    """``width`` bits of an instruction; two's complement where ``signed``."""
+    """``width`` bits of an instruction; two's complement where ``signed``. Where ``positive``, the loader refuses zero."""
 
     name: str
     width: int
     meaning: str
     signed: bool = False
+    positive: bool = False
 
     @property
     def lo(self) -> int:
@@ -119,16 +120,16 @@ _GEOMETRY = (
     Field("in_pitch", 16, "rows from one channel group (and plane) of the source map to the next"),
     Field("in_width", 10, "width of the source map in pixels"),
     Field("in_height", 10, "height of the source map in pixels"),
-    Field("kernel_h", 4, "window height in pixels"),
-    Field("kernel_w", 4, "window width in pixels"),
+    Field("kernel_h", 4, "window height in pixels", positive=True),
+    Field("kernel_w", 4, "window width in pixels", positive=True),
     Field("stride", 4, "window step in pixels"),
     Field("pad", 4, "rows above and columns left of the map that the first window covers"),
     Field("out_width", 10, "width of the produced map in positions"),
     Field("out_height", 10, "height of the produced map in positions"),
     Field("start_x", 10, "column of the band's first output position"),
     Field("start_y", 10, "row of the band's first output position"),
-    Field("tiles", 16, "position tiles of the band; a tile is D_N consecutive output positions"),
-    Field("row_tiles", 10, "output channel tiles; a tile is D_M channels"),
+    Field("tiles", 16, "position tiles of the band; a tile is D_N consecutive output positions", positive=True),
+    Field("row_tiles", 10, "output channel tiles; a tile is D_M channels", positive=True),
 )
 
 _RING = Field("ring", 4, "logarithm of in_pitch where the source lies in a ring of rows (in_base a multiple); 0: whole")
@@ -213,13 +214,13 @@ OPCODES: tuple[Opcode, ...] = (
             Field("post_weights", 1, "issue gives fetch a token once the weights are read"),
             *_GEOMETRY,
             _RING,
-            Field("in_groups", 10, "channel groups of the source, G channels each"),
-            Field("in_bits", 4, "planes of the source, 1 to 8"),
+            Field("in_groups", 10, "channel groups of the source, G channels each", positive=True),
+            Field("in_bits", 4, "planes of the source, 1 to 8", positive=True),
             Field("last_channels", 6, "channels in the last group, 1 to G"),
             Field("pad_full", 8, "value of each plane outside the map, groups before the last"),
             Field("pad_planes", 8 * PAD_PLANE_BITS, "per plane, per channel: value outside the map, last group"),
             Field("weight_base", 16, "first row of the weights"),
-            Field("weight_bits", 4, "weight planes, 1 to 9"),
+            Field("weight_bits", 4, "weight planes, 1 to 9", positive=True),
             Field("weight_pitch", 16, "weight rows of one row tile"),
             Field("pooled", 1, "tiles are D_N/4 windows of 2x2 positions; out_width, out_height and start count windows"),
             Field("merged", 1, "words hold the slots of all planes one after the other; weight rows per significance"),
@@ -243,8 +244,8 @@ OPCODES: tuple[Opcode, ...] = (
             *_wait("wait_fill", "tokens to take from fill (destination free) before the start"),
             Field("post_fill", 1, "give fill a token once everything is stored"),
             Field("fence", 1, "start only when everything before is stored"),
-            Field("tiles", 16, "position tiles of the band"),
-            Field("row_tiles", 10, "output channel tiles"),
+            Field("tiles", 16, "position tiles of the band", positive=True),
+            Field("row_tiles", 10, "output channel tiles", positive=True),
             Field("bipolar", 1, "accumulators are 2S - U, else S"),
             Field("logits", 1, "send acc + bias to memory instead of storing codes"),
             Field("logits_last", 1, "with its last beat the image's logits are complete"),
@@ -332,3 +333,15 @@ REGISTERS: tuple[Register, ...] = (
     Register("write_beats", 0x5C, "ro", "64-bit words written to memory"),
     Register("layer", 0x60, "ro", "layers that fetch, fill, issue and write-back work on, 8 bits each, fetch lowest"),
 )
+
+
+def counts() -> Iterator[tuple[Opcode, Field, int, int]]:
+    """Every field that must not be zero, with the word that it ends in and its mask there.
+
+    The mask covers that word in bits 64 to 127 and the word before it in bits 0 to 63.
+    """
+    for op in OPCODES:
+        for item, lsb in op.layout():
+            if item.positive:
+                word = (lsb + item.width - 1) // WORD_BITS
+                yield op, item, word, ((1 << item.width) - 1) << (lsb - WORD_BITS * (word - 1))

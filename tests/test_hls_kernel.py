@@ -51,7 +51,7 @@ def test_kernel_has_no_recursion():
     head = r"^(?:  )?(?:inline|static|extern \"C\")[^;{}()]*?(\w+)\([^{;]*\)\s*"
     bodies = {found[1]: found[2] for found in re.finditer(head + r"\{ (.*) \}$", text, re.M)}
     bodies |= {found[1]: found[2] for found in re.finditer(head + r"\{\n(.*?)^\}", text, re.M | re.S)}
-    assert {"fill_run", "region", "write_back_conv", "load_program"} <= set(bodies)
+    assert {"fill_tile", "multiply_tile", "region", "store", "write_back_conv", "load_program"} <= set(bodies)
     calls = {name: {other for other in bodies if re.search(rf"\b{other}\(", body)} for name, body in bodies.items()}
 
     def reaches(name, path):
@@ -73,6 +73,51 @@ def test_every_dynamic_loop_states_its_trips():
             )
             if not fixed:
                 assert "#pragma HLS LOOP_TRIPCOUNT" in "".join(lines[index + 1 : index + 3]), (name, line)
+
+
+def test_every_pragma_states_its_reason():
+    for name, text in render_hls(SHAPE, BOARD, "test").items():
+        if not name.endswith((".h", ".cpp")):
+            continue
+        lines = text.splitlines()
+        for at, line in enumerate(lines):
+            if "#pragma HLS" not in line or "LOOP_TRIPCOUNT" in line:
+                continue
+            above = next(item for item in reversed(lines[:at]) if not item.startswith("#pragma HLS INTERFACE"))
+            assert "  // " in line or ("INTERFACE" in line and above.startswith("// ")), (name, line)
+
+
+def test_regions_are_canonical_dataflow():
+    """Vitis' rules (UG1448, 214-169): calls alone; what outlives a region is read before it is written, by one stage each."""
+    text = dict(kernel_sources())
+    for name, head in (("bs_kernel.cpp", r"static void region\(.*?\) \{\n"), ("bs_execute.h", r"for \(uint32_t tile.*?\) \{\n")):
+        body = re.search(rf"{head}(.*?)^(?:  )?\}}$", text[name], re.M | re.S)
+        assert body and body[1].count("#pragma HLS DATAFLOW") == 1
+        code = re.sub(r"#.*", "", re.sub(r"#else\n.*?#endif", "", body[1], flags=re.S))
+        for statement in filter(None, map(str.strip, code.split(";"))):
+            local = re.fullmatch(r"(RowStreams|Stream<\w+>|Columns) [\w, ]+", statement)
+            assert local or re.fullmatch(r"\w+\([\w.,\s]*\)", statement), (name, statement)
+    every = "\n".join(text.values())
+    kinds = {"WeightBuffer": "weights", "PlaneBuffer": "planes", "ParamBuffer": "params", "ByteBuffer": "bytes",
+             "SumBuffer": "sums", "uint64_t*": "(?:images|loads|logits)"}  # fmt: skip
+    order = re.findall(r"^  (execute|write_back|fetch|store)\(", text["bs_kernel.cpp"], re.M)
+    assert order == ["execute", "write_back", "fetch", "store"]
+    for kind in kinds:
+        uses = []
+        for stage in order:
+            arguments = re.search(rf"^static void {stage}\((.*?)\) \{{", every, re.M | re.S)[1]
+            for argument in re.split(r",\s*", arguments):
+                if kind in argument:
+                    uses.append("read" if argument.startswith("const") else "write")
+        # One that writes alone may read as well: bytes and sums are write-back's own.
+        expected = ["write", "read", "read"] if kind == "uint64_t*" else ["write"]
+        assert uses in (expected, ["read", "write"]), (kind, uses)
+
+
+def test_sources_keep_to_the_standard_that_the_script_names(tmp_path):
+    rendered = render_hls(SHAPE, BOARD, "test")
+    assert "-std=c++14 " in rendered["hls.tcl"]
+    assert compile_kernel(render_hls_sources(SHAPE, BOARD.name, "test"), flags=("-std=c++14", "-pedantic")).is_file()
 
 
 def started(seed, ap_int=False, flags=(), tmp_path=None):

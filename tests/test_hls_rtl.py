@@ -133,6 +133,24 @@ def test_damaged_programs(engines):
             assert found["error"] == error, what
 
 
+@pytest.mark.parametrize(("op", "field"), [(op.name, field.name) for op, field, _, _ in isa.counts()])
+def test_a_count_of_zero_ends_both_alike(engines, op, field):
+    """Loops of zero turns would wrap in the RTL and never begin in C++: neither gets that far."""
+    for _, program in programs(60, start=60):
+        streams = [list(stream) for stream in program.streams]
+        found = [(s, at) for s, stream in enumerate(streams) for at, item in enumerate(stream) if item.op.name == op]
+        if found:
+            break
+    stage, at = found[-1]
+    item = streams[stage][at]
+    assert item.values[field] > 0
+    streams[stage][at] = Instruction(item.op, {**item.values, field: 0})
+    changed = replace(program, fetch=tuple(streams[0]), execute=tuple(streams[1]), write_back=tuple(streams[2]))
+    result = both(engines, assemble(changed), 5, work=False)
+    assert (result["error"], result["error_info"] >> 24) == (isa.Error.ADDRESS, stage)
+    assert result["images_done"] == 0
+
+
 def test_empty_loads_do_nothing(engines):
     _, program = next(programs(1, start=40))
     empty = [

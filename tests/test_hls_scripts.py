@@ -49,6 +49,9 @@ def test_hls_script_names_files_that_exist_in_the_right_order(build, tmp_path):
     assert {name.rsplit("/", 1)[-1] for name in files} == {name for name in build.hls if name.endswith(".cpp")}
     for path in files + [line.split()[-1] for line in commands if "-argv" in line]:
         assert Path(path).exists(), path
+    size = (build.path / "hls" / "data" / "memory.bin").stat().st_size
+    assert all(f"-DBS_MEMORY_WORDS={size // 8}" in line for line in commands if line.startswith("add_files"))
+    assert "constexpr int MEMORY_WORDS = BS_MEMORY_WORDS;" in build.hls["bs_kernel.h"]
     assert f"set_part {BOARD.part}" in commands
     assert "set_top bs_kernel" in commands and "void bs_kernel(" in build.hls["bs_kernel.cpp"]
     period = next(float(line.split()[2]) for line in commands if line.startswith("create_clock"))

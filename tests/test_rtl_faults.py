@@ -65,6 +65,8 @@ def spoilt(work, fault):
     if fault == "row":
         at = next(at for at, item in enumerate(program.fetch) if item.op.name == "load_weights")
         return changed(program, "fetch", at, base=SHAPE.weight_depth - 1, rows=2)
+    if fault == "zero":
+        return changed(program, "execute", len(program.execute) - 1, row_tiles=0)
     if fault == "token":
         return changed(program, "execute", 0, wait_fetch=3, wait_fetch_first=3)
     return image
@@ -79,6 +81,7 @@ def spoilt(work, fault):
         ("end", isa.Error.PROGRAM_END, None),
         ("opcode", isa.Error.ILLEGAL_OPCODE, None),
         ("row", isa.Error.ADDRESS, isa.Stage.FETCH),
+        ("zero", isa.Error.ADDRESS, isa.Stage.EXECUTE),
         ("token", isa.Error.WATCHDOG, isa.Stage.FETCH),
         ("program SLVERR", isa.Error.AXI_READ, None),
         ("program DECERR", isa.Error.AXI_READ, None),

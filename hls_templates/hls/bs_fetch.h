@@ -17,63 +17,67 @@ inline bool load_beyond(const Instruction& instruction) {
   return load.base + load.channels > uint32_t(C::PARAM_DEPTH);
 }
 
-inline uint32_t fetch_weights(const LoadWeights& load, uint32_t address, const volatile uint64_t* memory,
-                              Buffers& buffers) {
+inline uint32_t fetch_weights(const LoadWeights& load, uint32_t address, const uint64_t* memory, WeightBuffer& weights) {
   // A memory row is D_M words without a gap; 64-bit words are cut where an array row ends.
-  for (uint32_t row = 0; row < load.rows; row++) {
-#pragma HLS LOOP_TRIPCOUNT min=1 max=16384
-    uint64_t raw[C::ROW_CHUNKS + 1];
-    for (int chunk = 0; chunk < C::ROW_CHUNKS; chunk++) {
-#pragma HLS PIPELINE II=1  // one word a cycle, a burst
-      raw[chunk] = read_word(memory, address);
-      address += 8;
-    }
-    raw[C::ROW_CHUNKS] = 0;
-    const uint32_t at_row = (load.base + row) & (C::WEIGHT_DEPTH - 1);
+  const uint32_t start = address / 8, words = load.rows * C::ROW_CHUNKS;
+  uint64_t raw[C::ROW_CHUNKS + 1] = {};
+#pragma HLS ARRAY_PARTITION variable=raw complete  // registers: a row is cut from all of them
+  uint32_t row = load.base, chunk = 0;
+  for (uint32_t index = 0; index < words; index++) {
+#pragma HLS LOOP_TRIPCOUNT min=1 max=65536
+#pragma HLS PIPELINE II=1  // one word a cycle, one burst after the other
+    raw[chunk] = read_word(memory, start + index);
+    if (++chunk != uint32_t(C::ROW_CHUNKS)) continue;
+    chunk = 0;
+    const uint32_t at_row = row++ & (C::WEIGHT_DEPTH - 1);
     touch(SHARED_WEIGHTS, STAGE_FETCH, true, at_row);
     for (int channel = 0; channel < C::D_M; channel++) {
 #pragma HLS UNROLL  // wiring
       ArrayWord word;
       word.clear();
-      for (int chunk = 0; chunk < (C::D_K + 63) / 64; chunk++) {
-        const int bit = channel * C::D_K + 64 * chunk, at = bit / 64, shift = bit % 64;
+      for (int part = 0; part < (C::D_K + 63) / 64; part++) {
+#pragma HLS UNROLL  // wiring
+        const int bit = channel * C::D_K + 64 * part, at = bit / 64, shift = bit % 64;
         const uint64_t above = shift ? raw[at + 1] << (64 - shift) : 0;
-        word.set_chunk(chunk, raw[at] >> shift | above);
+        word.set_chunk(part, raw[at] >> shift | above);
       }
-      buffers.weights[at_row][channel] = word;
+      weights[at_row][channel] = word;
     }
   }
-  return load.rows * C::ROW_CHUNKS;
+  return words;
 }
 
-inline uint32_t fetch_params(const LoadParams& load, uint32_t address, const volatile uint64_t* memory,
-                             Buffers& buffers) {
-  for (uint32_t channel = 0; channel < load.channels; channel++) {
-#pragma HLS LOOP_TRIPCOUNT min=1 max=8192
-#pragma HLS PIPELINE II=2  // two words a channel
-    Param param;
-    param.bias = sign_extend(int64_t(read_word(memory, address)), 48);
-    param.mul = int32_t(sign_extend(int64_t(read_word(memory, address + 8)), 18));
-    address += 16;
-    const uint32_t at = (load.base + channel) & (C::PARAM_DEPTH - 1);
+inline uint32_t fetch_params(const LoadParams& load, uint32_t address, const uint64_t* memory, ParamBuffer& params) {
+  const uint32_t start = address / 8, words = load.channels * 2;
+  Param param = {};
+  for (uint32_t index = 0; index < words; index++) {
+#pragma HLS LOOP_TRIPCOUNT min=2 max=16384
+#pragma HLS PIPELINE II=1  // one word a cycle, one burst after the other; two words are a channel
+    const int64_t word = int64_t(read_word(memory, start + index));
+    if (index % 2 == 0) {
+      param.bias = sign_extend(word, 48);
+      continue;
+    }
+    param.mul = int32_t(sign_extend(word, 18));
+    const uint32_t at = (load.base + index / 2) & (C::PARAM_DEPTH - 1);
     touch(SHARED_PARAMS, STAGE_FETCH, true, at);
-    buffers.params[at] = param;
+    params[at] = param;
   }
-  return load.channels * 2;
+  return words;
 }
 
 // The bytes of an image one after the other, each memory word read once.
 struct ByteReader {
-  const volatile uint64_t* memory;
-  uint32_t held_address;
+  const uint64_t* memory;
+  uint32_t held_index;
   uint64_t held;
   bool valid;
 
   uint8_t read(uint32_t address) {
-    const uint32_t word = address & ~uint32_t(7);
-    if (!valid || word != held_address) {
-      held = read_word(memory, word);
-      held_address = word;
+    const uint32_t index = address / 8;
+    if (!valid || index != held_index) {
+      held = read_word(memory, index);
+      held_index = index;
       valid = true;
     }
     return uint8_t(held >> (address % 8 * 8));
@@ -81,28 +85,31 @@ struct ByteReader {
 };
 
 // Planes of up to D_N pixels of up to G channels; false where a row lies beyond the buffer.
-inline bool store_planes(const LoadImage& load, const uint8_t (&stage)[C::D_N][C::G], uint32_t& row, Buffers& buffers) {
+inline bool cut_planes(const LoadImage& load, const uint8_t (&stage)[C::D_N][C::G], uint32_t& row, Stream<PlaneRow>& out) {
   for (uint32_t plane = 0; plane < load.bits; plane++) {
 #pragma HLS LOOP_TRIPCOUNT min=1 max=8
+#pragma HLS PIPELINE II=1  // a plane a cycle
     if (row >= uint32_t(C::PLANE_DEPTH)) return false;
-    touch(SHARED_PLANES, STAGE_FETCH, true, row);
+    PlaneRow made = {row, ALL_CHUNKS, ALL_COLUMNS, {}, false};
     for (int lane = 0; lane < C::D_N; lane++) {
 #pragma HLS UNROLL  // a row of all banks at a time
       uint32_t bits = 0;
       for (int slot = 0; slot < C::G; slot++) {
+#pragma HLS UNROLL  // wiring
         const uint32_t bit = load.nibbles ? stage[lane][slot / 4] >> ((plane & 1) * 4 + slot % 4) & 1
                                           : stage[lane][slot] >> plane & 1;
         bits |= bit << slot;
       }
-      buffers.planes[row][lane] = uint16_t(bits);
+      made.bits[lane] = uint16_t(bits);
     }
+    out.write(made);
     row = (row + load.pitch) & 0x1ffff;
   }
   return true;
 }
 
-inline void fetch_image(const LoadImage& load, uint32_t address, bool planar, const volatile uint64_t* memory,
-                        Buffers& buffers, FetchDone& done) {
+inline void fetch_image(const LoadImage& load, uint32_t address, bool planar, const uint64_t* memory,
+                        Stream<PlaneRow>& out, FetchDone& done) {
   const bool wide = load.channels > uint32_t(C::G);
   if (load.pixels == 0 || load.channels == 0 || load.bits == 0 || load.bits > 8 || (wide && load.pixels != 1) ||
       (load.nibbles && (load.channels > uint32_t(C::G / 4) || load.bits > 2))) {
@@ -137,7 +144,7 @@ inline void fetch_image(const LoadImage& load, uint32_t address, bool planar, co
           done.read_words += (start + pixels + 7) / 8;
         }
       }
-      if (!store_planes(load, stage, row, buffers)) {
+      if (!cut_planes(load, stage, row, out)) {
         done.failed = true;
         return;
       }
@@ -147,20 +154,23 @@ inline void fetch_image(const LoadImage& load, uint32_t address, bool planar, co
   if (!split) done.read_words += (load.pixels * load.channels + 7) / 8;
 }
 
-inline void fetch(const FetchJob& job, const volatile uint64_t* images, const volatile uint64_t* loads, Buffers& buffers,
-                  FetchDone& done) {
+static void fetch(const FetchJob& job, const uint64_t* images, const uint64_t* loads, WeightBuffer& weights,
+                  ParamBuffer& params, Stream<PlaneRow>& out, FetchDone& done) {
   done.read_words = 0;
   done.failed = false;
-  if (!job.active) return;
   const uint32_t opcode = job.instruction.word[0] & 255;
-  if (opcode == OP_LOAD_WEIGHTS) {
+  if (job.active && opcode == OP_LOAD_IMAGE) {
+    fetch_image(LoadImage(job.instruction), job.image_addr, job.planar, images, out, done);
+  }
+  // Before weights are loaded: store does not wait for them.
+  out.write(NO_MORE_ROWS);
+  if (job.active && opcode == OP_LOAD_WEIGHTS) {
     const LoadWeights load(job.instruction);
-    done.read_words = fetch_weights(load, job.program_addr + load.offset, loads, buffers);
-  } else if (opcode == OP_LOAD_PARAMS) {
+    done.read_words = fetch_weights(load, job.program_addr + load.offset, loads, weights);
+  }
+  if (job.active && opcode == OP_LOAD_PARAMS) {
     const LoadParams load(job.instruction);
-    done.read_words = fetch_params(load, job.program_addr + load.offset, loads, buffers);
-  } else {
-    fetch_image(LoadImage(job.instruction), job.image_addr, job.planar, images, buffers, done);
+    done.read_words = fetch_params(load, job.program_addr + load.offset, loads, params);
   }
 }
 

@@ -3,23 +3,33 @@
 #include "bs_execute.h"
 #include "bs_fetch.h"
 #include "bs_sequencer.h"
+#include "bs_store.h"
 #include "bs_write_back.h"
 
 namespace bs {
 
 constexpr uint32_t STATUS_DONE = 2, STATUS_ERROR = 4;
 
-// Instructions of the three stages side by side. Data runs forward only. Rows of the buffers that one stage writes are none
-// that another one reads in the same region: tokens, checked before it begins, see to that.
-static void region(const Choice& choice, const volatile uint64_t* images, const volatile uint64_t* loads,
-                   volatile uint64_t* logits, Buffers& buffers, FetchDone& fetched, ExecuteDone& executed,
-                   WriteBackDone& written) {
-#pragma HLS DATAFLOW
-  Stream<Tile> tiles;
-#pragma HLS STREAM variable=tiles depth=2  // write-back rounds a row tile while the array makes the next
-  fetch(choice.fetch, images, loads, buffers, fetched);
-  execute(choice.execute, buffers, tiles, executed);
-  write_back(choice.write_back, tiles, logits, buffers, written);
+// Instructions of the three stages side by side, in Vitis' canonical form. What one stage sends another goes forward in a
+// queue. Of a buffer that outlives the region one stage reads and one that stands after it writes, so in C simulation, where
+// they run one after the other, a stage reads what the regions before have left. On the chip they run at once, which comes to
+// the same because no stage reads a row that another one writes: tokens, checked before the region begins, see to that.
+static void region(const FetchJob& fetch_job, const ExecuteJob& execute_job, const WriteBackJob& write_back_job, uint64_t most,
+                   const uint64_t* images, const uint64_t* loads, uint64_t* logits, WeightBuffer& weights,
+                   PlaneBuffer& planes, ParamBuffer& params, ByteBuffer& bytes, SumBuffer& sums, Logits& held_logits,
+                   FetchDone& fetched, ExecuteDone& executed, WriteBackDone& written) {
+#pragma HLS DATAFLOW  // the stages work at the same time
+  RowStreams rows;
+#pragma HLS STREAM variable=rows depth=4  // write-back rounds a row tile while the array makes the next ones
+  Stream<Row> counts;
+#pragma HLS STREAM variable=counts depth=4  // as above
+  Stream<PlaneRow> made, loaded;
+#pragma HLS STREAM variable=made depth=32    // write-back and fetch need not wait for each other's rows at once
+#pragma HLS STREAM variable=loaded depth=32  // as above
+  execute(execute_job, weights, planes, rows, counts, executed);
+  write_back(write_back_job, rows, counts, params, logits, bytes, sums, held_logits, made, written);
+  fetch(fetch_job, images, loads, weights, params, loaded, fetched);
+  store(made, loaded, most, planes);
 }
 
 static Failure memory_failure(const Sequencer& sequencer) {
@@ -36,18 +46,34 @@ static Failure memory_failure(const Sequencer& sequencer) {
 
 using namespace bs;
 
-extern "C" void bs_kernel(volatile uint32_t registers[REGISTER_WORDS], const volatile uint64_t* images,
-                          const volatile uint64_t* loads, volatile uint64_t* logits) {
-#pragma HLS INTERFACE s_axilite port=return bundle=control          // ap_start and interrupt, 0x000 to 0x00f
-#pragma HLS INTERFACE s_axilite port=registers bundle=control offset=0x100  // the register map, as a memory
-#pragma HLS INTERFACE m_axi port=images bundle=m_axi_0 offset=off max_read_burst_length=16 num_read_outstanding=8
-#pragma HLS INTERFACE m_axi port=logits bundle=m_axi_0 offset=off max_write_burst_length=16 num_write_outstanding=8
-#pragma HLS INTERFACE m_axi port=loads bundle=m_axi_1 offset=off max_read_burst_length=16 num_read_outstanding=8
-  static Buffers buffers;
-#pragma HLS ARRAY_PARTITION variable=buffers.weights complete dim=2  // all rows of the array read a word each cycle
-#pragma HLS ARRAY_PARTITION variable=buffers.planes complete dim=2   // a bank for each column, as in the RTL
-#pragma HLS ARRAY_PARTITION variable=buffers.bytes complete dim=2
-#pragma HLS ARRAY_PARTITION variable=buffers.params cyclic factor=C::LANE_ROWS  // the channels of a beat at a time
+extern "C" void bs_kernel(uint32_t registers[REGISTER_WORDS], const uint64_t* images, const uint64_t* loads,
+                          uint64_t* logits) {
+// ap_start and interrupt, 0x000 to 0x00f.
+#pragma HLS INTERFACE s_axilite port=return bundle=control
+// The register map, as a memory.
+#pragma HLS INTERFACE s_axilite port=registers bundle=control offset=0x100
+// Two masters, as in the RTL. Bases are registers that read 0 after reset and stay so: addresses are those of the register map.
+// Bursts end after 16 beats, the most of the processing system's AXI3. The depth is that of co-simulation.
+#pragma HLS INTERFACE m_axi port=images bundle=m_axi_0 offset=slave depth=MEMORY_WORDS max_read_burst_length=16 num_read_outstanding=8
+#pragma HLS INTERFACE m_axi port=logits bundle=m_axi_0 offset=slave depth=MEMORY_WORDS max_write_burst_length=16 num_write_outstanding=8
+#pragma HLS INTERFACE m_axi port=loads bundle=m_axi_1 offset=slave depth=MEMORY_WORDS max_read_burst_length=16 num_read_outstanding=8
+#pragma HLS INTERFACE s_axilite port=images bundle=control
+#pragma HLS INTERFACE s_axilite port=logits bundle=control
+#pragma HLS INTERFACE s_axilite port=loads bundle=control
+  static WeightBuffer weights;
+#pragma HLS ARRAY_PARTITION variable=weights complete dim=2  // all rows of the array read a word each cycle
+  static PlaneBuffer planes;
+#pragma HLS ARRAY_PARTITION variable=planes complete dim=1  // the two copies
+#pragma HLS ARRAY_PARTITION variable=planes complete dim=3  // a bank for each column, as in the RTL
+#pragma HLS ARRAY_PARTITION variable=planes complete dim=4  // written a part at a time
+  static ParamBuffer params;
+#pragma HLS ARRAY_PARTITION variable=params cyclic factor=C::LANE_ROWS  // the channels of a beat at a time
+  static ByteBuffer bytes;
+#pragma HLS ARRAY_PARTITION variable=bytes complete dim=2  // a bank for each column
+#pragma HLS ARRAY_RESHAPE variable=bytes complete dim=3    // the lanes of a column side by side in a word
+  static SumBuffer sums;
+#pragma HLS ARRAY_RESHAPE variable=sums complete dim=2  // the lanes of a beat side by side in a word
+  static Logits held_logits;
   static Sequencer sequencer;
 
   registers[REG_STATUS] = 1;
@@ -58,7 +84,7 @@ extern "C" void bs_kernel(volatile uint32_t registers[REGISTER_WORDS], const vol
   uint32_t images_done = 0, read_words = 0, written_words = 0, fill_cycles = 0, issue_cycles = 0, beats = 0;
 
   sequencer.start(0, 0);
-  buffers.logits = {};
+  held_logits = {};
   Failure failure = load_program(images, registers[REG_PROGRAM_ADDR], sequencer.queues, read_words);
   if (memory_failure(sequencer).code != ERR_NONE) failure = memory_failure(sequencer);
   if (failure.code == ERR_NONE) sequencer.start(image_count, registers[REG_IMAGE_ADDR]);
@@ -78,7 +104,8 @@ extern "C" void bs_kernel(volatile uint32_t registers[REGISTER_WORDS], const vol
     FetchDone fetched = {};
     ExecuteDone executed = {};
     WriteBackDone written = {};
-    region(choice, images, loads, logits, buffers, fetched, executed, written);
+    region(choice.fetch, choice.execute, choice.write_back, most_rows(choice), images, loads, logits, weights, planes, params,
+           bytes, sums, held_logits, fetched, executed, written);
     end_region();
     sequencer.give(choice);
     read_words += fetched.read_words;

@@ -10,7 +10,16 @@
 //   registers: the register map of bs_isa.h, 32-bit words. Settings are read, results are written.
 //   images, logits: master 0 (programs and images; logits). loads: master 1 (weights and parameters). Byte addresses of the
 //   registers and the program count from these pointers.
-extern "C" void bs_kernel(volatile uint32_t registers[bs::REGISTER_WORDS], const volatile uint64_t* images,
-                          const volatile uint64_t* loads, volatile uint64_t* logits);
+namespace bs {
+// Words behind each pointer in co-simulation: hls.tcl gives the size of its test data.
+#if defined(BS_MEMORY_WORDS)
+constexpr int MEMORY_WORDS = BS_MEMORY_WORDS;
+#else
+constexpr int MEMORY_WORDS = 1 << 16;
+#endif
+}  // namespace bs
+
+extern "C" void bs_kernel(uint32_t registers[bs::REGISTER_WORDS], const uint64_t* images, const uint64_t* loads,
+                          uint64_t* logits);
 
 #endif

@@ -17,24 +17,25 @@ struct MemoryCheck {
 extern MemoryCheck memory_check;
 #endif
 
-inline uint64_t read_word(const volatile uint64_t* memory, uint32_t byte_address) {
+// Indices are of words: a loop over memory[start + i] is what Vitis makes a burst of.
+inline uint64_t read_word(const uint64_t* memory, uint32_t index) {
 #if !defined(__SYNTHESIS__)
-  if (byte_address / 8 >= memory_check.words) {
+  if (index >= memory_check.words) {
     memory_check.read_failed = true;
     return 0;
   }
 #endif
-  return memory[byte_address / 8];
+  return memory[index];
 }
 
-inline void write_word(volatile uint64_t* memory, uint32_t byte_address, uint64_t value) {
+inline void write_word(uint64_t* memory, uint32_t index, uint64_t value) {
 #if !defined(__SYNTHESIS__)
-  if (byte_address / 8 >= memory_check.words) {
+  if (index >= memory_check.words) {
     memory_check.write_failed = true;
     return;
   }
 #endif
-  memory[byte_address / 8] = value;
+  memory[index] = value;
 }
 
 }  // namespace bs

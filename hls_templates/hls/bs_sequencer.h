@@ -53,12 +53,12 @@ struct Queue {
 };
 
 // Reads the program; the first thing that is wrong ends it.
-inline Failure load_program(const volatile uint64_t* memory, uint32_t address, Queue (&queues)[STAGES],
+inline Failure load_program(const uint64_t* memory, uint32_t address, Queue (&queues)[STAGES],
                             uint32_t& read_words) {
   uint64_t header[HEADER_WORDS];
   for (int word = 0; word < HEADER_WORDS; word++) {
-#pragma HLS PIPELINE II=1
-    header[word] = read_word(memory, address + 8 * word);
+#pragma HLS PIPELINE II=1  // one word a cycle, a burst
+    header[word] = read_word(memory, address / 8 + word);
   }
   read_words += HEADER_WORDS;
   if ((header[0] & 0xffffffffffffull) != PROGRAM_START) return {ERR_PROGRAM_MAGIC, 0};
@@ -74,20 +74,21 @@ inline Failure load_program(const volatile uint64_t* memory, uint32_t address, Q
   }
   if (too_many || uint32_t(header[1] >> 32) != words) return {ERR_PROGRAM_LENGTH, 0};
   read_words += words - HEADER_WORDS;
-  address += 8 * HEADER_WORDS;
+  uint32_t at = address / 8 + HEADER_WORDS;
   for (uint32_t stage = 0; stage < STAGES; stage++) {
     for (uint32_t index = 0; index < queues[stage].count; index++) {
 #pragma HLS LOOP_TRIPCOUNT min=1 max=1024
       Instruction& made = queues[stage].instruction[index];
       for (int word = 0; word < INSTRUCTION_WORDS; word++) {
 #pragma HLS PIPELINE II=1  // one word a cycle, a burst
-        made.word[word] = read_word(memory, address);
-        address += 8;
+        made.word[word] = read_word(memory, at + word);
       }
+      at += INSTRUCTION_WORDS;
       if (!stage_knows(stage, opcode_of(made))) return {ERR_ILLEGAL_OPCODE, info_of(stage, made)};
+      if (zero_count(made)) return {ERR_ADDRESS, info_of(stage, made)};
     }
   }
-  if (read_word(memory, address) != PROGRAM_END) return {ERR_PROGRAM_END, 0};
+  if (read_word(memory, at) != PROGRAM_END) return {ERR_PROGRAM_END, 0};
   return {ERR_NONE, 0};
 }
 
@@ -108,6 +109,16 @@ struct Choice {
 
   bool any() const { return fetch.active || execute.active || write_back.active; }
 };
+
+// Rows that go to the plane buffer in a region at most, and an end for each of the two that send them.
+inline uint64_t most_rows(const Choice& choice) {
+  const LoadImage load(choice.fetch.instruction);
+  const ConvOut out(choice.write_back.instruction);
+  const Pool pool(choice.write_back.instruction);
+  const bool is_pool = opcode_of(choice.write_back.instruction) == OP_POOL;
+  const uint64_t tiles = is_pool ? pool.tiles : out.tiles, row_tiles = is_pool ? pool.row_tiles : out.row_tiles;
+  return 2 + 16 * (tiles * row_tiles + uint64_t(load.pixels) * load.channels);
+}
 
 struct Sequencer {
   static constexpr uint32_t LOADS = 16;  // loads that wait for their tokens at most; an image may pass them

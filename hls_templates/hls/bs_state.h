@@ -13,10 +13,21 @@ namespace bs {
 using C = Config;
 using ArrayWord = Word<C::D_K>;
 
-// One row tile of one position tile: D_M x D_N accumulators and the column counts.
-struct Tile {
-  int32_t acc[C::D_M][C::D_N];
-  uint32_t column_acc[C::D_N];
+// D_N accumulators: of one array row, or the column counts. A row tile is D_M of the one and one of the other.
+struct Row {
+  uint32_t acc[C::D_N];
+};
+
+// A queue for each array row: one of whole tiles would be wider than Vitis allows.
+typedef Stream<Row> RowStreams[C::D_M];
+
+// Bits for a row of the plane buffer.
+struct PlaneRow {
+  uint32_t row;
+  uint32_t chunks;   // which D_M channels of a slot are written, a bit each
+  uint32_t columns;  // which columns
+  uint16_t bits[C::D_N];
+  bool last;         // nothing in it: no row follows
 };
 
 struct Param {
@@ -31,15 +42,16 @@ struct Logits {
   bool half;
 };
 
-// The buffers. All depths are powers of two; addresses wrap as the RTL's do.
-struct Buffers {
-  ArrayWord weights[C::WEIGHT_DEPTH][C::D_M];                 // fetch writes, execute reads
-  uint16_t planes[C::PLANE_DEPTH][C::D_N];                    // fetch and write-back write, execute reads
-  Param params[C::PARAM_DEPTH];                               // fetch writes, write-back reads
-  uint8_t bytes[C::BYTE_DEPTH][C::D_N][C::LANE_ROWS];         // write-back alone
-  uint32_t sums[C::SUM_GROUPS][C::LANE_ROWS];                 // write-back alone, 18 bits each
-  Logits logits;                                              // write-back alone
-};
+constexpr uint32_t ALL_CHUNKS = (1u << C::ROWS_G) - 1, ALL_COLUMNS = uint32_t((uint64_t(1) << C::D_N) - 1);
+constexpr PlaneRow NO_MORE_ROWS = {0, 0, 0, {}, true};
+
+// The buffers. All depths are powers of two; addresses wrap as the RTL's do. In a region each has one stage that reads it and
+// a later one that writes it, or a single one that does both.
+typedef ArrayWord WeightBuffer[C::WEIGHT_DEPTH][C::D_M];                   // execute reads, fetch writes
+typedef Bits<C::D_M> PlaneBuffer[2][C::PLANE_DEPTH][C::D_N][C::ROWS_G];    // execute reads, store writes; twice, as in the RTL
+typedef Param ParamBuffer[C::PARAM_DEPTH];                                 // write-back reads, fetch writes
+typedef uint8_t ByteBuffer[C::BYTE_DEPTH][C::D_N][C::LANE_ROWS];           // write-back alone
+typedef uint32_t SumBuffer[C::SUM_GROUPS][C::LANE_ROWS];                   // write-back alone, 18 bits each
 
 // What a stage did in a region; the sequencer adds it to the registers.
 struct FetchDone {

@@ -29,6 +29,10 @@ inline int count_ones(uint64_t value) {
 
 #if defined(__SYNTHESIS__) || defined(BS_AP_INT)
 
+// A number of BITS bits, of 16 at most, as a memory holds it.
+template <int BITS>
+using Bits = ap_uint<BITS>;
+
 template <int BITS>
 struct Word {
   ap_uint<BITS> bits;
@@ -57,6 +61,13 @@ inline int count_and(const Word<BITS>& a, const Word<BITS>& b) {
 }
 
 #else
+
+template <bool BYTE>
+struct Held { typedef uint16_t type; };
+template <>
+struct Held<true> { typedef uint8_t type; };
+template <int BITS>
+using Bits = typename Held<BITS <= 8>::type;
 
 template <int BITS>
 struct Word {

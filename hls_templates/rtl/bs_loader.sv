@@ -1,7 +1,7 @@
 /// Reads a program from memory, checks it and fills the instruction memories of the three stages.
 /// Header: word 0 magic and version, word 1 engine hash and words in all, words 2 to 4 count and loop start of fetch,
 /// execute and write-back; then the instructions of the stages in that order; then the end word. The first thing that is
-/// wrong ends the loading with error_o, which stays until reset.
+/// wrong, a count of zero among them, ends the loading with error_o, which stays until reset.
 module bs_loader #(
     parameter int          PROGRAM_DEPTH = 512,    // words of instruction memory per stage, a power of two
     parameter logic [31:0] ENGINE_HASH   = 32'h0   // the engine shape that a program must be made for
@@ -57,10 +57,12 @@ module bs_loader #(
   logic [31:0] total_q;
   logic [ADDR-1:0] addr_q;
   logic [17:0] instructions;
-  logic too_many, take, known;
-  bs_pkg::head_t head;
+  logic too_many, take, known, zero;
+  logic [63:0] before_q;       // the word before
+  bs_pkg::head_t head, head_q, head_now;  // of the instruction
 
   assign head = data_i[15:0];
+  assign head_now = word_q == '0 ? head : head_q;
 
   always_comb begin
     case (stage_q)
@@ -69,6 +71,15 @@ module bs_loader #(
       2'd1: known = head.opcode == bs_pkg::OP_CONV;
       default: known = head.opcode == bs_pkg::OP_CONV_OUT || head.opcode == bs_pkg::OP_POOL;
     endcase
+  end
+
+  // A count of zero would wrap in the stages and work for a very long time.
+  always_comb begin
+    zero = 1'b0;
+    for (int count = 0; count < bs_pkg::COUNTS; count++) begin
+      if (head_now.opcode == bs_pkg::COUNT_OPCODE[8*count+:8] && word_q == bs_pkg::COUNT_WORD[3*count+:3] &&
+          ({data_i, before_q} & bs_pkg::COUNT_BITS[128*count+:128]) == '0) zero = 1'b1;
+    end
   end
 
   always_comb begin
@@ -148,7 +159,14 @@ module bs_loader #(
           we_o[stage_q] <= 1'b1;
           addr_q        <= addr_q + 1'b1;
           word_q        <= word_q + 3'd1;
+          before_q      <= data_i;
+          if (word_q == '0) head_q <= head;
           if (word_q == 3'd7) left_q <= left_q - 16'd1;
+          if (zero) begin
+            state_q      <= FAILED;
+            error_code_o <= bs_pkg::ERR_ADDRESS;
+            error_info_o <= {6'd0, stage_q, head_now.layer, 8'd0, head_now.opcode};
+          end
           if (word_q == 3'd0 && !known) begin
             state_q      <= FAILED;
             error_code_o <= bs_pkg::ERR_ILLEGAL_OPCODE;

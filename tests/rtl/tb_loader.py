@@ -16,8 +16,13 @@ STAGES = {stage: [op for op in isa.OPCODES if op.stage is stage] for stage in is
 
 
 def random_instruction(rng: random.Random, stage: isa.Stage) -> int:
-    """512 random bits with an opcode of the stage."""
-    return rng.getrandbits(504) << 8 | rng.choice(STAGES[stage]).code
+    """512 random bits with an opcode of the stage, no count of zero."""
+    op = rng.choice(STAGES[stage])
+    word = rng.getrandbits(504) << 8 | op.code
+    for field, lsb in op.layout():
+        if field.positive:
+            word |= 1 << (lsb + rng.randrange(field.width))
+    return word
 
 
 def program_words(hash_: int, streams: list[list[int]], loops: list[int]) -> list[int]:
@@ -155,3 +160,23 @@ async def rejects_opcodes(dut: Any) -> None:
             streams[stage][1] = (streams[stage][1] >> 16 << 16) | 0x5A << 8 | code
             info = await tb.fails(program_words(tb.hash, streams, [0, 0, 0]), isa.Error.ILLEGAL_OPCODE)
             assert info == stage << 24 | 0x5A << 16 | code
+
+
+@cocotb.test()
+async def rejects_counts_of_zero(dut: Any) -> None:
+    """Each count that is zero is found, wherever its bits lie; a single bit in it, the lowest or the highest, is enough."""
+    tb = TB(dut, seed=5)
+    for op, field, _, _ in isa.counts():
+        lsb = next(lsb for item, lsb in op.layout() if item is field)
+        mask = ((1 << field.width) - 1) << lsb
+        for bits in (0, 1, 1 << (field.width - 1)):
+            streams = tb.streams([2, 2, 2])
+            while streams[op.stage][1] & 0xFF != op.code:
+                streams[op.stage][1] = random_instruction(tb.random, op.stage)
+            streams[op.stage][1] = streams[op.stage][1] & ~mask | bits << lsb
+            words = program_words(tb.hash, streams, [0, 0, 0])
+            if bits:
+                assert await tb.run(words) == "done", (op.name, field.name, bits)
+            else:
+                layer = streams[op.stage][1] >> 8 & 0xFF
+                assert await tb.fails(words, isa.Error.ADDRESS) == op.stage << 24 | layer << 16 | op.code

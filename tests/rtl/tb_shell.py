@@ -146,7 +146,9 @@ class TB:
                 image_last=1, channels=CHANNELS, bits=BITS, base=PLANE_BASE, pitch=PITCH,
             ),
         )  # fmt: skip
-        execute, write_back = (Instruction.make("conv", layer=4),), (Instruction.make("conv_out", layer=5),)
+        ones = {op: {field.name: 1 for field in isa.BY_NAME[op].fields if field.positive} for op in ("conv", "conv_out")}
+        execute = (Instruction.make("conv", layer=4, **ones["conv"]),)
+        write_back = (Instruction.make("conv_out", layer=5, **ones["conv_out"]),)
         data = self.weight_words.tobytes() + self.param_words.tobytes()
         return assemble(Program(engine_hash, fetch, execute, write_back, 2, data))
 
