@@ -24,7 +24,7 @@ from hwgen.schedule import Schedule, tile_cycles
 from hwgen.words import tile_bound
 
 _FILL_START = 3  # bs_fill: instruction taken (IDLE), SETUP, TILE, then the first operation
-_FILLED = 13  # bs_fill: last operation of a tile to issue's count of filled tiles
+_FILLED = 14  # bs_fill: last operation of a tile to issue's count of filled tiles
 _RELEASED = 2  # bs_issue: last word of a tile to its words being counted as free by bs_fill
 _READ_OUT = 6  # issue of the last word to the cycle before write-back's first beat
 _STORED = 17  # last beat to the token; each plane adds one, none counts as one

@@ -38,7 +38,7 @@ module bs_fill #(
     input  logic [D_N-1:0][G-1:0]                   bank_data_i,
     output logic [D_N-1:0][$clog2(PLANE_DEPTH)-1:0] halo_addr_o,
     input  logic [D_N-1:0][G-1:0]                   halo_data_i,
-    // column buffer; a word's count follows the word by two cycles: the bits of the word; of merged words the last one
+    // column buffer; a word's count follows the word by three cycles: the bits of the word; of merged words the last one
     // carries the sum of all codes in the window
     output logic [D_N-1:0]                          column_we_o,
     output logic [$clog2(COLUMN_DEPTH)-1:0]         column_addr_o,
@@ -170,6 +170,7 @@ module bs_fill #(
   logic [3:0] plane_q;
   // Counters run down, the current one included: their ends are seen without a look at the instruction.
   logic [9:0] groups_left_q;
+  logic one_group_q, group_last_q;
   logic [3:0] ky_left_q, kx_left_q;
   logic [ROW_BITS-1:0] group_row_q;  // rows before the group
   logic [SLOT_BITS-1:0] triple_q;  // the next slot of the word is 3 * triple_q + phase_q
@@ -181,12 +182,13 @@ module bs_fill #(
   logic kx_last, ky_last, group_last, plane_last, word_full, flush;
 
   always_comb begin
-    room = 2'd3 - phase_q;
-    kx_last = kx_left_q <= 4'(room);
+    room = ~phase_q;  // 3 - phase_q
+    // kx_left_q <= room, written as logic: a comparison becomes a carry chain.
+    kx_last = kx_left_q[3:2] == '0 && (phase_q == 2'd0 || (phase_q[0] ? kx_left_q[1:0] != 2'd3 : !kx_left_q[1]));
     taps = kx_last ? kx_left_q[1:0] : room;
-    phase_end = phase_q + taps;
+    phase_end = kx_last ? phase_q + kx_left_q[1:0] : 2'd3;
     ky_last = ky_left_q == 4'd1;
-    group_last = groups_left_q == 10'd1;
+    group_last = group_last_q;
     plane_last = plane_q == '0;
     word_full = phase_end == 2'd3 && triple_q == SLOT_BITS'(SLOTS / TAPS - 1);
     flush = word_full || (kx_last && ky_last &&
@@ -196,7 +198,9 @@ module bs_fill #(
   end
 
   always_ff @(posedge clk) begin
+    one_group_q <= cfg_q.in_groups == 10'd1;
     if (state_q != RUN || run_last) begin
+      group_last_q  <= one_group_q;
       plane_q       <= cfg_q.in_bits - 4'd1;
       groups_left_q <= cfg_q.in_groups;
       group_row_q   <= '0;
@@ -226,6 +230,7 @@ module bs_fill #(
       if (kx_last) begin
         ky_left_q <= ky_last ? cfg_q.kernel_h : ky_left_q - 4'd1;
         if (ky_last) begin
+          group_last_q  <= group_last ? one_group_q : groups_left_q == 10'd2;
           groups_left_q <= group_last ? cfg_q.in_groups : groups_left_q - 10'd1;
           group_row_q   <= group_last ? '0 : group_row_q + group_pitch_q;
           if (group_last) plane_q <= plane_q - 4'd1;
@@ -351,10 +356,12 @@ module bs_fill #(
   );
 
   // ------------------------------------------------------------------ words and their counts
+  logic [LANES-1:0][G/4-1:0][3:0] nibble_q;  // what each nibble of a lane counts
   logic [LANES-1:0][LANE_COUNT_BITS-1:0] lane_count_q;
   logic [D_N-1:0][SLOTS-1:0][G-1:0] word_data_q;
   logic [D_N-1:0][COUNT_BITS-1:0] count_q;
   op_t done_q;    // the operation that word_data_q ends with
+  op_t weighed_q; // the operation that lane_count_q belongs to
   op_t summed_q;  // the operation that taken_q belongs to
   op_t counted_q; // the operation that count_q ends with
 
@@ -365,14 +372,9 @@ module bs_fill #(
   logic [D_N-1:0][LANE_COUNT_BITS+1:0] taken, taken_q;  // what an operation added to each column's word
   logic [D_N-1:0][COUNT_BITS-1:0] earlier;              // the count it is added to
 
-  function automatic logic [LANE_COUNT_BITS-1:0] weigh(input logic [G-1:0] bits, input logic nibbles);
-    weigh = '0;
-    if (nibbles) begin
-      // In pairs: two adders deep.
-      for (int pair = 0; pair < G / 8; pair++) begin
-        weigh = weigh + LANE_COUNT_BITS'(5'(bits[8*pair+:4]) + 5'(bits[8*pair+4+:4]));
-      end
-    end else weigh = LANE_COUNT_BITS'($countones(bits));
+  // Of a nibble: its value, or how many bits it has.
+  function automatic logic [3:0] weigh(input logic [3:0] bits, input logic nibbles);
+    weigh = nibbles ? bits : 4'($countones(bits));
   endfunction
 
   always_comb begin
@@ -382,9 +384,9 @@ module bs_fill #(
       if (summed_q.count_clear) earlier[column] = '0;
       taken[column] = '0;
       for (int tap = 0; tap < TAPS; tap++) begin
-        if (done_q.taps[tap]) begin
+        if (weighed_q.taps[tap]) begin
           taken[column] = taken[column] + (LANE_COUNT_BITS + 2)'(
-              done_q.stride_2 ? lane_count_q[2*(column%HALF_TILE)+tap] : lane_count_q[column+tap]);
+              weighed_q.stride_2 ? lane_count_q[2*(column%HALF_TILE)+tap] : lane_count_q[column+tap]);
         end
       end
     end
@@ -392,10 +394,16 @@ module bs_fill #(
 
   always_ff @(posedge clk) begin
     done_q    <= op_end;
-    summed_q  <= done_q;
+    weighed_q <= done_q;
+    summed_q  <= weighed_q;
     counted_q <= summed_q;
     taken_q   <= taken;
-    for (int i = 0; i < LANES; i++) lane_count_q[i] <= weigh(pixel[i], op_end.nibbles);
+    for (int i = 0; i < LANES; i++) begin
+      for (int nibble = 0; nibble < G / 4; nibble++) nibble_q[i][nibble] <= weigh(pixel[i][4*nibble+:4], op_end.nibbles);
+      // In pairs: two adders deep.
+      lane_count_q[i] <= LANE_COUNT_BITS'(5'(nibble_q[i][0]) + 5'(nibble_q[i][1])) +
+                         (G == 16 ? LANE_COUNT_BITS'(5'(nibble_q[i][G/4-2]) + 5'(nibble_q[i][G/4-1])) : '0);
+    end
     for (int column = 0; column < D_N; column++) begin
       for (int slot = 0; slot < SLOTS; slot++) begin
         if (op_end.taps[slot%TAPS] && op_end.triple == SLOT_BITS'(slot / TAPS)) begin
@@ -409,6 +417,7 @@ module bs_fill #(
     end
     if (rst) begin
       done_q    <= '0;
+      weighed_q <= '0;
       summed_q  <= '0;
       counted_q <= '0;
     end
@@ -426,7 +435,7 @@ module bs_fill #(
 
   logic in_flight;
   always_comb begin
-    in_flight = done_q.valid || summed_q.valid || counted_q.valid;
+    in_flight = done_q.valid || weighed_q.valid || summed_q.valid || counted_q.valid;
     for (int stage = 0; stage <= ALIGN; stage++) in_flight = in_flight || op_q[stage][$bits(op)-1];
   end
   assign idle_o = state_q == IDLE && !in_flight;
