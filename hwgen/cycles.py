@@ -24,11 +24,13 @@ from hwgen.schedule import Schedule, tile_cycles
 from hwgen.words import tile_bound
 
 _FILL_START = 3  # bs_fill: instruction taken (IDLE), SETUP, TILE, then the first operation
-_FILLED = 12  # bs_fill: last operation of a tile to issue's count of filled tiles
+_FILLED = 14  # bs_fill: last operation of a tile to issue's count of filled tiles
+_RELEASED = 2  # bs_issue: last word of a tile to its words being counted as free by bs_fill
 _READ_OUT = 6  # issue of the last word to the cycle before write-back's first beat
 _STORED = 17  # last beat to the token; each plane adds one, none counts as one
-_POOL_BEAT = 10  # bs_pool: last operation of a beat to its entry into the lanes
-_POOL_STORED = 18  # the same to the token; each plane adds one, none counts as one
+_POOL_START = 2  # bs_pool: cycles that its walker takes before the first operation
+_POOL_BEAT = 11  # bs_pool: last operation of a beat to its entry into the lanes
+_POOL_STORED = 19  # the same to the token; each plane adds one, none counts as one
 _LOAD_LATENCY = 40  # a part's rows being free to the first word of its load, with a fast memory
 _LOADED = 6  # last word of a load to issue's start
 _QUEUE = 9  # bs_stage_queue: cycles from one instruction to the next at least
@@ -192,7 +194,7 @@ class _Model:
                 end = max(go + words.row_words - 1, self.last_row_tile + spacing)
                 self.last_row_tile = end
                 go = end + 1
-            self.released.append((end + 1, words.column_words))
+            self.released.append((end + _RELEASED, words.column_words))
         self.fill_free = state
         self.fill_tokens.append(last_operation + _FILLED)
         if conv["post_fetch"]:
@@ -226,7 +228,7 @@ class _Model:
         item = band.item
         assert isinstance(item, PoolPass)
         self._alone(wait_fill)
-        cycle = self.work_loaded
+        cycle = self.work_loaded + _POOL_START
         bits = item.planes.bits if item.planes is not None else 0
         engine = self.engine
         window = item.window

@@ -120,8 +120,10 @@ def _latencies() -> str:
     rows = [
         ("`bs_fill`: instruction taken to first operation", cycles._FILL_START),
         ("`bs_fill`: last operation of a tile to the tile being ready for issue", cycles._FILLED),
+        ("`bs_issue`: last word of a tile to its words being free for `bs_fill`", cycles._RELEASED),
         ("array: last word of a row tile issued to its first beat in write-back", cycles._READ_OUT + 1),
         ("`bs_write_back`: last beat to the token, and one for each plane", cycles._STORED),
+        ("`bs_pool`: start of the walker to the first operation", cycles._POOL_START),
         ("`bs_pool`: last operation of a beat to its entry into the lanes", cycles._POOL_BEAT),
         ("`bs_pool`: last operation to the token, and one for each plane", cycles._POOL_STORED),
         ("`bs_stage_queue`: least time between two instructions of a stage", cycles._QUEUE),

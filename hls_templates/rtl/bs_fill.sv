@@ -38,7 +38,7 @@ module bs_fill #(
     input  logic [D_N-1:0][G-1:0]                   bank_data_i,
     output logic [D_N-1:0][$clog2(PLANE_DEPTH)-1:0] halo_addr_o,
     input  logic [D_N-1:0][G-1:0]                   halo_data_i,
-    // column buffer; a word's count follows the word by one cycle: the bits of the word; of merged words the last one
+    // column buffer; a word's count follows the word by three cycles: the bits of the word; of merged words the last one
     // carries the sum of all codes in the window
     output logic [D_N-1:0]                          column_we_o,
     output logic [$clog2(COLUMN_DEPTH)-1:0]         column_addr_o,
@@ -76,14 +76,16 @@ module bs_fill #(
   state_e state_q;
   bs_pkg::conv_t cfg_q;
   logic [15:0] tiles_left_q;
+  logic one_left_q, two_left_q;        // of tiles_left_q
   logic [ROW_BITS-1:0] base_q, group_pitch_q;
-  logic [WORD_BITS:0] free_q;          // words of the column buffer that no tile claims
+  // Words of the column buffer that no tile claims, less those that the next tile will claim, as far as there is one:
+  // its sign tells at once whether that tile fits.
+  logic [11:0] spare_q;
+  logic [9:0] released_q;
   logic [WORD_BITS-1:0] tile_word_q;   // first word of the tile
-  logic tile_fits, claim, more_tiles, run_last, tile_last, walk_last;
+  logic tile_fits, claim, run_last, tile_last, walk_last;
 
-  assign tile_fits = 11'(free_q) >= {1'b0, cfg_q.column_words};
-  assign more_tiles = tiles_left_q != 16'd1;
-  assign claim = tile_fits && (state_q == TILE || (state_q == RUN && tile_last && more_tiles));
+  assign tile_fits = !spare_q[11];
   assign need_fetch_o = first_image_i ? instr_i.wait_fetch_first : instr_i.wait_fetch;
   assign need_write_back_o = first_image_i ? instr_i.wait_write_back_first : instr_i.wait_write_back;
   assign instr_ready_o = state_q == IDLE && enough_fetch_i && enough_write_back_i && issue_ready_i;
@@ -102,6 +104,8 @@ module bs_fill #(
       end
       SETUP: begin
         group_pitch_q <= ROW_BITS'(cfg_q.in_pitch * 16'(cfg_q.in_bits));
+        one_left_q    <= tiles_left_q == 16'd1;
+        two_left_q    <= tiles_left_q == 16'd2;
         state_q       <= TILE;
       end
       TILE: if (tile_fits) state_q <= RUN;
@@ -109,20 +113,35 @@ module bs_fill #(
       if (tile_last) begin
         tile_word_q  <= tile_word_q + WORD_BITS'(cfg_q.column_words);
         tiles_left_q <= tiles_left_q - 16'd1;
-        state_q      <= !more_tiles ? IDLE : tile_fits ? RUN : TILE;
+        one_left_q   <= two_left_q;
+        two_left_q   <= tiles_left_q == 16'd3;
+        state_q      <= one_left_q ? IDLE : tile_fits ? RUN : TILE;
       end
     endcase
-    free_q <= free_q - (claim ? (WORD_BITS + 1)'(cfg_q.column_words) : '0)
-                     + (tile_released_i ? (WORD_BITS + 1)'(released_words_i) : '0);
+    released_q <= tile_released_i ? released_words_i : '0;
+    spare_q    <= spare_q + 12'(released_q) - (claim ? 12'(cfg_q.column_words) : '0);
     if (rst) begin
       state_q     <= IDLE;
-      free_q      <= (WORD_BITS + 1)'(COLUMN_DEPTH);
+      released_q  <= '0;
+      spare_q     <= 12'(COLUMN_DEPTH);
       tile_word_q <= '0;
     end
   end
 
+  // A tile is taken from spare_q once it is the next one: the first of an instruction in SETUP, every other as the one
+  // before it begins.
+  always_comb begin
+    case (state_q)
+      SETUP:   claim = 1'b1;
+      TILE:    claim = tile_fits && !one_left_q;
+      RUN:     claim = tile_fits && tile_last && !one_left_q && !two_left_q;
+      default: claim = 1'b0;
+    endcase
+  end
+
   // ------------------------------------------------------------------ loop nest of a run
   logic [9:0] walk_x, walk_y;
+  logic walk_lower, unused_ahead_last;
   logic [COLUMN_BITS-1:0] walk_column;
   logic [D_N-1:0] walk_columns;
 
@@ -130,9 +149,9 @@ module bs_fill #(
       .D_N(D_N)
   ) u_walker (
       .clk,
-      .start_i(take_o),
-      .start_x_i(instr_i.start_x),
-      .start_y_i(instr_i.start_y),
+      .start_i(state_q == SETUP),  // its first run is there in the cycle after TILE
+      .start_x_i(cfg_q.start_x),
+      .start_y_i(cfg_q.start_y),
       .pooled_i(cfg_q.pooled),
       .stride_i(cfg_q.stride),
       .out_width_i(cfg_q.out_width),
@@ -141,35 +160,37 @@ module bs_fill #(
       .again_i(1'b0),
       .x_o(walk_x),
       .y_o(walk_y),
+      .lower_o(walk_lower),
       .column_o(walk_column),
       .columns_o(walk_columns),
-      .last_o(walk_last)
+      .last_o(walk_last),
+      .ahead_last_o(unused_ahead_last)
   );
 
   logic [3:0] plane_q;
-  logic [9:0] group_q;
+  // Counters run down, the current one included: their ends are seen without a look at the instruction.
+  logic [9:0] groups_left_q;
+  logic one_group_q, group_last_q;
+  logic [3:0] ky_left_q, kx_left_q;
   logic [ROW_BITS-1:0] group_row_q;  // rows before the group
-  logic [3:0] ky_q, kx_q, kx_left;
-  logic [SLOT_BITS-1:0] next_slot, triple_q;  // next slot of the word; its triple
-  logic [1:0] phase_q;                   // next_slot = 3 * triple_q + phase_q
+  logic [SLOT_BITS-1:0] triple_q;  // the next slot of the word is 3 * triple_q + phase_q
+  logic [1:0] phase_q;
   logic [WORD_BITS-1:0] word_q;
   logic fresh_q;               // first operation of a word
   logic run_first_q, plane_first_q;  // first operation of the run, of a plane
   logic [1:0] room, taps, phase_end;
   logic kx_last, ky_last, group_last, plane_last, word_full, flush;
 
-  assign next_slot = SLOT_BITS'(TAPS * 32'(triple_q) + 32'(phase_q));
-
   always_comb begin
-    kx_left = cfg_q.kernel_w - kx_q;
-    room = 2'd3 - phase_q;
-    taps = kx_left < 4'(room) ? kx_left[1:0] : room;
-    phase_end = phase_q + taps;
-    kx_last = kx_left == 4'(taps);
-    ky_last = ky_q == cfg_q.kernel_h - 4'd1;
-    group_last = group_q == cfg_q.in_groups - 10'd1;
+    room = ~phase_q;  // 3 - phase_q
+    // kx_left_q <= room, written as logic: a comparison becomes a carry chain.
+    kx_last = kx_left_q[3:2] == '0 && (phase_q == 2'd0 || (phase_q[0] ? kx_left_q[1:0] != 2'd3 : !kx_left_q[1]));
+    taps = kx_last ? kx_left_q[1:0] : room;
+    phase_end = kx_last ? phase_q + kx_left_q[1:0] : 2'd3;
+    ky_last = ky_left_q == 4'd1;
+    group_last = group_last_q;
     plane_last = plane_q == '0;
-    word_full = 32'(next_slot) + 32'(taps) == SLOTS;
+    word_full = phase_end == 2'd3 && triple_q == SLOT_BITS'(SLOTS / TAPS - 1);
     flush = word_full || (kx_last && ky_last &&
                           (cfg_q.depthwise || (group_last && (!cfg_q.merged || plane_last))));
     run_last = kx_last && ky_last && group_last && plane_last;
@@ -177,12 +198,14 @@ module bs_fill #(
   end
 
   always_ff @(posedge clk) begin
+    one_group_q <= cfg_q.in_groups == 10'd1;
     if (state_q != RUN || run_last) begin
+      group_last_q  <= one_group_q;
       plane_q       <= cfg_q.in_bits - 4'd1;
-      group_q       <= '0;
+      groups_left_q <= cfg_q.in_groups;
       group_row_q   <= '0;
-      ky_q          <= '0;
-      kx_q          <= '0;
+      ky_left_q     <= cfg_q.kernel_h;
+      kx_left_q     <= cfg_q.kernel_w;
       triple_q      <= '0;
       phase_q       <= '0;
       word_q        <= '0;
@@ -203,12 +226,13 @@ module bs_fill #(
       end else begin
         phase_q <= phase_end;
       end
-      kx_q <= kx_last ? '0 : kx_q + 4'(taps);
+      kx_left_q <= kx_last ? cfg_q.kernel_w : kx_left_q - 4'(taps);
       if (kx_last) begin
-        ky_q <= ky_last ? '0 : ky_q + 4'd1;
+        ky_left_q <= ky_last ? cfg_q.kernel_h : ky_left_q - 4'd1;
         if (ky_last) begin
-          group_q     <= group_last ? '0 : group_q + 10'd1;
-          group_row_q <= group_last ? '0 : group_row_q + group_pitch_q;
+          group_last_q  <= group_last ? one_group_q : groups_left_q == 10'd2;
+          groups_left_q <= group_last ? cfg_q.in_groups : groups_left_q - 10'd1;
+          group_row_q   <= group_last ? '0 : group_row_q + group_pitch_q;
           if (group_last) plane_q <= plane_q - 4'd1;
         end
       end
@@ -240,7 +264,7 @@ module bs_fill #(
   logic last_of_instr;
 
   always_comb begin
-    last_of_instr = tile_last && tiles_left_q == 16'd1;
+    last_of_instr = tile_last && one_left_q;
     op.valid = state_q == RUN;
     op.fresh = fresh_q;
     op.flush = flush;
@@ -277,6 +301,8 @@ module bs_fill #(
   logic [9:0] width_0_q, height_0_q, width_1_q, height_1_q;
   logic [3:0] ring_0_q, ring_1_q;
   logic [COLUMN_BITS:0] column_shift;
+  logic [3:0] scale_q;
+  logic signed [5:0] y_tap_q, x_tap_q;  // of the first tap, and as many beyond as are left there
 
   always_comb begin
     // Lane 0 of the window serves column 0, or at stride 2 the first column of the half tile.
@@ -285,10 +311,13 @@ module bs_fill #(
   end
 
   always_ff @(posedge clk) begin
-    y_scaled_q   <= 12'(walk_y) * 12'(cfg_q.stride);
-    x_scaled_q   <= 12'(walk_x) * 12'(cfg_q.stride);
-    y_step_q     <= 12'(ky_q) - 12'(cfg_q.pad);
-    x_step_q     <= 12'(kx_q) - 12'(cfg_q.pad) - 12'(phase_q) - 12'(column_shift);
+    scale_q      <= cfg_q.pooled ? 4'd2 : cfg_q.stride;
+    y_tap_q      <= 6'(cfg_q.kernel_h) - 6'(cfg_q.pad);
+    x_tap_q      <= 6'(cfg_q.kernel_w) - 6'(cfg_q.pad);
+    y_scaled_q   <= 12'(walk_y) * 12'(scale_q);
+    x_scaled_q   <= 12'(walk_x) * 12'(scale_q);
+    y_step_q     <= 12'(y_tap_q) - 12'($signed({1'b0, ky_left_q})) + 12'($signed({1'b0, walk_lower}));
+    x_step_q     <= 12'(x_tap_q) - 12'($signed({1'b0, kx_left_q})) - 12'($signed({1'b0, phase_q})) - 12'($signed({1'b0, column_shift}));
     row_0_q      <= base_q + group_row_q;
     plane_rows_q <= ROW_BITS'(cfg_q.in_pitch * 16'(plane_q));
     width_0_q    <= cfg_q.in_width;
@@ -327,35 +356,37 @@ module bs_fill #(
   );
 
   // ------------------------------------------------------------------ words and their counts
+  logic [LANES-1:0][G/4-1:0][3:0] nibble_q;  // what each nibble of a lane counts
   logic [LANES-1:0][LANE_COUNT_BITS-1:0] lane_count_q;
   logic [D_N-1:0][SLOTS-1:0][G-1:0] word_data_q;
   logic [D_N-1:0][COUNT_BITS-1:0] count_q;
   op_t done_q;    // the operation that word_data_q ends with
+  op_t weighed_q; // the operation that lane_count_q belongs to
+  op_t summed_q;  // the operation that taken_q belongs to
   op_t counted_q; // the operation that count_q ends with
 
   always_comb begin
     for (int i = 0; i < LANES; i++) pixel[i] = lane_valid[i] ? lane[i] & op_end.mask : op_end.pad;
   end
 
-  logic [D_N-1:0][COUNT_BITS-1:0] taken;   // what done_q added to each column's word
-  logic [D_N-1:0][COUNT_BITS-1:0] earlier;  // the count it is added to
+  logic [D_N-1:0][LANE_COUNT_BITS+1:0] taken, taken_q;  // what an operation added to each column's word
+  logic [D_N-1:0][COUNT_BITS-1:0] earlier;              // the count it is added to
 
-  function automatic logic [LANE_COUNT_BITS-1:0] weigh(input logic [G-1:0] bits, input logic nibbles);
-    weigh = '0;
-    if (nibbles) for (int nibble = 0; nibble < G / 4; nibble++) weigh = weigh + LANE_COUNT_BITS'(bits[4*nibble+:4]);
-    else weigh = LANE_COUNT_BITS'($countones(bits));
+  // Of a nibble: its value, or how many bits it has.
+  function automatic logic [3:0] weigh(input logic [3:0] bits, input logic nibbles);
+    weigh = nibbles ? bits : 4'($countones(bits));
   endfunction
 
   always_comb begin
     for (int column = 0; column < D_N; column++) begin
       earlier[column] = count_q[column];
-      if (done_q.count_shift) earlier[column] = done_q.nibbles ? count_q[column] << 4 : count_q[column] << 1;
-      if (done_q.count_clear) earlier[column] = '0;
+      if (summed_q.count_shift) earlier[column] = summed_q.nibbles ? count_q[column] << 4 : count_q[column] << 1;
+      if (summed_q.count_clear) earlier[column] = '0;
       taken[column] = '0;
       for (int tap = 0; tap < TAPS; tap++) begin
-        if (done_q.taps[tap]) begin
-          taken[column] = taken[column] + COUNT_BITS'(done_q.stride_2 ? lane_count_q[2*(column%HALF_TILE)+tap]
-                                                                      : lane_count_q[column+tap]);
+        if (weighed_q.taps[tap]) begin
+          taken[column] = taken[column] + (LANE_COUNT_BITS + 2)'(
+              weighed_q.stride_2 ? lane_count_q[2*(column%HALF_TILE)+tap] : lane_count_q[column+tap]);
         end
       end
     end
@@ -363,8 +394,16 @@ module bs_fill #(
 
   always_ff @(posedge clk) begin
     done_q    <= op_end;
-    counted_q <= done_q;
-    for (int i = 0; i < LANES; i++) lane_count_q[i] <= weigh(pixel[i], op_end.nibbles);
+    weighed_q <= done_q;
+    summed_q  <= weighed_q;
+    counted_q <= summed_q;
+    taken_q   <= taken;
+    for (int i = 0; i < LANES; i++) begin
+      for (int nibble = 0; nibble < G / 4; nibble++) nibble_q[i][nibble] <= weigh(pixel[i][4*nibble+:4], op_end.nibbles);
+      // In pairs: two adders deep.
+      lane_count_q[i] <= LANE_COUNT_BITS'(5'(nibble_q[i][0]) + 5'(nibble_q[i][1])) +
+                         (G == 16 ? LANE_COUNT_BITS'(5'(nibble_q[i][G/4-2]) + 5'(nibble_q[i][G/4-1])) : '0);
+    end
     for (int column = 0; column < D_N; column++) begin
       for (int slot = 0; slot < SLOTS; slot++) begin
         if (op_end.taps[slot%TAPS] && op_end.triple == SLOT_BITS'(slot / TAPS)) begin
@@ -374,10 +413,12 @@ module bs_fill #(
           word_data_q[column][slot] <= '0;
         end
       end
-      count_q[column] <= earlier[column] + taken[column];
+      count_q[column] <= earlier[column] + COUNT_BITS'(taken_q[column]);
     end
     if (rst) begin
       done_q    <= '0;
+      weighed_q <= '0;
+      summed_q  <= '0;
       counted_q <= '0;
     end
   end
@@ -394,7 +435,7 @@ module bs_fill #(
 
   logic in_flight;
   always_comb begin
-    in_flight = done_q.valid || counted_q.valid;
+    in_flight = done_q.valid || weighed_q.valid || summed_q.valid || counted_q.valid;
     for (int stage = 0; stage <= ALIGN; stage++) in_flight = in_flight || op_q[stage][$bits(op)-1];
   end
   assign idle_o = state_q == IDLE && !in_flight;

@@ -86,23 +86,23 @@ module bs_issue #(
   logic [3:0] weight_start_q, plane_start_q;    // of the first pair of the significance
   logic [WEIGHT_BITS-1:0] row_base_q, weight_q, weight_start_addr_q;
   logic [WORD_BITS-1:0] column_q, column_start_q, group_base_q;
-  // Merged words: the significance, and its slots from start (included) to stop (excluded), as words and slots beyond.
+  // Merged words: the significance, and its slots from start (included) to stop (excluded): words, and slots beyond. Of
+  // stop the word of the last slot is kept, which is the word before where no slots are beyond.
   logic [4:0] significance_q;
-  logic [WORD_BITS-1:0] start_word_q, stop_word_q;
+  logic [WORD_BITS-1:0] start_word_q, last_word_q;
   logic [4:0] start_rest_q, stop_rest_q;
   logic [7:0] spacing_q;               // cycles until the next row tile may end
   logic first_word_q, first_of_significance_q;
 
   logic word_last, pair_last, significance_last, ending, go, row_last, tile_last, bottom;
-  logic start_moves, stop_moves, start_carry, stop_carry;
+  logic start_moves, stop_moves, start_carry, stop_carry, last_carry;
   logic [1:0] behind;                  // significances above weight_bits - 1, modulo a nibble
-  logic [WORD_BITS-1:0] next_start_word, last_word;
+  logic [WORD_BITS-1:0] next_start_word;
 
   always_comb begin
     bottom = cfg_q.merged ? significance_q == '0 : weight_start_q == '0 && plane_start_q == '0;
-    last_word = stop_word_q - WORD_BITS'(stop_rest_q == '0);
     if (cfg_q.merged) begin
-      word_last = column_q == last_word;
+      word_last = column_q == last_word_q;
       pair_last = 1'b1;
     end else begin
       word_last = word_q == cfg_q.plane_words - 10'd1;
@@ -121,6 +121,7 @@ module bs_issue #(
     stop_moves = significance_q >= 5'(cfg_q.weight_bits) && (!cfg_q.nibbles || behind == 2'd0);
     start_carry = 6'(start_rest_q) + 6'(cfg_q.plane_rest) >= 6'(SLOTS);
     stop_carry = 6'(stop_rest_q) + 6'(cfg_q.plane_rest) >= 6'(SLOTS);
+    last_carry = stop_rest_q == '0 ? cfg_q.plane_rest != '0 : 6'(stop_rest_q) + 6'(cfg_q.plane_rest) > 6'(SLOTS);
     next_start_word = start_word_q;
     if (start_moves) next_start_word = start_word_q + WORD_BITS'(cfg_q.plane_words) + WORD_BITS'(start_carry);
   end
@@ -145,7 +146,7 @@ module bs_issue #(
       significance_q <= cfg_q.significances - 5'd1;
       start_word_q   <= '0;
       start_rest_q   <= '0;
-      stop_word_q    <= WORD_BITS'(cfg_q.plane_words);
+      last_word_q    <= WORD_BITS'(cfg_q.plane_words) - WORD_BITS'(cfg_q.plane_rest == '0);
       stop_rest_q    <= cfg_q.plane_rest;
       first_word_q   <= 1'b1;
       first_of_significance_q <= 1'b1;
@@ -194,7 +195,7 @@ module bs_issue #(
         start_word_q   <= next_start_word;
         if (start_moves) start_rest_q <= start_rest_q + cfg_q.plane_rest - (start_carry ? 5'(SLOTS) : 5'd0);
         if (stop_moves) begin
-          stop_word_q <= stop_word_q + WORD_BITS'(cfg_q.plane_words) + WORD_BITS'(stop_carry);
+          last_word_q <= last_word_q + WORD_BITS'(cfg_q.plane_words) + WORD_BITS'(last_carry);
           stop_rest_q <= stop_rest_q + cfg_q.plane_rest - (stop_carry ? 5'(SLOTS) : 5'd0);
         end
       end else if (!pair_last) begin

@@ -28,90 +28,116 @@ module bs_pool #(
     $error("bs_pool: LANE_ROWS must divide D_M (instance %m)");
   end
 
+  // Beats and row tiles are counted for the run ahead of the walker's; what belongs to the run itself is in registers.
   bs_pkg::pool_t cfg_q;
-  logic run_q;
-  logic [15:0] tile_q;
-  logic [9:0] row_q;
-  logic [BEAT_BITS-1:0] beat_q;
-  logic [11:0] group_q;
-  logic [ROW_BITS-1:0] group_row_q;
-  logic [3:0] ky_q, kx_q, spacing_q;
+  logic busy_q, run_q, begin_q, prime_q;  // begin_q: the walker starts; prime_q: its first run moves up
+  logic [15:0] tiles_left_q;
+  logic [9:0] rows_left_q;
+  logic [BEAT_BITS-1:0] beats_left_q;
+  logic [11:0] zero_left_q, groups_left_q;
+  logic [ROW_BITS-1:0] group_row_q, row_q;
+  logic ahead_zero, ahead_row_end, ahead_tile_end, ahead_last, step;
+  // The run's operations: taps left in the window, this one included.
+  logic [3:0] ky_left_q, kx_left_q, spacing_q;
+  logic stride_2_q, zero_q, row_end_q, tile_end_q, first_op_q;
   logic two_taps;  // at stride 2 the window holds the next tap as well
-  logic zero, kx_last, ky_last, window_last, walk_last, beat_last, row_tile_last, tile_last, go, first_op_q;
+  logic kx_last, ky_last, window_last, walk_last, row_tile_last, go;
   logic [9:0] walk_x, walk_y;
   logic [COLUMN_BITS-1:0] walk_column;
   logic [D_N-1:0] walk_columns;
+  logic unused_lower;
 
   bs_walker #(
       .D_N(D_N)
   ) u_walker (
       .clk,
-      .start_i,
-      .start_x_i(instr_i.start_x),
-      .start_y_i(instr_i.start_y),
+      .start_i(begin_q),
+      .start_x_i(cfg_q.start_x),
+      .start_y_i(cfg_q.start_y),
       .pooled_i(1'b0),
       .stride_i(cfg_q.stride),
       .out_width_i(cfg_q.out_width),
       .out_height_i(cfg_q.out_height),
-      .next_i(go && window_last),
-      .again_i(!tile_last),
+      .next_i(step),
+      .again_i(!ahead_tile_end),
       .x_o(walk_x),
       .y_o(walk_y),
+      .lower_o(unused_lower),
       .column_o(walk_column),
       .columns_o(walk_columns),
-      .last_o(walk_last)
+      .last_o(walk_last),
+      .ahead_last_o(ahead_last)
   );
 
   always_comb begin
-    zero = group_q < cfg_q.zero_groups || group_q - cfg_q.zero_groups >= cfg_q.in_groups;
-    two_taps = cfg_q.stride == 4'd2 && kx_q + 4'd1 < cfg_q.kernel_w;
-    kx_last = zero || kx_q + 4'(two_taps) == cfg_q.kernel_w - 4'd1;
-    ky_last = zero || ky_q == cfg_q.kernel_h - 4'd1;
+    ahead_zero = zero_left_q != '0 || groups_left_q == '0;
+    ahead_row_end = beats_left_q == BEAT_BITS'(1);
+    ahead_tile_end = ahead_row_end && rows_left_q == 10'd1;
+    two_taps = stride_2_q && kx_left_q != 4'd1;
+    kx_last = zero_q || kx_left_q == 4'd1 || (stride_2_q && kx_left_q == 4'd2);
+    ky_last = zero_q || ky_left_q == 4'd1;
     window_last = kx_last && ky_last;
-    beat_last = window_last && walk_last;
-    row_tile_last = beat_last && beat_q == BEAT_BITS'(BEATS - 1);
-    tile_last = row_tile_last && row_q == cfg_q.row_tiles - 10'd1;
+    row_tile_last = window_last && walk_last && row_end_q;
     go = run_q && !(row_tile_last && spacing_q != '0);
+    step = prime_q || (go && window_last);
   end
-  assign busy_o = run_q;
+  assign busy_o = busy_q;
 
   always_ff @(posedge clk) begin
+    begin_q <= start_i;
+    prime_q <= begin_q;
     if (spacing_q != '0) spacing_q <= spacing_q - 4'd1;
+    if (prime_q) run_q <= 1'b1;
     if (start_i) begin
-      cfg_q       <= instr_i;
-      run_q       <= 1'b1;
-      tile_q      <= '0;
-      row_q       <= '0;
-      beat_q      <= '0;
-      group_q     <= '0;
-      group_row_q <= ROW_BITS'(instr_i.in_base);
-      ky_q        <= '0;
-      kx_q        <= '0;
-      first_op_q  <= 1'b1;
-      spacing_q   <= '0;
-    end else if (go) begin
-      first_op_q <= window_last;
-      kx_q <= kx_last ? '0 : kx_q + (two_taps ? 4'd2 : 4'd1);
-      if (kx_last) ky_q <= ky_last ? '0 : ky_q + 4'd1;
-      if (beat_last) begin
-        beat_q <= beat_q + 1'b1;
-        group_q <= group_q + 12'd1;
-        if (!zero) group_row_q <= group_row_q + ROW_BITS'(cfg_q.in_pitch);
-        if (row_tile_last) begin
-          spacing_q <= cfg_q.plane_bits;
-          beat_q <= '0;
-          row_q  <= row_q + 10'd1;
-          if (tile_last) begin
-            row_q       <= '0;
-            group_q     <= '0;
-            group_row_q <= ROW_BITS'(cfg_q.in_base);
-            tile_q      <= tile_q + 16'd1;
-            if (tile_q == cfg_q.tiles - 16'd1) run_q <= 1'b0;
-          end
+      cfg_q        <= instr_i;
+      busy_q       <= 1'b1;
+      tiles_left_q <= instr_i.tiles;
+      spacing_q    <= '0;
+    end else if (go && row_tile_last) begin
+      spacing_q <= cfg_q.plane_bits;
+      if (tile_end_q) begin
+        tiles_left_q <= tiles_left_q - 16'd1;
+        if (tiles_left_q == 16'd1) begin
+          run_q  <= 1'b0;
+          busy_q <= 1'b0;
         end
       end
     end
-    if (rst) run_q <= 1'b0;
+    stride_2_q <= cfg_q.stride == 4'd2;
+
+    if (prime_q || (go && kx_last)) kx_left_q <= cfg_q.kernel_w;
+    else if (go) kx_left_q <= kx_left_q - (two_taps ? 4'd2 : 4'd1);
+    if (step) ky_left_q <= cfg_q.kernel_h;
+    else if (go && kx_last) ky_left_q <= ky_left_q - 4'd1;
+    if (prime_q) first_op_q <= 1'b1;
+    else if (go) first_op_q <= window_last;
+
+    // The run ahead becomes the run.
+    if (step) begin
+      zero_q     <= ahead_zero;
+      row_end_q  <= ahead_row_end;
+      tile_end_q <= ahead_tile_end;
+      row_q      <= group_row_q;
+    end
+    if (begin_q || (step && ahead_last && ahead_tile_end)) begin
+      beats_left_q  <= BEAT_BITS'(BEATS);
+      rows_left_q   <= cfg_q.row_tiles;
+      zero_left_q   <= cfg_q.zero_groups;
+      groups_left_q <= cfg_q.in_groups;
+      group_row_q   <= ROW_BITS'(cfg_q.in_base);
+    end else if (step && ahead_last) begin
+      beats_left_q <= ahead_row_end ? BEAT_BITS'(BEATS) : beats_left_q - 1'b1;
+      if (ahead_row_end) rows_left_q <= rows_left_q - 10'd1;
+      if (zero_left_q != '0) zero_left_q <= zero_left_q - 12'd1;
+      else if (!ahead_zero) groups_left_q <= groups_left_q - 12'd1;
+      if (!ahead_zero) group_row_q <= group_row_q + ROW_BITS'(cfg_q.in_pitch);
+    end
+    if (rst) begin
+      begin_q <= 1'b0;
+      prime_q <= 1'b0;
+      busy_q  <= 1'b0;
+      run_q   <= 1'b0;
+    end
   end
 
   // ------------------------------------------------------------------ operations on their way to the lanes
@@ -126,16 +152,16 @@ module bs_pool #(
     logic [D_N-1:0] columns;
   } op_t;
 
-  op_t op, op_end, done_q;
+  op_t op, op_end, tap_op_q, done_q;
   logic [$bits(op)-1:0] op_q [ALIGN+1];
 
   always_comb begin
     op.valid = go;
     op.first = first_op_q;
-    op.last = beat_last;
-    op.zero = zero;
+    op.last = window_last && walk_last;
+    op.zero = zero_q;
     op.is_signed = cfg_q.in_signed;
-    op.stride_2 = cfg_q.stride == 4'd2;
+    op.stride_2 = stride_2_q;
     op.two_taps = two_taps;
     op.columns = walk_columns;
   end
@@ -144,6 +170,7 @@ module bs_pool #(
   logic signed [11:0] y_scaled_q, x_scaled_q, y_step_q, x_step_q, y_q, x_q;
   logic [ROW_BITS-1:0] row_0_q, row_1_q;
   logic [COLUMN_BITS:0] column_shift;
+  logic signed [5:0] y_tap_q, x_tap_q;  // of the first tap, and as many beyond as are left there
 
   assign column_shift = cfg_q.stride == 4'd2 ? {walk_column & COLUMN_BITS'(HALF_TILE - 1), 1'b0} : {1'b0, walk_column};
 
@@ -152,9 +179,11 @@ module bs_pool #(
     for (int stage = 1; stage <= ALIGN; stage++) op_q[stage] <= op_q[stage-1];
     y_scaled_q <= 12'(walk_y) * 12'(cfg_q.stride);
     x_scaled_q <= 12'(walk_x) * 12'(cfg_q.stride);
-    y_step_q   <= 12'(ky_q) - 12'(cfg_q.pad);
-    x_step_q   <= 12'(kx_q) - 12'(cfg_q.pad) - 12'(column_shift);
-    row_0_q    <= group_row_q;
+    y_tap_q    <= 6'(cfg_q.kernel_h) - 6'(cfg_q.pad);
+    x_tap_q    <= 6'(cfg_q.kernel_w) - 6'(cfg_q.pad);
+    y_step_q   <= 12'(y_tap_q) - 12'($signed({1'b0, ky_left_q}));
+    x_step_q   <= 12'(x_tap_q) - 12'($signed({1'b0, kx_left_q})) - 12'($signed({1'b0, column_shift}));
+    row_0_q    <= row_q;
     y_q        <= y_scaled_q + y_step_q;
     x_q        <= x_scaled_q + x_step_q;
     row_1_q    <= row_0_q;
@@ -187,7 +216,7 @@ module bs_pool #(
   );
 
   // ------------------------------------------------------------------ maximum, in offset binary: the lowest code is 0
-  logic [LANE_ROWS-1:0][D_N-1:0][7:0] tap, largest_q;
+  logic [LANE_ROWS-1:0][D_N-1:0][7:0] tap, tap_q, largest_q;
 
   always_comb begin
     for (int row = 0; row < LANE_ROWS; row++) begin
@@ -210,15 +239,20 @@ module bs_pool #(
   end
 
   always_ff @(posedge clk) begin
-    done_q <= op_end;
+    tap_op_q <= op_end;
+    tap_q    <= tap;
+    done_q   <= tap_op_q;
     for (int row = 0; row < LANE_ROWS; row++) begin
       for (int column = 0; column < D_N; column++) begin
-        if (op_end.columns[column] && (op_end.first || tap[row][column] > largest_q[row][column])) begin
-          largest_q[row][column] <= tap[row][column];
+        if (tap_op_q.columns[column] && (tap_op_q.first || tap_q[row][column] > largest_q[row][column])) begin
+          largest_q[row][column] <= tap_q[row][column];
         end
       end
     end
-    if (rst) done_q <= '0;
+    if (rst) begin
+      tap_op_q <= '0;
+      done_q   <= '0;
+    end
   end
 
   assign valid_o = done_q.valid && done_q.last;

@@ -13,7 +13,7 @@ from shell_bench import parameters, reset
 
 from hwgen.program import Instruction
 
-DRAIN = 12  # cycles after the last read; write-back starts a pool only once nothing is on its way
+DRAIN = 13  # cycles after the last read; write-back starts a pool only once nothing is on its way
 
 
 def draw(rng: random.Random, values: dict[str, int]) -> Instruction:

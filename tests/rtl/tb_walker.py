@@ -10,7 +10,7 @@ from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge
 from shell_bench import parameters
 
-Run = tuple[int, int, int, int]  # x, y, first column, columns
+Run = tuple[int, int, int, int, int]  # x, y, lower positions, first column, columns
 
 
 def runs_of_tile(
@@ -20,9 +20,9 @@ def runs_of_tile(
     if pooled:
         windows = runs_of_tile(tile, width, height, 1, columns // 4)
         return [
-            (2 * x, 2 * y + lower, 2 * at + lower * columns // 2, 2 * count)
+            (x, y, lower, 2 * at + lower * columns // 2, 2 * count)
             for lower in (0, 1)
-            for x, y, at, count in windows
+            for x, y, _, at, count in windows
         ]
     longest = {1: columns, 2: columns // 2}.get(stride, 1)
     runs: list[Run] = []
@@ -31,9 +31,9 @@ def runs_of_tile(
         if y >= height:
             break
         if runs and y == runs[-1][1] and column % longest:
-            runs[-1] = (*runs[-1][:3], runs[-1][3] + 1)
+            runs[-1] = (*runs[-1][:4], runs[-1][4] + 1)
         else:
-            runs.append((x, y, column, 1))
+            runs.append((x, y, 0, column, 1))
     return runs
 
 
@@ -61,20 +61,28 @@ async def random_maps(dut: Any) -> None:
         dut.start_i.value, dut.next_i.value = 1, rng.getrandbits(1)
         await RisingEdge(dut.clk)
         dut.start_i.value = 0
+        # Every run with whether it is the last one of its tile, and whether the tile comes again.
+        walk: list[tuple[Run, int, int]] = []
         while tile < tiles:
             runs = runs_of_tile(tile, width, height, stride, columns, pooled)
             again = int(rng.random() < 0.3)
-            for x, y, column, count in runs:
-                dut.next_i.value, dut.again_i.value = 0, rng.getrandbits(1)
-                while rng.random() < 0.2:
-                    await RisingEdge(dut.clk)
-                dut.next_i.value, dut.again_i.value = 1, again
-                await RisingEdge(dut.clk)
-                got = int(dut.x_o.value), int(dut.y_o.value), int(dut.column_o.value), int(dut.columns_o.value)
-                assert got == (x, y, column, ((1 << count) - 1) << column), (width, height, stride, tile)
-                assert int(dut.last_o.value) == int((x, y, column, count) == runs[-1]), (width, height, stride, tile)
-                seen += 1
+            walk += [(run, int(run == runs[-1]), again) for run in runs]
             tile += 1 - again
             repeats += again
+        dut.next_i.value, dut.again_i.value = rng.getrandbits(1), walk[0][2]
+        await RisingEdge(dut.clk)
+        for at, (run, last, _) in enumerate(walk):
+            dut.next_i.value, dut.again_i.value = 0, rng.getrandbits(1)
+            while rng.random() < 0.2:
+                await RisingEdge(dut.clk)
+            ahead = walk[at + 1] if at + 1 < len(walk) else None
+            dut.next_i.value, dut.again_i.value = 1, ahead[2] if ahead else rng.getrandbits(1)
+            await RisingEdge(dut.clk)
+            x, y, lower, column, count = run
+            got = (dut.x_o, dut.y_o, dut.lower_o, dut.column_o, dut.columns_o, dut.last_o)
+            want = (x, y, lower, column, ((1 << count) - 1) << column, last)
+            assert tuple(int(signal.value) for signal in got) == want, (width, height, stride, pooled, at)
+            assert ahead is None or int(dut.ahead_last_o.value) == ahead[1], (width, height, stride, pooled, at)
+            seen += 1
         dut.next_i.value = 0
     assert seen > 1000 and repeats > 50
