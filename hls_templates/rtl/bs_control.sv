@@ -63,6 +63,7 @@ module bs_control (
   logic running, fault, failed_q;
   // Decided a cycle before they are looked at.
   logic bark_q;      // the watchdog's
+  logic ended_q, images_q;  // nothing left to start or to finish in the stages; all images are in memory
   logic complete_q;  // everything has been done
   logic stopped_q;   // the masters were idle in STOP, so they stay idle
   logic [7:0] code;
@@ -72,7 +73,9 @@ module bs_control (
 
   always_ff @(posedge clk) begin
     bark_q     <= running && watchdog_i != '0 && quiet_q >= watchdog_i;
-    complete_q <= state_q == RUN && (&queues_finished_i) && stages_idle_i && masters_idle_i && images_done_i >= image_count_i;
+    ended_q    <= state_q == RUN && (&queues_finished_i) && stages_idle_i;
+    images_q   <= images_done_i >= image_count_i;
+    complete_q <= state_q == RUN && ended_q && images_q && masters_idle_i;
     stopped_q  <= state_q == STOP && masters_idle_i;
   end
 
