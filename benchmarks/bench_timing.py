@@ -42,10 +42,13 @@ def ecp5(scratch: Path) -> dict[str, Any]:
     netlist, report = scratch / "ecp5.json", scratch / "report.json"
     ecp5_netlist(write_rtl(ROUTED, load_board("pynq-z2"), scratch / "ecp5"), "bs_top", netlist)
     options = [
-        DEVICE[1], "--package", DEVICE[2], "--speed", str(SPEED_GRADE), "--json", str(netlist), "--out-of-context",
-        "--freq", "160", "--timing-allow-fail", "--seed", "1", "--report", str(report),
+        DEVICE[1], "--package", DEVICE[2], "--speed", str(SPEED_GRADE), "--json", netlist.name, "--out-of-context",
+        "--freq", "160", "--timing-allow-fail", "--seed", "1", "--report", report.name,
     ]  # fmt: skip
-    run = subprocess.run([sys.executable, "-c", SCRIPT, *options], capture_output=True, text=True, check=False)
+    # Relative names: nextpnr runs in a sandbox with a /tmp of its own.
+    run = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *options], cwd=scratch, capture_output=True, text=True, check=False
+    )
     if not report.exists():
         raise SystemExit("nextpnr failed:\n" + "\n".join(run.stderr.splitlines()[-15:]))
     found = json.loads(report.read_text(encoding="utf-8"))

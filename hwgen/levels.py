@@ -2,7 +2,8 @@
 
 Delays of LUTs, carry chains and multiplexers are read from Yosys' cell library (``xilinx/cells_sim.v``: the Artix-7
 fabric that the xc7z020 is made of), per pin. Nets count as nothing, so this is what remains were routing free. Paths start
-and end at registers, block RAMs and DSPs; ports of the design are no starts and no ends.
+and end at registers, block RAMs and DSPs; ports of the design are no starts and no ends. A pin that an output of its LUT
+does not depend on is no way to that output: of a ternary adder's LUT6_2, O5 leaves out the carry that only O6 takes in.
 """
 
 from __future__ import annotations
@@ -58,7 +59,10 @@ def read_delays(library: Path) -> dict[str, list[tuple[tuple[str, int], tuple[st
         arcs = _ARC.findall(body[0]) if body else []
         found[name] = [((a, int(i or 0)), (b, int(j or 0)), int(ps)) for a, i, b, j, ps in arcs]
     found["LUT6_2"] = [
-        (source, (output, 0), delay) for source, _, delay in found["LUT6"] for output in ("O5", "O6")
+        (source, (output, 0), delay)
+        for source, _, delay in found["LUT6"]
+        for output in ("O5", "O6")
+        if (source[0], output) != ("I5", "O5")
     ]
     return found
 
@@ -67,6 +71,16 @@ def _setup(cell: Mapping[str, Any], port: str) -> int:
     if port in _MULTIPLIER_SETUP and int(cell["parameters"].get(f"{port}REG", "1"), 2) == 0:
         return _MULTIPLIER_SETUP[port]
     return _SETUP[cell["type"]]
+
+
+def _depends(cell: Mapping[str, Any], pin: str, output: str) -> bool:
+    """Whether a LUT's output depends on an input, by its truth table; other cells have only real ways."""
+    init = cell["parameters"].get("INIT")
+    if init is None or not cell["type"].startswith("LUT"):
+        return True
+    at, size = int(pin[1:]), 5 if output == "O5" else int(cell["type"][3])
+    table = int(init, 2)
+    return any((table >> row ^ table >> (row | 1 << at)) & 1 for row in range(1 << size) if not row >> at & 1)
 
 
 def longest(netlist: Mapping[str, Any], top: str, library: Path) -> Longest:
@@ -87,7 +101,8 @@ def longest(netlist: Mapping[str, Any], top: str, library: Path) -> Longest:
             for (source, i), (target, j), delay in delays[kind]:
                 start = cell["connections"].get(source, [])[i : i + 1]
                 end = cell["connections"].get(target, [])[j : j + 1]
-                if start and end and isinstance(start[0], int) and isinstance(end[0], int):
+                real = start and end and isinstance(start[0], int) and isinstance(end[0], int)
+                if real and _depends(cell, source, target):
                     level = int(kind.startswith("LUT"))
                     arcs.setdefault(start[0], []).append(_Arc(start[0], end[0], level, delay, f"{kind} {name}"))
                     waiting[end[0]] = waiting.get(end[0], 0) + 1

@@ -69,3 +69,17 @@ def test_loops_and_unknown_cells_are_refused() -> None:
         longest(loop, "top", cell_library())
     with pytest.raises(ValueError, match="LUT9"):
         longest(netlist(odd=("LUT9", {"O": 3})), "top", cell_library())
+
+
+@pytest.mark.parametrize(("init", "levels"), [("17e817e8", 2), ("17e80000", 3)])
+def test_pins_that_an_output_leaves_out(init: str, levels: int) -> None:
+    """Three bits of a ternary adder: O5 of the one before enters I4, on which only O6 depends; else a chain of three."""
+    cells: dict[str, tuple[str, dict[str, Any]]] = {"start": ("FDRE", {"C": 1, "D": "0", "Q": 2})}
+    for bit in range(3):
+        carry = 9 + bit if bit else "0"
+        cells[f"bit{bit}"] = ("LUT6_2", {"I0": 2, "I4": carry, "I5": "1", "O5": 10 + bit, "O6": 20 + bit})
+        cells[f"end{bit}"] = ("FDRE", {"C": 1, "D": 20 + bit, "Q": 30 + bit})
+    made = netlist(**cells)
+    for bit in range(3):
+        made["modules"]["top"]["cells"][f"bit{bit}"]["parameters"]["INIT"] = f"{int('96696996' + init, 16):064b}"
+    assert longest(made, "top", cell_library()).levels == levels

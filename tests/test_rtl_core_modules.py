@@ -16,9 +16,9 @@ def test_ram(tmp_path: Path, width: int, depth: int, chunks: int) -> None:
     simulate(tmp_path, "bs_ram", ["bs_ram"], "tb_ram", {"WIDTH": width, "DEPTH": depth, "CHUNKS": chunks})
 
 
-@pytest.mark.parametrize("bits", [8, 2])
-def test_tokens(tmp_path: Path, bits: int) -> None:
-    simulate(tmp_path, "bs_tokens", ["bs_tokens"], "tb_tokens", {"COUNT_BITS": bits})
+@pytest.mark.parametrize(("bits", "ahead"), [(8, 0), (2, 0), (8, 1), (2, 1)])
+def test_tokens(tmp_path: Path, bits: int, ahead: int) -> None:
+    simulate(tmp_path, "bs_tokens", ["bs_tokens"], "tb_tokens", {"COUNT_BITS": bits, "AHEAD": ahead})
 
 
 @pytest.mark.parametrize(("width", "parts", "bits"), [(24, 3, 12), (40, 1, 16)])

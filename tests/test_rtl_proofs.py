@@ -86,8 +86,9 @@ def test_fifo(tmp_path: Path) -> None:
     prove(tmp_path, "proof_fifo", ["bs_fifo"], HISTORY.format(14))
 
 
-def test_tokens(tmp_path: Path) -> None:
-    prove(tmp_path, "proof_tokens", ["bs_tokens"], HISTORY.format(20))
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_tokens(tmp_path: Path, ahead: int) -> None:
+    prove(tmp_path, "proof_tokens", ["bs_tokens"], HISTORY.format(20), AHEAD=ahead)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def test_tokens(tmp_path: Path) -> None:
         ("proof_less", "bs_less", "84218421", "84218422", ""),
         ("proof_fifo", "bs_fifo", "(!valid_q || ready_i)", "(!valid_q || !ready_i)", HISTORY.format(14)),
         ("proof_fifo", "bs_fifo", "else if (ready_i) valid_q <= 1'b0;", "", HISTORY.format(14)),
-        ("proof_tokens", "bs_tokens", "count_q >= need_i", "count_q > need_i", HISTORY.format(20)),
+        ("proof_tokens", "bs_tokens", "count_q >= need", "count_q > need", HISTORY.format(20)),
     ],
 )
 def test_a_spoilt_unit_has_a_counterexample(tmp_path: Path, proof: str, unit: str, old: str, new: str, options: str) -> None:

@@ -34,7 +34,8 @@ module bs_array #(
     $error("bs_array: LANE_ROWS must divide D_M, a count must hold D_K (instance %m)");
   end
 
-  // Controls, delayed to the accumulators: bit n is n + 1 cycles behind the data.
+  // Controls, delayed to the accumulators: bit n is n + 1 cycles behind the data. Resets make
+  // them registers; the outputs of LUT shift registers come too late for the carry chains.
   logic [COUNT_CYCLES-1:0] valid_q, clear_q, shift_q, last_q;
   logic [COUNT_CYCLES-2:0] negative_q;
   logic done_q;  // the accumulators hold a whole row tile
@@ -47,9 +48,12 @@ module bs_array #(
     last_q     <= {last_q[COUNT_CYCLES-2:0], last_i & valid_i};
     done_q     <= last_q[COUNT_CYCLES-1];
     if (rst) begin
-      valid_q <= '0;
-      last_q  <= '0;
-      done_q  <= 1'b0;
+      valid_q    <= '0;
+      clear_q    <= '0;
+      shift_q    <= '0;
+      negative_q <= '0;
+      last_q     <= '0;
+      done_q     <= 1'b0;
     end
   end
 
@@ -86,7 +90,7 @@ module bs_array #(
   logic [COUNT_CYCLES-1:0][D_N-1:0][COUNT_BITS-1:0] counts_q;
   logic [D_N-1:0][ACC_BITS-1:0] column_acc;
 
-  always_ff @(posedge clk) counts_q <= {counts_q[COUNT_CYCLES-2:0], counts_i};
+  always_ff @(posedge clk) counts_q <= rst ? '0 : {counts_q[COUNT_CYCLES-2:0], counts_i};
 
   for (genvar column = 0; column < D_N; column++) begin : gen_column_acc
     bs_accumulator #(

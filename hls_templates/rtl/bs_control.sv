@@ -60,12 +60,24 @@ module bs_control (
   state_e state_q;
   logic [1:0] wait_q;
   logic [31:0] quiet_q;
-  logic running, bark, fault, failed_q;
+  logic running, fault, failed_q;
+  // Decided a cycle before they are looked at.
+  logic bark_q;      // the watchdog's
+  logic ended_q, images_q;  // nothing left to start or to finish in the stages; all images are in memory
+  logic complete_q;  // everything has been done
+  logic stopped_q;   // the masters were idle in STOP, so they stay idle
   logic [7:0] code;
   logic [31:0] info;
 
   assign running = state_q == CLEAR || state_q == LOAD || state_q == LAUNCH || state_q == RUN;
-  assign bark = watchdog_i != '0 && quiet_q >= watchdog_i;
+
+  always_ff @(posedge clk) begin
+    bark_q     <= running && watchdog_i != '0 && quiet_q >= watchdog_i;
+    ended_q    <= state_q == RUN && (&queues_finished_i) && stages_idle_i;
+    images_q   <= images_done_i >= image_count_i;
+    complete_q <= state_q == RUN && ended_q && images_q && masters_idle_i;
+    stopped_q  <= state_q == STOP && masters_idle_i;
+  end
 
   always_comb begin
     fault = 1'b1;
@@ -85,7 +97,7 @@ module bs_control (
       info = fetch_error_info_i;
     end else if (start_i) begin
       code = bs_pkg::ERR_BUSY;
-    end else if (bark) begin
+    end else if (bark_q) begin
       // The first stage that has not been given everything is the one that waits.
       code = bs_pkg::ERR_WATCHDOG;
       if (!queues_finished_i[0] || state_q == LOAD) info = {bs_pkg::STAGE_FETCH, layer_i[0], 16'd0};
@@ -132,14 +144,14 @@ module bs_control (
       end
       LAUNCH: if (wait_q == 2'd3) state_q <= RUN;
       RUN: begin
-        if ((&queues_finished_i) && stages_idle_i && masters_idle_i && images_done_i >= image_count_i) begin
+        if (complete_q) begin
           state_q <= IDLE;
           done_o  <= 1'b1;
         end
       end
       STOP: begin
         wait_q <= '0;
-        if (masters_idle_i) state_q <= CLEAN;
+        if (stopped_q) state_q <= CLEAN;
       end
       CLEAN: begin
         // Who sees the error may start again at once.

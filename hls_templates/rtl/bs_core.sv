@@ -77,7 +77,9 @@ module bs_core #(
   logic enough_fetch, enough_write_back, enough_weights, enough_fill, armed;
   logic fill_take, issue_take, write_back_take, fill_to_write_back, write_back_to_fill, arm;
 
-  bs_tokens u_image_ready (
+  bs_tokens #(
+      .AHEAD(1'b1)
+  ) u_image_ready (
       .clk,
       .rst,
       .give_i(fetch_to_fill_i),
@@ -85,7 +87,9 @@ module bs_core #(
       .need_i(need_fetch),
       .enough_o(enough_fetch)
   );
-  bs_tokens u_map_ready (
+  bs_tokens #(
+      .AHEAD(1'b1)
+  ) u_map_ready (
       .clk,
       .rst,
       .give_i(write_back_to_fill),
@@ -101,7 +105,9 @@ module bs_core #(
       .need_i(need_weights),
       .enough_o(enough_weights)
   );
-  bs_tokens u_map_free (
+  bs_tokens #(
+      .AHEAD(1'b1)
+  ) u_map_free (
       .clk,
       .rst,
       .give_i(fill_to_write_back),

@@ -18,12 +18,12 @@ module bs_fetch #(
     input  logic [31:0]                         image_addr_i,
     input  logic [31:0]                         image_stride_i,
     input  logic                                image_planar_i,
-    // instructions
+    // instructions; instr_i stands a cycle before instr_valid_i
     input  logic                                instr_valid_i,
     output logic                                instr_ready_o,
     input  logic [bs_pkg::INSTRUCTION_BITS-1:0] instr_i,
     input  logic                                first_image_i,
-    // tokens
+    // tokens, compared a cycle before
     output logic [7:0]                          need_issue_o,
     input  logic                                enough_issue_i,
     output logic                                take_issue_o,
@@ -84,7 +84,8 @@ module bs_fetch #(
   bs_pkg::load_params_t params;
   bs_pkg::load_image_t image;
   logic is_weights, is_params, is_image, push_load, start_load, start_image, image_busy, failed_q;
-  logic queue_full, queue_empty;
+  logic is_load_q, is_image_q, beyond_q;  // of the instruction a cycle before
+  logic queue_full, queue_empty, waiting_q;
   logic beyond;
   logic [31:0] image_addr_q;
   logic [7:0] layer_q, image_layer_q;
@@ -102,8 +103,8 @@ module bs_fetch #(
     if (is_image) need_fill_o = first_image_i ? image.wait_fill_first : image.wait_fill;
   end
 
-  assign push_load     = instr_valid_i && !failed_q && (is_weights || is_params) && !queue_full;
-  assign start_image   = instr_valid_i && !failed_q && is_image && !image_busy && enough_fill_i;
+  assign push_load     = instr_valid_i && !failed_q && is_load_q && !queue_full;
+  assign start_image   = instr_valid_i && !failed_q && is_image_q && !image_busy && enough_fill_i;
   assign take_issue_o  = start_load;
   assign take_fill_o   = start_image;
   assign instr_ready_o = push_load || start_image;
@@ -112,6 +113,12 @@ module bs_fetch #(
     beyond = 1'b0;
     if (is_weights) beyond = 17'(weights.base) + 17'(weights.rows) > 17'(WEIGHT_DEPTH);
     if (is_params) beyond = 17'(params.base) + 17'(params.channels) > 17'(PARAM_DEPTH);
+  end
+
+  always_ff @(posedge clk) begin
+    is_load_q  <= is_weights || is_params;
+    is_image_q <= is_image;
+    beyond_q   <= beyond;
   end
 
   // Images come in order.
@@ -145,7 +152,7 @@ module bs_fetch #(
   assign queue_full = queue_write_q == {~queue_read_q[LOAD_BITS], queue_read_q[LOAD_BITS-1:0]};
   assign queued = queue[queue_read_q[LOAD_BITS-1:0]];
   assign need_issue_o = queued.need;
-  assign start_load = !queue_empty && !failed_q && !next_valid_q && enough_issue_i;
+  assign start_load = waiting_q && !failed_q && !next_valid_q && enough_issue_i;
 
   always_comb begin
     pushed.layer  = head.layer;
@@ -160,9 +167,12 @@ module bs_fetch #(
 
   always_ff @(posedge clk) begin
     if (push_load) queue[queue_write_q[LOAD_BITS-1:0]] <= pushed;
-    queue_write_q <= queue_write_q + (LOAD_BITS + 1)'(push_load && !beyond);
+    queue_write_q <= queue_write_q + (LOAD_BITS + 1)'(push_load && !beyond_q);
     queue_read_q  <= queue_read_q + (LOAD_BITS + 1)'(start_load);
+    // A cycle late, as the tokens are. After the last one is taken, next_valid_q holds off another start.
+    waiting_q     <= !queue_empty;
     if (rst) begin
+      waiting_q     <= 1'b0;
       queue_write_q <= '0;
       queue_read_q  <= '0;
     end
@@ -286,7 +296,7 @@ module bs_fetch #(
       if (image_failed) begin
         failed_q     <= 1'b1;
         error_info_o <= {bs_pkg::STAGE_FETCH, image_layer_q, 8'd0, bs_pkg::OP_LOAD_IMAGE};
-      end else if (push_load && beyond) begin
+      end else if (push_load && beyond_q) begin
         failed_q     <= 1'b1;
         error_info_o <= {bs_pkg::STAGE_FETCH, head.layer, 8'd0, head.opcode};
       end

@@ -55,7 +55,7 @@ module bs_image_planes #(
 
   state_e state_q;
   logic [19:0] pixels_q, stride_q;
-  logic [11:0] channels_q;
+  logic [11:0] channels_q, channel_last_q;
   logic [3:0] bits_q;
   logic [15:0] pitch_q;
   logic planar_q, wide_q, nibbles_q, done_q;
@@ -82,7 +82,7 @@ module bs_image_planes #(
       if (!planar_q) asking_q <= 1'b0;
       ask_channel_q <= ask_channel_q + 12'd1;
       ask_addr_q    <= ask_addr_q + 32'(stride_q);
-      if (ask_channel_q == channels_q - 12'd1) begin
+      if (ask_channel_q == channel_last_q) begin
         ask_channel_q <= '0;
         ask_addr_q    <= block_addr_q + 32'(D_N);
         block_addr_q  <= block_addr_q + 32'(D_N);
@@ -97,6 +97,7 @@ module bs_image_planes #(
       ask_left_q    <= pixels_i;
     end
     size_q <= 32'(pixels_q) * 32'(channels_q);
+    channel_last_q <= channels_q - 12'd1;
     if (rst) asking_q <= 1'b0;
   end
 
@@ -111,15 +112,15 @@ module bs_image_planes #(
   logic [11:0] channel_q;
   logic [19:0] left_q;             // pixels not collected yet, this one included
   logic [D_N-1:0][G-1:0][7:0] stage_q;
-  logic last_channel, last_pixel, last_lane, chunk_end, run_end, flush, take;
+  logic last_pixel_q;              // left_q is one
+  logic last_channel, last_lane, chunk_end, run_end, flush, take;
   logic [2:0] chunk_next, block_next;
 
-  assign last_channel = channel_q == channels_q - 12'd1;
-  assign last_pixel   = left_q == 20'd1;
-  assign last_lane    = &lane_q || last_pixel;
+  assign last_channel = channel_q == channel_last_q;
+  assign last_lane    = &lane_q || last_pixel_q;
   // The end of the bytes that lie next to each other.
   assign chunk_end    = last_lane;
-  assign run_end      = planar_q ? chunk_end : last_channel && last_pixel;
+  assign run_end      = planar_q ? chunk_end : last_channel && last_pixel_q;
   assign flush        = wide_q ? last_channel || (&slot_q) : last_channel && last_lane;
   assign take         = state_q == COLLECT && data_valid_i;
   assign data_ready_o = state_q == COLLECT && (&byte_q || run_end);
@@ -138,6 +139,7 @@ module bs_image_planes #(
       if (planar_q) begin
         lane_q <= lane_q + 1'b1;
         left_q <= left_q - 20'd1;
+        last_pixel_q <= left_q == 20'd2;
         if (chunk_end) begin
           lane_q    <= '0;
           channel_q <= channel_q + 12'd1;
@@ -146,6 +148,7 @@ module bs_image_planes #(
           chunk_q   <= chunk_next;
           // Back to the block's first pixel for the next channel.
           left_q    <= left_q + 20'(lane_q);
+          last_pixel_q <= last_pixel_q && lane_q == '0;
           if (last_channel) begin
             channel_q <= '0;
             slot_q    <= '0;
@@ -153,6 +156,7 @@ module bs_image_planes #(
             chunk_q   <= block_next;
             block_q   <= block_next;
             left_q    <= left_q - 20'd1;
+            last_pixel_q <= left_q == 20'd2;
           end
         end
       end else begin
@@ -163,6 +167,7 @@ module bs_image_planes #(
           slot_q    <= '0;
           lane_q    <= lane_q + 1'b1;
           left_q    <= left_q - 20'd1;
+          last_pixel_q <= left_q == 20'd2;
         end
       end
     end
@@ -179,6 +184,7 @@ module bs_image_planes #(
       slot_q    <= '0;
       channel_q <= '0;
       left_q    <= pixels_i;
+      last_pixel_q <= pixels_i == 20'd1;
     end
   end
 
@@ -233,7 +239,7 @@ module bs_image_planes #(
         plane_q <= '0;
         if (take && flush) begin
           state_q <= FLUSH;
-          final_q <= last_channel && last_pixel;
+          final_q <= last_channel && last_pixel_q;
         end
       end
       FLUSH: begin

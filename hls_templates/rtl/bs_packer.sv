@@ -28,7 +28,7 @@ module bs_packer #(
     output logic [ROW_BITS-1:0]                     row_o,
     output logic [D_N-1:0][D_M-1:0]                 data_o,        // for the chunk that we_o names
     output logic                                    done_o,
-    output logic                                    busy_o
+    output logic                                    busy_o         // until the last plane leaves, a cycle before it is written
 );
   logic [D_M-1:0][D_N-1:0][7:0] beats_q, held_q;
   localparam int WINDOWS = D_N / 4;
@@ -66,7 +66,7 @@ module bs_packer #(
       end
     end
   end
-  assign busy_o = full_q || writing_q || done_o || we_o != '0;
+  assign busy_o = full_q || writing_q;
 
   always_ff @(posedge clk) begin
     if (valid_i) begin

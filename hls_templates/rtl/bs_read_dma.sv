@@ -50,9 +50,12 @@ module bs_read_dma #(
     $error("bs_read_dma: FIFO_DEPTH must be a power of two in 32..4096, OUTSTANDING one in 2..16 (instance %m)");
   end
 
-  // What is left of the command in work.
+  // What is left of the command in work. Bursts take two cycles at least: one finds its length, another issues it.
+  logic busy_q;
   logic [28:0] word_addr_q;
   logic [23:0] words_left_q;
+  logic sized_q, final_burst_q;
+  logic [4:0] beats_q;
   // Words of the buffer that no burst in flight and no stored word needs.
   logic [ROOM_BITS-1:0] room_q;
   // Bursts in flight, with a mark on the last one of a command.
@@ -60,25 +63,21 @@ module bs_read_dma #(
   logic [SLOT_BITS-1:0] head_q, tail_q;
   logic [OUTSTANDING-1:0] final_q;
   logic arvalid_q, error_q;
-  logic [4:0] beats, room_4k;
-  logic issue, arrive, burst_end, popped, fifo_valid, fifo_empty, unused_full;
+  logic [4:0] room_4k;
+  logic issue, arrive, burst_end, popped_q, fits, fifo_valid, fifo_empty, unused_full;
 
   // Words to the next 4 KiB boundary, 16 if there are more.
   assign room_4k = word_addr_q[8:4] == 5'h1f ? 5'd16 - {1'b0, word_addr_q[3:0]} : 5'd16;
 
-  always_comb begin
-    beats = room_4k;
-    if (words_left_q < 24'(beats)) beats = words_left_q[4:0];
-  end
+  assign fits = words_left_q[23:5] == '0 && words_left_q[4:0] <= room_4k;
 
-  assign issue = words_left_q != '0 && !abort_i && room_q >= ROOM_BITS'(16) &&
+  assign issue = sized_q && !abort_i && room_q[ROOM_BITS-1:4] != '0 &&
                  flight_q != (SLOT_BITS + 1)'(OUTSTANDING) && (!arvalid_q || m_axi_arready);
   assign arrive = m_axi_rvalid;
   assign burst_end = arrive && m_axi_rlast;
-  assign popped = fifo_valid && data_ready_i;
 
-  assign cmd_ready_o = words_left_q == '0;
-  assign idle_o = words_left_q == '0 && !arvalid_q && flight_q == '0 && fifo_empty;
+  assign cmd_ready_o = !busy_q;
+  assign idle_o = !busy_q && !arvalid_q && flight_q == '0 && fifo_empty;
   assign error_o = error_q;
   assign beat_o = arrive;
   assign data_valid_o = fifo_valid;
@@ -105,27 +104,37 @@ module bs_read_dma #(
     if (cmd_valid_i && cmd_ready_o && !abort_i) begin
       word_addr_q  <= cmd_addr_i[31:3];
       words_left_q <= cmd_words_i;
+      busy_q       <= 1'b1;
     end
+    beats_q       <= fits ? words_left_q[4:0] : room_4k;
+    final_burst_q <= fits;
+    sized_q       <= busy_q && !issue;
     if (issue) begin
       arvalid_q       <= 1'b1;
       m_axi_araddr    <= {word_addr_q, 3'b000};
-      m_axi_arlen     <= 8'(beats) - 8'd1;
-      word_addr_q     <= word_addr_q + 29'(beats);
-      words_left_q    <= words_left_q - 24'(beats);
-      final_q[tail_q] <= words_left_q == 24'(beats);
+      m_axi_arlen     <= 8'(beats_q) - 8'd1;
+      word_addr_q     <= word_addr_q + 29'(beats_q);
+      words_left_q    <= words_left_q - 24'(beats_q);
+      busy_q          <= !final_burst_q;
+      final_q[tail_q] <= final_burst_q;
       tail_q          <= tail_q + 1'b1;
     end
     if (burst_end) head_q <= head_q + 1'b1;
     flight_q <= flight_q + (SLOT_BITS + 1)'(issue) - (SLOT_BITS + 1)'(burst_end);
-    room_q   <= room_q - (issue ? ROOM_BITS'(beats) : '0) + ROOM_BITS'(popped);
+    popped_q <= fifo_valid && data_ready_i;
+    room_q   <= room_q - (issue ? ROOM_BITS'(beats_q) : '0) + ROOM_BITS'(popped_q);
     if (arrive && m_axi_rresp[1]) error_q <= 1'b1;
     if (abort_i) begin
-      words_left_q <= '0;
+      busy_q   <= 1'b0;
+      sized_q  <= 1'b0;
+      popped_q <= 1'b0;
       // The buffer is flushed and what is in flight never gets into it.
       room_q <= ROOM_BITS'(FIFO_DEPTH);
     end
     if (rst) begin
-      words_left_q <= '0;
+      busy_q       <= 1'b0;
+      sized_q      <= 1'b0;
+      popped_q     <= 1'b0;
       arvalid_q    <= 1'b0;
       flight_q     <= '0;
       head_q       <= '0;

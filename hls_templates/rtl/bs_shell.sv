@@ -150,12 +150,14 @@ module bs_shell #(
   logic [31:0] load_error_info, fetch_error_info;
   logic [2:0] queues_finished, taken;
   logic read_idle_0, read_idle_1, write_idle, read_error_0, read_error_1, write_error;
-  logic read_beat_0, read_beat_1, write_beat, progress;
+  logic read_beat_0, read_beat_1, write_beat, progress_q;
 
   assign layer = {write_back_layer_i, issue_layer_i, fill_layer_i, fetch_layer};
   // Fetch is active while it waits for memory, so that it shows progress by words and rows.
-  assign progress = read_beat_0 || read_beat_1 || write_beat || taken != '0 || (plane_valid_o && plane_ready_i) ||
-                    fill_active_i || issue_active_i || write_back_active_i;
+  always_ff @(posedge clk) begin
+    progress_q <= read_beat_0 || read_beat_1 || write_beat || taken != '0 || (plane_valid_o && plane_ready_i) ||
+                  fill_active_i || issue_active_i || write_back_active_i;
+  end
 
   bs_axil_regs #(
       .ENGINE_HASH(ENGINE_HASH)
@@ -231,7 +233,7 @@ module bs_shell #(
       .layer_i(layer),
       .read_beats_i({read_beat_1, read_beat_0}),
       .write_beat_i(write_beat),
-      .progress_i(progress),
+      .progress_i(progress_q),
       .core_rst_o,
       .load_o(load),
       .load_start_o(load_start),
@@ -334,18 +336,30 @@ module bs_shell #(
   logic [23:0] image_cmd_words, cmd_words_1;
   logic [63:0] data_1;
 
-  bs_tokens u_weights_free (
+  // The two come late in their cycle.
+  logic issue_gives_q, fill_gives_q;
+
+  always_ff @(posedge clk) begin
+    issue_gives_q <= issue_to_fetch_i && !core_rst_o;
+    fill_gives_q  <= fill_to_fetch_i && !core_rst_o;
+  end
+
+  bs_tokens #(
+      .AHEAD(1'b1)
+  ) u_weights_free (
       .clk,
       .rst(core_rst_o),
-      .give_i(issue_to_fetch_i),
+      .give_i(issue_gives_q),
       .take_i(take_issue),
       .need_i(need_issue),
       .enough_o(enough_issue)
   );
-  bs_tokens u_image_free (
+  bs_tokens #(
+      .AHEAD(1'b1)
+  ) u_image_free (
       .clk,
       .rst(core_rst_o),
-      .give_i(fill_to_fetch_i),
+      .give_i(fill_gives_q),
       .take_i(take_fill),
       .need_i(need_fill),
       .enough_o(enough_fill)

@@ -1,6 +1,7 @@
 /// The instructions of one stage and the loop over images around them, a batch of images each time.
 /// The first batch runs instructions 0 .. count-1, every further one loop_start .. count-1. The next instruction is
-/// collected from memory, one word per cycle, while the stage works on the one it was given.
+/// collected from memory, one word per cycle, while the stage works on the one it was given. instr_o and first_image_o
+/// stand a cycle before instr_valid_o, so that what is decoded from them may go through a register.
 module bs_stage_queue #(
     parameter int DEPTH = 512  // 64-bit words of instruction memory, a power of two, 16..65536
 ) (
@@ -33,17 +34,17 @@ module bs_stage_queue #(
   logic [63:0] word_q;
   logic [bs_pkg::INSTRUCTION_BITS-1:0] collect_q;
   logic [15:0] index_q, last_q, loop_start_q;
-  logic [31:0] image_q, images_q, image_next;
+  logic [31:0] image_q, images_q, image_next_q;
   logic [7:0] batch_q;
   logic [3:0] step_q;  // words requested of the instruction being collected; 9: it is complete
-  logic active_q, loops_q, valid_q, hand_over;
+  logic active_q, loops_q, settle_q, valid_q, hand_over;
+  logic ends_q;        // no image after those of this loop
 
   localparam logic [3:0] COMPLETE = 4'd9;
 
-  assign image_next = image_q + 32'(batch_q);
-  assign hand_over = active_q && step_q == COMPLETE && (!valid_q || instr_ready_i);
+  assign hand_over = active_q && step_q == COMPLETE && !settle_q && !valid_q;
   assign instr_valid_o = valid_q;
-  assign finished_o = !active_q && !valid_q;
+  assign finished_o = !active_q && !settle_q && !valid_q;
 
   always_ff @(posedge clk) begin
     if (we_i) mem[addr_i] <= data_i;
@@ -53,17 +54,21 @@ module bs_stage_queue #(
   always_ff @(posedge clk) begin
     if (step_q != COMPLETE) step_q <= step_q + 4'd1;
     if (step_q != '0 && step_q != COMPLETE) collect_q <= {word_q, collect_q[bs_pkg::INSTRUCTION_BITS-1:64]};
+    // Two cycles behind the image and its batch; an instruction takes longer to collect.
+    image_next_q <= image_q + 32'(batch_q);
+    ends_q       <= image_next_q >= images_q || !loops_q;
+    settle_q     <= hand_over;
     if (instr_ready_i) valid_q <= 1'b0;
+    if (settle_q) valid_q <= 1'b1;
     if (hand_over) begin
-      valid_q       <= 1'b1;
       instr_o       <= collect_q;
       first_image_o <= image_q == '0;
       step_q        <= '0;
       index_q       <= index_q + 16'd1;
       if (index_q == last_q) begin
         index_q <= loop_start_q;
-        image_q <= image_next;
-        if (image_next >= images_q || !loops_q) active_q <= 1'b0;
+        image_q <= image_next_q;
+        if (ends_q) active_q <= 1'b0;
       end
     end
     if (start_i) begin
@@ -76,10 +81,12 @@ module bs_stage_queue #(
       index_q      <= '0;
       image_q      <= '0;
       step_q       <= '0;
+      settle_q     <= 1'b0;
       valid_q      <= 1'b0;
     end
     if (rst) begin
       active_q <= 1'b0;
+      settle_q <= 1'b0;
       valid_q  <= 1'b0;
     end
   end

@@ -15,7 +15,7 @@ module bs_sums #(
     input  logic [$clog2(D_N):0]                   columns_i,  // positions that exist, from column 0
     input  logic [$clog2(GROUPS)-1:0]              group_i,
     input  logic [D_N-1:0][LANE_ROWS*8-1:0]        code_i,
-    output logic                                   busy_o,
+    output logic                                   busy_o,     // until a sum leaves, a cycle before it is written
     input  logic [$clog2(GROUPS)-1:0]              group_read_i,
     output logic [LANE_ROWS-1:0][SUM_BITS-1:0]     sum_o       // two cycles after group_read_i, while nothing comes
 );
@@ -87,5 +87,5 @@ module bs_sums #(
       .rdata_o(old)
   );
   assign sum_o = old;
-  assign busy_o = valid_i || beat_1_q.valid || beat_2_q.valid || beat_3_q.valid || write_4_q;
+  assign busy_o = valid_i || beat_1_q.valid || beat_2_q.valid || beat_3_q.valid;
 endmodule

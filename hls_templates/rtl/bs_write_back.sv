@@ -15,12 +15,12 @@ module bs_write_back #(
 ) (
     input  logic                                        clk,
     input  logic                                        rst,
-    // instructions
+    // instructions; instr_i stands a cycle before instr_valid_i
     input  logic                                        instr_valid_i,
     output logic                                        instr_ready_o,
     input  logic [bs_pkg::INSTRUCTION_BITS-1:0]         instr_i,
     input  logic                                        first_image_i,
-    // tokens and credits
+    // tokens and credits; tokens are compared a cycle before
     output logic [7:0]                                  need_fill_o,
     input  logic                                        enough_fill_i,
     output logic                                        take_o,
@@ -211,28 +211,34 @@ module bs_write_back #(
 
   // ------------------------------------------------------------------ arming
   logic logits_open_q;  // all of an image's logits are on their way, but not in memory
-  logic next_valid_q, work_valid_q, quiet, fence, take, load, work_done;
+  logic next_valid_q, work_valid_q, quiet_q, take, load, work_done;
+  logic alone_q, fence_q, logits_q;  // of the instruction a cycle before
   logic pool_start, pool_busy, packer_busy, sums_busy, in_flight;
   bs_pkg::pool_t pool_q;
 
-  assign quiet = !next_valid_q && !work_valid_q && !in_flight && !packer_busy && !pool_busy && !sums_busy;
-  assign fence = decoded.alone || conv_out.fence;
-  assign instr_ready_o = !next_valid_q && enough_fill_i && (fence ? quiet : !(work_valid_q && work_q.alone)) &&
-                         !(decoded.beat.logits && logits_open_q);
+  // A cycle late, but packer and sums are busy a cycle less. No take finds an old one: next_valid_q is set then.
+  always_ff @(posedge clk) begin
+    quiet_q  <= !next_valid_q && !work_valid_q && !in_flight && !packer_busy && !pool_busy && !sums_busy;
+    alone_q  <= decoded.alone;
+    fence_q  <= decoded.alone || conv_out.fence;
+    logits_q <= decoded.beat.logits;
+  end
+  assign instr_ready_o = !next_valid_q && enough_fill_i && (fence_q ? quiet_q : !(work_valid_q && work_q.alone)) &&
+                         !(logits_q && logits_open_q);
   always_comb begin
     if (decoded.is_pool) need_fill_o = first_image_i ? pool.wait_fill_first : pool.wait_fill;
     else need_fill_o = first_image_i ? conv_out.wait_fill_first : conv_out.wait_fill;
   end
   assign take = instr_valid_i && instr_ready_o;
   assign take_o = take;
-  assign armed_o = take && !decoded.alone;
+  assign armed_o = take && !alone_q;
   assign load = next_valid_q && (!work_valid_q || work_done);
   assign pool_start = load && next_q.is_pool;
   assign layer_o = work_q.layer;
-  assign idle_o = quiet;
+  assign idle_o = quiet_q && !next_valid_q;
 
   always_ff @(posedge clk) begin
-    if (take && decoded.beat.logits && decoded.beat.logits_last) logits_open_q <= 1'b1;
+    if (take && logits_q && decoded.beat.logits_last) logits_open_q <= 1'b1;
     else if (logits_written_i) logits_open_q <= 1'b0;
     if (take) begin
       next_q       <= decoded;

@@ -49,27 +49,28 @@ module bs_write_dma #(
     $error("bs_write_dma: OUTSTANDING must be in 1..15 (instance %m)");
   end
 
+  logic left_q;               // there are words whose burst has not been issued
   logic [28:0] word_addr_q;
-  logic [15:0] words_left_q;  // words whose burst has not been issued
+  logic [15:0] words_left_q;  // so many
+  // A burst takes two cycles at least: one finds its length, another issues it.
+  logic sized_q, final_burst_q;
+  logic [4:0] beats_q;
   logic [4:0] beats_left_q;   // beats of the open burst that W has not been given
   logic [3:0] flight_q;       // bursts without an answer
   logic active_q, awvalid_q, wvalid_q, wlast_q, wstrb_q, error_q;
-  logic [4:0] beats, room_4k;
-  logic issue, give, answered, finished;
+  logic [4:0] room_4k;
+  logic issue, give, answered, finished, fits;
 
   // Words to the next 4 KiB boundary, 16 if there are more.
   assign room_4k = word_addr_q[8:4] == 5'h1f ? 5'd16 - {1'b0, word_addr_q[3:0]} : 5'd16;
 
-  always_comb begin
-    beats = room_4k;
-    if (words_left_q < 16'(beats)) beats = words_left_q[4:0];
-  end
+  assign fits = words_left_q[15:5] == '0 && words_left_q[4:0] <= room_4k;
 
-  assign issue = words_left_q != '0 && !abort_i && beats_left_q == '0 && !awvalid_q && flight_q < 4'(OUTSTANDING);
+  assign issue = sized_q && !abort_i && beats_left_q == '0 && !awvalid_q && flight_q < 4'(OUTSTANDING);
   assign data_ready_o = beats_left_q != '0 && (!wvalid_q || m_axi_wready);
   assign give = data_ready_o && (data_valid_i || abort_i);
   assign answered = m_axi_bvalid;
-  assign finished = active_q && words_left_q == '0 && beats_left_q == '0 && !awvalid_q && !wvalid_q && flight_q == '0;
+  assign finished = active_q && !left_q && beats_left_q == '0 && !awvalid_q && !wvalid_q && flight_q == '0;
 
   assign cmd_ready_o = !active_q;
   assign idle_o = !active_q;
@@ -84,15 +85,20 @@ module bs_write_dma #(
     if (cmd_valid_i && cmd_ready_o && !abort_i) begin
       word_addr_q  <= cmd_addr_i[31:3];
       words_left_q <= cmd_words_i;
+      left_q       <= 1'b1;
       active_q     <= 1'b1;
     end
+    beats_q       <= fits ? words_left_q[4:0] : room_4k;
+    final_burst_q <= fits;
+    sized_q       <= left_q && !issue;
     if (issue) begin
       awvalid_q    <= 1'b1;
       m_axi_awaddr <= {word_addr_q, 3'b000};
-      m_axi_awlen  <= 8'(beats) - 8'd1;
-      word_addr_q  <= word_addr_q + 29'(beats);
-      words_left_q <= words_left_q - 16'(beats);
-      beats_left_q <= beats;
+      m_axi_awlen  <= 8'(beats_q) - 8'd1;
+      word_addr_q  <= word_addr_q + 29'(beats_q);
+      words_left_q <= words_left_q - 16'(beats_q);
+      left_q       <= !final_burst_q;
+      beats_left_q <= beats_q;
     end
     if (give) begin
       wvalid_q     <= 1'b1;
@@ -103,9 +109,13 @@ module bs_write_dma #(
     end
     flight_q <= flight_q + 4'(issue) - 4'(answered);
     if (answered && m_axi_bresp[1]) error_q <= 1'b1;
-    if (abort_i) words_left_q <= '0;
+    if (abort_i) begin
+      left_q  <= 1'b0;
+      sized_q <= 1'b0;
+    end
     if (rst) begin
-      words_left_q <= '0;
+      left_q       <= 1'b0;
+      sized_q      <= 1'b0;
       beats_left_q <= '0;
       flight_q     <= '0;
       active_q     <= 1'b0;

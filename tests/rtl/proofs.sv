@@ -159,8 +159,11 @@ module proof_fifo #(
                          (full & count_q < 3'd4) | count_q > 3'd5 | waited_q > 2'd1);
 endmodule
 
-// The semaphore against a balance; the taker asks first, and the program never has 15 tokens waiting.
-module proof_tokens (
+// The semaphore against a balance; the taker asks first, and the program never has more than 15 tokens waiting. With AHEAD
+// the need is that of the cycle before, and the taker waits until it stands.
+module proof_tokens #(
+    parameter bit AHEAD = 1'b0
+) (
     input  logic       clk,
     input  logic       rst,
     input  logic       give,
@@ -170,13 +173,22 @@ module proof_tokens (
 );
   logic enough, taken;
   logic [4:0] balance_q;
-  bs_tokens #(.COUNT_BITS(4)) u_unit (.clk, .rst, .give_i(give & (balance_q < 5'd15)), .take_i(taken), .need_i(need),
+  logic [3:0] before_q;
+  logic taken_1_q, taken_2_q, held;  // held: taken a moment before
+  bs_tokens #(.COUNT_BITS(4), .AHEAD(AHEAD)) u_unit (.clk, .rst, .give_i(give & (balance_q < 5'd15)), .take_i(taken), .need_i(need),
       .enough_o(enough));
-  assign taken = take & enough;
+  assign taken = take & enough & (!AHEAD | need == before_q);
+  assign held = taken_1_q | (AHEAD & taken_2_q);
   always_ff @(posedge clk) begin
+    before_q  <= need;
+    taken_1_q <= taken & !rst;
+    taken_2_q <= taken_1_q & !rst;
     balance_q <= rst ? '0 : balance_q + 5'(give & (balance_q < 5'd15)) - (taken ? 5'(need) : 5'd0);
   end
-  logic seen_q;
-  always_ff @(posedge clk) seen_q <= seen_q | rst;
-  assign bad = seen_q & ((enough != (balance_q >= 5'(need))) | balance_q > 5'd15);
+  logic seen_q, ready_q;  // a cycle after a reset the need of the cycle before is known
+  always_ff @(posedge clk) begin
+    seen_q  <= seen_q | rst;
+    ready_q <= seen_q & !rst;
+  end
+  assign bad = seen_q & (((ready_q | !AHEAD) & enough != (balance_q >= 5'(AHEAD ? before_q : need) & !held)) | balance_q > 5'd15);
 endmodule

@@ -66,6 +66,7 @@ class TB:
         dut = self.dut
         dut.instr_i.value = int.from_bytes(instruction.encode(), "little")
         dut.first_image_i.value = int(image == 0)
+        await RisingEdge(dut.clk)
         dut.instr_valid_i.value = 1
         for _ in range(limit):
             await RisingEdge(dut.clk)

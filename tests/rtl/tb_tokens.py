@@ -12,23 +12,30 @@ from shell_bench import parameters, reset
 
 @cocotb.test()
 async def random_traffic(dut: Any) -> None:
-    """``enough_o`` follows the count in the same cycle, giving and taking at once keeps both."""
-    bits, rng = parameters()["COUNT_BITS"], random.Random(2)
+    """``enough_o`` follows the count in the same cycle (AHEAD: for the need of the cycle before); giving while taking keeps both."""
+    values, rng = parameters(), random.Random(2)
+    bits, ahead = values["COUNT_BITS"], values["AHEAD"]
     most = (1 << bits) - 1
     await reset(dut, ("give_i", "take_i", "need_i"))
-    count, peak, both, refused = 0, 0, 0, 0
+    count, peak, both, refused, before = 0, 0, 0, 0, 0
+    took = [0] * 2  # in the cycles before, the last one last
     for cycle in range(3000):
         filling = cycle // 300 % 2 == 0
         need = rng.choice([count, min(count + 1, most), rng.randint(0, most), rng.randint(0, 2)])
-        take = int(need <= count and rng.random() < (0.1 if filling else 0.7))
+        need = before if ahead and rng.random() < 0.5 else need
+        enough = count >= (before if ahead else need) and not any(took if ahead else took[1:])
+        settled = need == before or not ahead
+        take = int(enough and settled and rng.random() < (0.1 if filling else 0.7))
         give = int(count < most and rng.random() < (0.9 if filling else 0.3))
         dut.need_i.value, dut.take_i.value, dut.give_i.value = need, take, give
         await RisingEdge(dut.clk)
-        assert int(dut.enough_o.value) == int(count >= need), (cycle, count, need)
+        if cycle:
+            assert int(dut.enough_o.value) == int(enough), (cycle, count, need)
         count += give - (need if take else 0)
         both += give & take
         refused += int(count < need)
         peak = max(peak, count)
+        before, took = need, [took[1], take]
     assert both > 50 and refused > 50 and peak > 2
 
 
