@@ -132,13 +132,13 @@ def python_shares(report: Mapping[str, Any]) -> list[Share]:
     return list(shares.values())
 
 
-def run_tests(workers: int) -> int:
-    """The fast tests, counted; pytest's exit code."""
+def run_tests(workers: int, names: Iterable[str] = TESTS) -> int:
+    """The fast tests, counted; pytest's exit code. names: of files in ``tests``, with wildcards."""
     shutil.rmtree(WORK, ignore_errors=True)
     (WORK / "rtl").mkdir(parents=True)
     (WORK / "python").mkdir()
     (WORK / "settings.ini").write_text(_SETTINGS, encoding="utf-8")
-    files = sorted({str(path.relative_to(ROOT)) for name in TESTS for path in (ROOT / "tests").glob(f"{name}.py")})
+    files = sorted({str(path.relative_to(ROOT)) for name in names for path in (ROOT / "tests").glob(f"{name}.py")})
     command = [
         sys.executable, "-m", "coverage", "run", f"--rcfile={WORK}/settings.ini", "-m", "pytest", "-n", str(workers),
         "--dist", "loadscope", "-p", "no:cacheprovider", *files,
@@ -166,9 +166,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=2, help="processes of pytest (2)")
     parser.add_argument("--report", action="store_true", help="the figures of the last run again, without a run")
+    parser.add_argument("--tests", nargs="+", default=TESTS, metavar="NAME", help="these test files only, such as test_rtl_xc7")
     given = parser.parse_args()
     start = time.perf_counter()
-    failed = 0 if given.report else run_tests(given.workers)
+    failed = 0 if given.report else run_tests(given.workers, given.tests)
     shares = measured()
     path = write_rows("coverage", [share.row() | {"seconds": round(time.perf_counter() - start, 1)} for share in shares])
     table = Table("target", "reached", "of", "share", "least", title="Coverage by the fast tests")
