@@ -16,7 +16,7 @@ BUILD := build
 DEMO := $(BUILD)/demo
 
 .PHONY: help setup setup-pynq tools demo test lint check clean
-.PHONY: sim tests model hwgen docs bench-search bench-sim bench-engine bench-driver bench-area bench-timing bench-hls soak fuzz mutate
+.PHONY: sim tests model hwgen docs bench-search bench-sim bench-engine bench-driver bench-area bench-timing bench-hls soak fuzz mutate coverage
 
 help: ## this list
 	@echo "bitsmith: from a PyTorch network to a verified FPGA accelerator"
@@ -88,8 +88,11 @@ soak: $(READY) tools ## random networks on random engines, RTL against the golde
 fuzz: $(READY) ## spoilt files for every reader (N=10000: so many)
 	@$(BIN)/python -m benchmarks.fuzz --inputs $(or $(N),10000) $(ARGS)
 
-mutate: $(READY) tools ## mutants of every RTL module against the fast tests (N=50: so many each)
+mutate: $(READY) tools ## mutants of every RTL module, of encoder, planner, golden model and exporter, against the fast tests (N=50: so many each)
 	@$(BIN)/python -m benchmarks.mutate --mutants $(or $(N),50) $(ARGS)
+
+coverage: $(READY) tools ## lines and toggles of the RTL, branches of hwgen and sim, by the fast tests
+	@$(BIN)/python -m benchmarks.coverage $(ARGS)
 
 clean: ## remove what builds and runs have left (not .venv)
 	rm -rf $(BUILD) .mypy_cache .ruff_cache .pytest_cache

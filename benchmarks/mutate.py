@@ -3,7 +3,8 @@
 Yosys elaborates the engine, applies some mutations to each module (an inverted bit, a constant, a bit swapped for another), every one
 behind a compare with a number that is chosen at run time, and writes the design back: one compilation for all mutants. Each mutant
 then runs what the fast tests run, random networks back to back with interrupted runs, until something differs from the golden model or
-the registers from their documents. Figures go to build/bench/mutation.json after every module.
+the registers from their documents. For each survivor Yosys tries to prove that its module computes the same: those are equivalent.
+Then the mutants of :mod:`benchmarks.mutate_python`. Figures go to build/bench/mutation.json after every module, a list of objects.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import argparse
 import json
 import os
 import re
+import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.progress import Progress
 
@@ -28,7 +31,7 @@ from hwgen.errors import InputError
 from hwgen.schedule import schedule
 from hwgen.synth import run_yosys
 from sim import verilator
-from sim.compiled import HARNESS, PUBLIC, MemoryTiming, RegisterError, SimulationError
+from sim.compiled import HARNESS, PUBLIC, MemoryTiming, RegisterError, SimulationError, compile_engine
 from sim.job import Layout
 from sim.random_network import random_images, random_network
 from sim.soak import DISTURBANCES, Station, Work, prepare
@@ -38,6 +41,7 @@ ENGINE = EngineConfig(
     column_depth=512,
 )  # fmt: skip
 SEED = 1
+PROOF_SECONDS = 60
 VARIABLE = "BITSMITH_MUTANT"
 _WATCHDOG = 3000
 _WORKS = 8
@@ -52,7 +56,7 @@ extern "C" int bs_mutant() {{
 
 @dataclass
 class Target:
-    """What became of the mutants of a module. survivors: number and mutation of those that nothing noticed."""
+    """What became of the mutants of a module. equivalent: proved so. survivors: the rest of those that nothing noticed."""
 
     target: str
     mutants: int = 0
@@ -91,9 +95,28 @@ def drive_select(verilog: str) -> str:
     return f"{head}{name}{ports});{rest}"
 
 
-def mutated_engine(folder: Path, mutants: int, only: list[str]) -> tuple[Path, dict[str, list[tuple[int, str]]]]:
+def proved_equal(design: Path, mutation: str) -> bool:
+    """Whether Yosys proves that a mutation changes nothing of what leaves its module or enters its registers.
+
+    Cone by cone (equiv_simple), submodules taken as equal boxes: constant bits and carries that nobody reads.
+    """
+    module = re.search(r"-module (\S+)", mutation)[1]  # type: ignore[index]
+    gate = re.sub(r"-module \S+", "-module gate", re.sub(r" -(ctrl \S+ \d+ \d+|src \S+)", "", mutation))
+    commands = [
+        f"read_rtlil {design}", f"copy {module} gate", gate, f"select {module} gate", "memory_map", "opt_clean", "select -clear",
+        f"equiv_make {module} gate equiv", "select equiv", "opt_clean", "equiv_simple", "equiv_status -assert",
+    ]  # fmt: skip
+    try:
+        run_yosys(commands, module, seconds=PROOF_SECONDS)
+    except (RuntimeError, subprocess.TimeoutExpired):
+        return False
+    return True
+
+
+def mutated_engine(
+    sources: list[Path], folder: Path, mutants: int, only: list[str]
+) -> tuple[Path, dict[str, list[tuple[int, str]]]]:
     """The compiled engine with all mutants, and their numbers and mutations by module."""
-    sources = write_rtl(ENGINE, load_board("pynq-z2"), folder / "rtl")
     design = folder / "design.il"
     run_yosys(
         [
@@ -173,27 +196,37 @@ EXPECTED: dict[str, int] = {}
 """Counters of the engine without a mutation."""
 
 
-def write(path: Path, targets: list[Target], seconds: float) -> None:
-    total, dead = sum(item.mutants for item in targets), sum(item.killed for item in targets)
-    facts = {
-        "engine": ENGINE.name, "seed": SEED, "mutants": total, "killed": dead, "share": round(dead / max(total, 1), 4),
-        "targets": [asdict(item) for item in targets], "seconds": round(seconds, 1),
-    }  # fmt: skip
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+
+
+def python_rows(library: Path, mutants: int, out: Path) -> list[dict[str, Any]]:
+    """The rows of the Python targets, from a process that has imported nothing of bitsmith.
+
+    Raises:
+        subprocess.CalledProcessError: their tests fail without a mutation.
+    """
+    command = [sys.executable, "-m", "benchmarks.mutate_python", str(library), str(out), "--mutants", str(mutants)]
+    subprocess.run(command, check=True)
+    rows: list[dict[str, Any]] = json.loads(out.read_text(encoding="utf-8"))
+    return rows
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mutants", type=int, default=50, help="per module (50)")
     parser.add_argument("--module", action="append", default=[], help="this module only; may be given again")
+    parser.add_argument("--python-mutants", type=int, default=30, help="per Python target (30); 0: RTL alone")
     parser.add_argument("--out", type=Path, default=Path("build/bench"))
     given = parser.parse_args()
     start = time.perf_counter()
     todo = works()
     targets: list[Target] = []
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="bitsmith-mutate-") as scratch, Progress(transient=True) as bar:
-        library, numbers = mutated_engine(Path(scratch), given.mutants, given.module)
+        sources = write_rtl(ENGINE, load_board("pynq-z2"), Path(scratch) / "rtl")
+        library, numbers = mutated_engine(sources, Path(scratch), given.mutants, given.module)
         if seen := killed(library, 0, todo):
             print(f"The engine without a mutation fails: {seen}", file=sys.stderr)
             return 1
@@ -205,10 +238,21 @@ def main() -> int:
                 if killed(library, number, todo):
                     targets[-1].killed += 1
                 else:
-                    targets[-1].survivors.append(re.sub(r" -(ctrl \S+ \d+ \d+|src \S+)", "", mutation))
+                    if proved_equal(Path(scratch) / "design.il", mutation):
+                        targets[-1].equivalent += 1
+                    else:
+                        plain = re.sub(r" -(ctrl \S+ \d+ \d+|src \S+)", "", mutation)
+                        targets[-1].survivors.append(plain.replace(f"{scratch}/rtl/", ""))
                 bar.advance(task)
-            write(given.out / "mutation.json", targets, time.perf_counter() - start)
-            print(f"{base:<20} {targets[-1].killed:>3} of {targets[-1].mutants}", flush=True)
+            facts = {"engine": ENGINE.name, "seed": SEED, "seconds": round(time.perf_counter() - start, 1)}
+            rows.append(asdict(targets[-1]) | facts)
+            write(given.out / "mutation.json", rows)
+            able = targets[-1].mutants - targets[-1].equivalent
+            print(f"{base:<20} {targets[-1].killed:>3} of {able} that are not equivalent", flush=True)
+        if given.python_mutants:
+            plain_library = compile_engine(sources, quick=True)
+            rows += python_rows(plain_library, given.python_mutants, Path(scratch) / "python.json")
+            write(given.out / "mutation.json", rows)
     return 0
 
 

@@ -268,7 +268,10 @@ def verify(
         typer.Option(help="Of the RTL 'compiled' (all in C++, the default) or 'cocotb' (Python in every cycle)."),
     ] = None,
     backend: Annotated[str | None, typer.Option(help="rtl or hls; left out: the build's own.")] = None,
-    waves: Annotated[Path | None, typer.Option(help="Folder for a waveform (dump.vcd).")] = None,
+    waves: Annotated[Path | None, typer.Option(help="Folder for a waveform of the whole run (dump.vcd).")] = None,
+    failing_waves: Annotated[
+        Path | None, typer.Option(help="Folder for a waveform of the cycles around a failure, if there is one (failure.fst).")
+    ] = None,
     junit: Annotated[Path | None, typer.Option(help="File for a JUnit report, one case per tensor.")] = None,
     json: Json = None,
     verbose: Verbose = False,
@@ -282,12 +285,14 @@ def verify(
                 f"--backend {backend}: the build's backend is {made}; generate it again with --backend {backend}.",
                 str(build),
             )
-        figures = run_verify(build, images, seed, simulator, waves, junit, quiet)
+        figures = run_verify(build, images, seed, simulator, waves, failing_waves, junit, quiet)
         write_json(json, figures)
         if not quiet:
             show_verify(figures)
             if waves is not None:
                 out.print(f"Waveform: {waves / 'dump.vcd'} (GTKWave, Surfer).")
+            if figures["failing_waves"]:
+                out.print(f"Failing window: {figures['failing_waves']} (failure.gtkw for GTKWave, failure.sucl for Surfer).")
         if figures["mismatches"] or figures["problem"]:
             raise typer.Exit(EXIT_FAILED)
         next_step(f"bitsmith {'estimate' if made == 'rtl' else 'synth'} {build}", quiet)
@@ -363,7 +368,14 @@ def demo(
 
 
 def run_verify(
-    build: Path, images: str | None, seed: int, simulator: str | None, waves: Path | None, junit: Path | None, quiet: bool
+    build: Path,
+    images: str | None,
+    seed: int,
+    simulator: str | None,
+    waves: Path | None,
+    failing_waves: Path | None,
+    junit: Path | None,
+    quiet: bool,
 ) -> dict[str, Any]:
     """Parse ``--images`` and verify with a progress bar."""
     from sim.verify import read_images
@@ -386,6 +398,7 @@ def run_verify(
             seed=seed,
             simulator=simulator,
             waves=waves,
+            failing_waves=failing_waves,
             junit=junit,
             progress=progress,
         )

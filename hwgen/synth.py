@@ -182,11 +182,12 @@ def map_commands(sources: Sequence[Path], top: str, parameters: Mapping[str, int
     ]
 
 
-def run_yosys(commands: Sequence[str], top: str, folder: Path | None = None) -> None:
+def run_yosys(commands: Sequence[str], top: str, folder: Path | None = None, seconds: float | None = None) -> None:
     """Run commands in a process of their own, in ``folder`` or here.
 
     Raises:
         RuntimeError: Yosys failed; the message holds the end of its output.
+        subprocess.TimeoutExpired: it took more than ``seconds``.
     """
     run = subprocess.run(
         [sys.executable, "-c", _SCRIPT],
@@ -195,6 +196,7 @@ def run_yosys(commands: Sequence[str], top: str, folder: Path | None = None) -> 
         capture_output=True,
         text=True,
         check=False,
+        timeout=seconds,
     )
     if run.returncode != 0:
         tail = "\n".join((run.stdout + run.stderr).splitlines()[-_TAIL_LINES:])

@@ -104,13 +104,13 @@ class Events:
 
 
 def compile_engine(
-    rtl: Sequence[Path], *, trace: bool = False, build_root: Path | None = None, quick: bool = False
+    rtl: Sequence[Path], *, trace: str = "", build_root: Path | None = None, quick: bool = False
 ) -> Path:
     """The library of an engine, compiled if the cache lacks it.
 
     Args:
         rtl: sources of ``bs_top``, package first (``Build.rtl``).
-        trace: able to record waves, at half the speed.
+        trace: format of the waves that it can record, at half the speed: "vcd" or "fst"; empty: none.
         build_root: the cache; that of :mod:`sim.verilator` if None.
         quick: compile faster, simulate slower: for short runs on small engines.
 
@@ -130,7 +130,9 @@ class CompiledEngine:
         library: from :func:`compile_engine`.
         memory_bytes: size of the memory, a multiple of 8; pages that nothing touches take no room.
         memory_base: byte address of the first one, as the engine sees it.
-        waves: VCD file to record; the library must be compiled with ``trace``.
+        waves: file to record; the library must be compiled with ``trace``.
+        window: first and last cycle to record, counted since ``watch`` (cycle c ends at time 2 c - 1); None: all, and the
+            time since the start.
 
     ``memory`` is a uint8 array over the memory: writing to it is writing to the memory, at any time.
     """
@@ -143,6 +145,7 @@ class CompiledEngine:
         *,
         memory_base: int = 0,
         waves: Path | None = None,
+        window: tuple[int, int] | None = None,
     ) -> None:
         chosen = timing or MemoryTiming()
         self._library = _load(library)
@@ -157,7 +160,7 @@ class CompiledEngine:
         if not self._engine:
             raise SimulationError(f"The compiled simulation cannot start: {error.value.decode()}.")
         if waves is not None:
-            self._checked(self._library.bitsmith_trace(self._engine, str(waves).encode()))
+            self._checked(self._library.bitsmith_trace(self._engine, str(waves).encode(), *(window or (0, 0))))
         self._checked(self._library.bitsmith_reset(self._engine, RESET_CYCLES))
 
     # ---------------------------------------------------------------- life
@@ -311,7 +314,7 @@ def _load(library: Path) -> ctypes.CDLL:
         "write": (i32, [engine, u32, u32]),
         "read": (i32, [engine, u32, engine]),
         "run": (i32, [engine, u64, i32]),
-        "trace": (i32, [engine, ctypes.c_char_p]),
+        "trace": (i32, [engine, ctypes.c_char_p, u64, u64]),
         "watch": (None, [engine]),
         "cycles": (u64, [engine]),
         "logits_seen": (u64, [engine]),

@@ -30,6 +30,7 @@ def simulate(
     first_issue: list[tuple[int, int]] = []
     problem = ""
     counters: dict[str, int] = {}
+    watched = engine.cycles
     layout.fill(engine.memory)
 
     def compare() -> None:
@@ -42,7 +43,7 @@ def simulate(
         for name, value in layout.registers():
             engine.write_register(name, value)
         engine.watch()
-        start = engine.cycles
+        start = watched = engine.cycles
         while not engine.run(min(_CHUNK_CYCLES, limit - (engine.cycles - start))):
             compare()
             if engine.cycles - start >= limit:
@@ -54,6 +55,7 @@ def simulate(
             engine.step(IDLE_CYCLES_AFTER)
     except SimulationError as error:
         problem = f"The simulation ended early: {error}."
+    ended = engine.cycles - watched
     compare()
     replay.finish()
     if not problem:
@@ -63,7 +65,7 @@ def simulate(
         counters = {name: engine.read_register(name) for name in layout.counters}
     except SimulationError as error:
         problem = problem or f"The simulation ended early: {error}."
-    return Result.of(problem, monitor.finish(), first_issue, counters, layout.predictions(engine.memory))
+    return Result.of(problem, monitor.finish(), first_issue, counters, layout.predictions(engine.memory), ended)
 
 
 def run(folder: Path) -> Result:
@@ -77,7 +79,7 @@ def run(folder: Path) -> Result:
     def tell(done: int) -> None:
         (folder / "progress").write_text(str(done))
 
-    with CompiledEngine(Path(job.library), setting.memory_bytes, timing, waves=waves) as engine:
+    with CompiledEngine(Path(job.library), setting.memory_bytes, timing, waves=waves, window=job.window) as engine:
         return simulate(engine, setting, monitor, job.limit, tell)
 
 

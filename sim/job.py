@@ -50,7 +50,8 @@ class Job:
         beats_per_cycle: 8-byte beats that all ports move per cycle; None: no limit.
         limit: cycles after which the engine counts as stuck.
         first_image: number of the first image in messages.
-        library: of the compiled path. waves: VCD file that the compiled path records.
+        library: of the compiled path. waves: file that the compiled path records. window: its first and last cycle, since
+            the start; None: the whole run.
     """
 
     build: str
@@ -62,19 +63,25 @@ class Job:
     first_image: int = 0
     library: str = ""
     waves: str = ""
+    window: tuple[int, int] | None = None
 
     def write(self, folder: Path, images: NDArray[np.uint8], golden: Mapping[str, NDArray[np.integer]]) -> None:
         """Leave the job in a folder, made if absent."""
         folder.mkdir(parents=True, exist_ok=True)
         np.save(folder / "images.npy", images)
         write_arrays(folder / "golden.npz", golden)
+        self.rewrite(folder)
+
+    def rewrite(self, folder: Path) -> None:
+        """Change the settings of a job in its folder; images and golden tensors stay."""
         (folder / "job.json").write_text(json.dumps(asdict(self)))
 
     @classmethod
     def read(cls, folder: Path) -> Job:
         """The job of a folder."""
         facts = json.loads((folder / "job.json").read_text())
-        return cls(**{**facts, "latency": tuple(facts["latency"])})
+        window = facts["window"]
+        return cls(**{**facts, "latency": tuple(facts["latency"]), "window": None if window is None else tuple(window)})
 
 
 @dataclass
@@ -82,7 +89,8 @@ class Result:
     """What came out.
 
     problem: empty, or why the run did not end well. first_issue: (cycle, layer) of each band's first word. predictions:
-    arg-max of the logits in memory, the lowest index of equal ones. The rest as in :class:`sim.monitor.Tally`.
+    arg-max of the logits in memory, the lowest index of equal ones. first_wrong: cycle of the first wrong write of a buffer
+    since the start; ended: cycle in which the run ended; None where unknown. The rest as in :class:`sim.monitor.Tally`.
     """
 
     problem: str
@@ -94,6 +102,8 @@ class Result:
     first_issue: list[tuple[int, int]]
     counters: dict[str, int]
     predictions: list[int] = field(default_factory=list)
+    first_wrong: int | None = None
+    ended: int | None = None
 
     @classmethod
     def of(
@@ -103,10 +113,12 @@ class Result:
         first_issue: list[tuple[int, int]],
         counters: dict[str, int],
         predictions: list[int],
+        ended: int | None = None,
     ) -> Result:
         return cls(
             problem, tally.tensors, tally.wrong, [str(item) for item in tally.mismatches], dict(tally.compared),
             dict(tally.wrong_by_tensor), first_issue, counters, [] if problem else predictions,
+            min((item.cycle for item in tally.mismatches if item.cycle is not None), default=None), ended,
         )  # fmt: skip
 
     def write(self, folder: Path) -> None:

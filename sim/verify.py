@@ -23,7 +23,7 @@ from hwgen.errors import InputError
 from hwgen.network import Network
 from hwgen.passes import ArrayPass, MeanPass
 from hwgen.schedule import Schedule
-from sim import golden, verilator
+from sim import failure, golden, verilator
 from sim.compiled import PUBLIC, compile_engine
 from sim.hls import compile_kernel
 from sim.job import Job, Result
@@ -136,6 +136,7 @@ def verify(
     stall: float = 0.1,
     beats_per_cycle: float | None = None,
     waves: Path | None = None,
+    failing_waves: Path | None = None,
     junit: Path | None = None,
     progress: Progress = _silent,
 ) -> dict[str, Any]:
@@ -151,13 +152,14 @@ def verify(
             some images to do. Waves are recorded by one process.
         latency: least and most cycles of a memory access. stall: chance per cycle that a memory channel pauses.
         beats_per_cycle: 8-byte beats that all memory ports together move per cycle; None: no limit.
-        waves: folder for a waveform. junit: file for a JUnit report.
+        waves: folder for a waveform of the whole run. failing_waves: folder for one of the cycles around a failure, written
+            only if there is one (see :mod:`sim.failure`). junit: file for a JUnit report.
         progress: called with a stage, steps done and steps in all.
 
     Returns:
         images, mismatches, tensors_compared, cycles_per_image, layers[{name, cycles}], accuracy (None without labels),
         golden_accuracy, predictions, problem (empty if the run ended well), first_mismatches, counters (summed over the
-        processes), simulator, processes, seconds (of simulation).
+        processes), simulator, processes, seconds (of simulation), failing_waves (the file, or why there is none; empty).
 
     Raises:
         InputError: the build, the images or the simulator's name are unusable, or no simulator is installed.
@@ -174,6 +176,8 @@ def verify(
         )
     if simulator == "hls" and waves is not None:
         raise InputError("C simulation of an HLS build has no waveform; leave --waves out.", str(path))
+    if failing_waves is not None and simulator != "compiled":
+        raise InputError(f"Simulator '{simulator}' records no failing window; use 'compiled'.", str(path))
     labels = None
     if images is None:
         images, labels = choose_images(build.network, count, seed)
@@ -191,7 +195,7 @@ def verify(
     run: Callable[[Path], str]
     library = ""
     if simulator == "compiled":
-        library = str(compile_engine(build.rtl, trace=waves is not None))
+        library = str(compile_engine(build.rtl, trace="vcd" if waves is not None else ""))
         run = partial(_run_process, "sim.compiled_job")
     elif simulator == "hls":
         library = str(compile_kernel(build.hls))
@@ -222,6 +226,7 @@ def verify(
         start = time.perf_counter()
         result = _simulate(run, folders, len(images), progress)
         seconds = time.perf_counter() - start
+        recorded = "" if failing_waves is None else _record(build, folders, failing_waves)
     cycles, layers = steady_cycles(build.schedule, result.first_issue)
     best = np.asarray(tensors[build.network.output]).reshape(len(images), -1).argmax(axis=1)[:wanted]
     predictions = result.predictions[:wanted]
@@ -243,7 +248,20 @@ def verify(
         "simulator": simulator,
         "processes": parts,
         "seconds": round(seconds, 3),
+        "failing_waves": recorded,
     }
+
+
+def _record(build: Build, folders: list[Path], out: Path) -> str:
+    """The waveform of the first job that failed; empty where none did, a sentence where it cannot be made."""
+    for folder in folders:
+        result = Result.read(folder)
+        if failure.window(result) is not None:
+            try:
+                return str(failure.record(build, folder, result, out, partial(_run_process, "sim.compiled_job")))
+            except verilator.BuildError as error:
+                return f"The failing window is not recorded. {error}"
+    return ""
 
 
 def _limit(build: Build, images: int) -> int:

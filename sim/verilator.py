@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import uuid
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -35,7 +36,14 @@ _FLAGS = (
 )  # fmt: skip
 _OPTIMISE = "-O2"
 _OPTIMISE_LIBRARY = "-O2"
+_TRACE_FLAGS = {"": (), "vcd": ("--trace",), "fst": ("--trace-fst",)}
 _LOG_TAIL_LINES = 40
+
+COVERAGE = "BITSMITH_COVERAGE"
+"""Environment variable: a folder. Builds count lines and toggles, and every simulation leaves what it counted there."""
+_COVERAGE_FLAGS = ("--coverage-line", "--coverage-toggle")
+# Verilator's FST writer wants zlib and lz4, which a machine may lack: these headers write legal streams without compression.
+_PLAIN = Path(__file__).parent / "cpp" / "plain"
 
 
 class BuildError(RuntimeError):
@@ -57,6 +65,12 @@ class Verilator:
     version: str
     env: Mapping[str, str]
     make_variables: tuple[str, ...]
+
+    @property
+    def plain_fst(self) -> bool:
+        """Whether its FST writer does with the headers of ``sim/cpp/plain``: that of the package does."""
+        root = self.env.get("VERILATOR_ROOT")
+        return root is not None and (Path(root) / "include" / "fstcpp").is_dir()
 
     def environment(self) -> dict[str, str]:
         """The caller's environment with what this Verilator needs, its own folder first on PATH."""
@@ -214,6 +228,8 @@ class SimBuild:
             variables["COCOTB_TEST_FILTER"] = r"\.(" + "|".join(names) + r")(/.*)?$"
         variables |= dict(env or {})
         command = [str(self.executable)] + (["--trace"] if waves else [])
+        if folder := os.environ.get(COVERAGE):
+            command.append(f"+verilator+coverage+file+{Path(folder).resolve() / f'{self.top}-{uuid.uuid4().hex}.dat'}")
         with log.open("w", encoding="utf-8") as sink:
             try:
                 subprocess.run(
@@ -270,8 +286,8 @@ def _key(verilator: Verilator, sources: Sequence[Path], settings: Mapping[str, o
     return digest.hexdigest()[:20]
 
 
-def _compiler_flags(flags: Sequence[str]) -> list[str]:
-    return [value for name, value in pairwise(flags) if name == "-CFLAGS"]
+def _values(flags: Sequence[str], option: str) -> list[str]:
+    return [value for name, value in pairwise(flags) if name == option]
 
 
 def _keep_runtime(objects: Path, runtime: Path) -> None:
@@ -298,7 +314,7 @@ def _compile(
     flags: Sequence[str],
     public: Sequence[str] | None,
     optimise: str,
-    trace: bool,
+    trace: str,
 ) -> Path:
     """Compile into a folder of the cache, or find it there; the path of ``product``.
 
@@ -307,8 +323,18 @@ def _compile(
         flags: of Verilator, besides the common ones.
         public: ``module.signal`` patterns; None: everything.
         optimise: of the C++ compiler, for the model.
+        trace: format of the waves that it can record, "vcd" or "fst"; empty: none.
     """
     verilator = find_verilator()
+    libraries: list[str] = []
+    if trace == "fst" and verilator.plain_fst:
+        more_sources = [*more_sources, *sorted(_PLAIN.glob("*.h"))]
+        flags = [*flags, "-CFLAGS", f"-I{_PLAIN}"]
+        # Verilator's makefile would ask for both libraries; what -LDFLAGS says is part of the same variable.
+        libraries = [" ".join(["LDLIBS=-pthread", *_values(flags, "-LDFLAGS")])]
+    if os.environ.get(COVERAGE):
+        flags = [*flags, *_COVERAGE_FLAGS]
+        optimise = "-O0"  # counters make the model several times larger, and the tests run it briefly
     key = _key(verilator, [*sources, *more_sources], {**settings, "flags": list(flags), "optimise": optimise, "trace": trace})
     root.mkdir(parents=True, exist_ok=True)
     folder = root / f"{top}-{key}"
@@ -331,16 +357,17 @@ def _compile(
             command = [
                 str(verilator.executable), *_FLAGS, "-Mdir", str(objects), "--top-module", top, "--prefix", "Vtop",
                 "-o", product, *(["--public-flat-rw"] if public is None else [str(control)]),
-                *(["--trace"] if trace else []), *flags,
+                *_TRACE_FLAGS[trace], *flags,
                 *(str(source.resolve()) for source in more_sources if source.suffix == ".cpp"),
                 *(str(source.resolve()) for source in sources),
             ]  # fmt: skip
             _run(command, verilator.environment(), log, f"Verilator on {top}")
             make = [
-                "make", "-j", str(os.cpu_count() or 1), "-C", str(objects), "-f", "Vtop.mk", f"VM_TRACE={int(trace)}",
-                f"OPT_FAST={optimise}", *verilator.make_variables,
+                "make", "-j", str(os.cpu_count() or 1), "-C", str(objects), "-f", "Vtop.mk", f"VM_TRACE={int(bool(trace))}",
+                f"OPT_FAST={optimise}", *verilator.make_variables, *libraries,
             ]  # fmt: skip
-            runtime = root / f"runtime-{_key(verilator, [], {'flags': list(_compiler_flags(flags)), 'trace': trace})}"
+            about = {"flags": _values(flags, "-CFLAGS"), "trace": trace, "coverage": _COVERAGE_FLAGS[0] in flags}
+            runtime = root / f"runtime-{_key(verilator, [], about)}"
             if runtime.is_dir():
                 for compiled in runtime.iterdir():
                     shutil.copy(compiled, objects)  # newer than its source: make takes it as it is
@@ -396,7 +423,7 @@ def build(
             "-LDFLAGS", f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator",
             *(f"-G{name}={value}" for name, value in chosen.items()),
         ],
-        public=public, optimise=_OPTIMISE, trace=trace,
+        public=public, optimise=_OPTIMISE, trace="vcd" if trace else "",
     )  # fmt: skip
     return SimBuild(executable.parent, top, trace, chosen)
 
@@ -407,7 +434,7 @@ def build_library(
     harness: Sequence[Path],
     *,
     build_root: Path | None = None,
-    trace: bool = False,
+    trace: str = "",
     public: Sequence[str] = (),
     optimise: str = _OPTIMISE_LIBRARY,
 ) -> Path:
@@ -416,6 +443,7 @@ def build_library(
     Args:
         sources: SystemVerilog files, packages first.
         harness: C++ files, and the headers beside them.
+        trace: format of the waves that it can record, "vcd" or "fst"; empty: none.
         public: ``module.signal`` patterns that the harness may touch besides the ports of ``top``.
         optimise: of the C++ compiler, for the model.
 

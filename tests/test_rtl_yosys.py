@@ -5,6 +5,8 @@ import os
 import pytest
 
 from benchmarks import mutate
+from hwgen.board import load_board
+from hwgen.build import write_rtl
 
 
 @pytest.fixture(autouse=True)
@@ -14,7 +16,8 @@ def no_mutant():
 
 
 def test_the_elaborated_engine_is_right_and_its_mutants_are_killed(tmp_path):
-    library, numbers = mutate.mutated_engine(tmp_path, 6, ["bs_window", "bs_clip"])
+    sources = write_rtl(mutate.ENGINE, load_board("pynq-z2"), tmp_path / "rtl")
+    library, numbers = mutate.mutated_engine(sources, tmp_path, 6, ["bs_window", "bs_clip"])
     todo = mutate.works()
     assert mutate.killed(library, 0, todo) == ""
     assert {base: len(mutants) for base, mutants in numbers.items()} == {"bs_window": 6, "bs_clip": 6}

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 
@@ -14,9 +15,10 @@ from hwgen.build import generate
 from hwgen.engine import EngineConfig
 from hwgen.errors import InputError
 from hwgen.program import Instruction, disassemble
-from sim import golden
+from sim import failure, golden
 from sim.compiled import CompiledEngine, MemoryTiming, RegisterError, SimulationError, compile_engine
-from sim.job import Job, Setting
+from sim.fst import read_declared
+from sim.job import Job, Result, Setting
 from sim.random_network import random_images, random_network
 from sim.verify import verify
 
@@ -126,8 +128,34 @@ def test_broken_rtl_is_found(one, tmp_path):
     text = top.read_text()
     assert text.count(".weight_data_i(weight_data)") == 1
     top.write_text(text.replace(".weight_data_i(weight_data)", ".weight_data_i(weight_data ^ 64'd1)"))
-    result = verify(broken.path, images=images(one))
+    waves = tmp_path / "waves"
+    result = verify(broken.path, images=images(one), processes=2, failing_waves=waves)
     assert result["mismatches"] and not result["problem"]
+    # The cycles around the first wrong write, and no others.
+    cycle = min(int(found) for found in re.findall(r"\(cycle (\d+)", "\n".join(result["first_mismatches"])))
+    assert result["failing_waves"] == str(waves / "failure.fst")
+    declared = read_declared(waves / "failure.fst")
+    assert declared.first == 2 * max(cycle - failure.BEFORE, 1) - 3 and declared.last == 2 * (cycle + failure.AFTER)
+    assert cycle + failure.AFTER < result["counters"]["cycles"]
+    # Both lists name signals that the file has, the port of the wrong write among them, and mark its cycle.
+    listed = (waves / "failure.gtkw").read_text().splitlines()[5:]
+    names = {name.replace(" ", "") for name in declared.signals}
+    assert set(listed) <= names and any(name.partition("[")[0].endswith("u_write_back.plane_data_o") for name in listed)
+    commands = (waves / "failure.sucl").read_text().splitlines()
+    assert {f"variable_add {name.partition('[')[0]}" for name in listed} <= set(commands)
+    assert f"cursor_set {2 * cycle - 1}" in commands and f" {2 * cycle - 1} -1" in (waves / "failure.gtkw").read_text()
+
+
+def test_a_right_run_leaves_no_failing_window(one, tmp_path):
+    result = verify(one.path, images=images(one), failing_waves=tmp_path / "waves")
+    assert not result["mismatches"] and result["failing_waves"] == "" and not (tmp_path / "waves").exists()
+
+
+def test_the_window_of_a_fault_is_the_end_of_the_run():
+    ended = Result("stuck", 0, 0, [], {}, {}, [], {}, ended=5000)
+    assert failure.window(ended) == (5000 - failure.BEFORE, 5000 + failure.AFTER, 5000)
+    assert failure.window(replace(ended, problem="", wrong=1, first_wrong=7)) == (1, 7 + failure.AFTER, 7)
+    assert failure.window(replace(ended, problem="")) is None
 
 
 def test_errors_of_the_engine_come_back(one, tmp_path):

@@ -3,7 +3,9 @@
 //
 // A cycle is: inputs settle with the clock low; everything outside the engine looks at that moment, which is the one just
 // before the rising edge; the clock rises; what was decided is driven.
+#include <atomic>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <stdexcept>
@@ -13,8 +15,16 @@
 #include "Vtop.h"
 #include "axi_memory.hpp"
 #include "signal.hpp"
-#if VM_TRACE
+#if VM_TRACE_FST
+#include "verilated_fst_c.h"
+using Trace = VerilatedFstC;
+#elif VM_TRACE
 #include "verilated_vcd_c.h"
+using Trace = VerilatedVcdC;
+#endif
+#if VM_COVERAGE
+#include <unistd.h>
+#include "verilated_cov.h"
 #endif
 
 // What the model would end the process with ends the call instead.
@@ -100,6 +110,14 @@ class Engine {
         if (trace) trace->close();
 #endif
         top->final();
+#if VM_COVERAGE
+        // See COVERAGE in sim/verilator.py.
+        static std::atomic<int> written{0};
+        if (const char* const folder = std::getenv("BITSMITH_COVERAGE")) {
+            const std::string name = std::to_string(getpid()) + "-" + std::to_string(written++) + ".dat";
+            context.coveragep()->write((std::string(folder) + "/engine-" + name).c_str());
+        }
+#endif
     }
 
     void reset(int cycles) {
@@ -176,13 +194,16 @@ class Engine {
         return false;
     }
 
-    void open_trace(const char* path) {
+    // The cycles from `first` to `last` since bitsmith_watch alone; everything where `last` is 0.
+    void open_trace(const char* path, uint64_t first, uint64_t last) {
 #if VM_TRACE
-        trace = std::make_unique<VerilatedVcdC>();
+        window_first = first, window_last = last;
+        trace = std::make_unique<Trace>();
         top->trace(trace.get(), 99);
         trace->open(path);
 #else
-        throw std::runtime_error(std::string("this build records no waves; asked for ") + path);
+        throw std::runtime_error(std::string("this build records no waves; asked for ") + path + " from cycle " +
+                                 std::to_string(first) + " to " + std::to_string(last));
 #endif
     }
 
@@ -231,7 +252,14 @@ class Engine {
 
     void dump() {
 #if VM_TRACE
-        if (trace) trace->dump(dumped++);
+        if (!trace) return;
+        if (!window_last) {
+            trace->dump(dumped++);
+        } else if (watching) {
+            // The rising edge that ends cycle c is at time 2 c - 1.
+            const uint64_t time = now - watched_from;
+            if (time + 1 >= window_first && time <= window_last) trace->dump(2 * time - clk.get());
+        }
 #endif
     }
 
@@ -243,8 +271,8 @@ class Engine {
     Signal araddr, arvalid, arready, rvalid, rdata, rresp, rready;
     Signal first_word, layer, logits_valid, logits_last;
 #if VM_TRACE
-    std::unique_ptr<VerilatedVcdC> trace;
-    uint64_t dumped = 0;
+    std::unique_ptr<Trace> trace;
+    uint64_t dumped = 0, window_first = 0, window_last = 0;
 #endif
 };
 
@@ -296,8 +324,8 @@ int bitsmith_run(Engine* engine, uint64_t cycles, int until_irq) {
     return guarded(engine, [&] { return static_cast<int>(engine->run(cycles, until_irq != 0)); });
 }
 
-int bitsmith_trace(Engine* engine, const char* path) {
-    return guarded(engine, [&] { return engine->open_trace(path), 0; });
+int bitsmith_trace(Engine* engine, const char* path, uint64_t first, uint64_t last) {
+    return guarded(engine, [&] { return engine->open_trace(path, first, last), 0; });
 }
 
 void bitsmith_forget(Engine* engine) {

@@ -1,0 +1,77 @@
+"""The benchmarks that measure the tests: coverage is merged right, mutants of Python are what they say and are noticed."""
+
+import ast
+import re
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import coverage, mutate, mutate_python
+from hwgen.synth import run_yosys
+
+
+def point(file, line, page, count, **more):
+    keys = {"f": file, "l": str(line), "page": page, **more}
+    return "C '" + "".join(f"\1{key}\2{value}" for key, value in keys.items()) + f"' {count}\n"
+
+
+def test_simulations_are_merged_by_file_and_line(tmp_path):
+    one, two = tmp_path / "one.dat", tmp_path / "two.dat"
+    head = "# SystemC::Coverage-3\n"
+    one.write_text(
+        head + point("/a/bs_x.sv", 3, "v_line/bs_x", 0, S="3-4,7") + point("/a/bs_x.sv", 9, "v_branch/bs_x", 0, S="9")
+        + point("/a/bs_x.sv", 2, "v_toggle/bs_x", 0, o="q:0->1")
+    )  # fmt: skip
+    two.write_text(head + point("/b/bs_x.sv", 3, "v_line/bs_x__1", 5, S="3-4,7") + point("/b/tb.sv", 1, "v_line/tb", 0, S="1"))
+    merged = coverage.Merged()
+    merged.add(one)
+    merged.add(two)
+    lines, toggles = merged.shares({"bs_x.sv"})
+    assert (lines.reached, lines.all, lines.gaps) == (3, 4, ["bs_x.sv:9"])
+    assert (toggles.reached, toggles.all, toggles.gaps) == (0, 1, ["bs_x.sv:2 q:0->1"])
+
+
+def test_branches_are_counted_by_package():
+    facts = {"summary": {"num_branches": 4, "covered_branches": 3}, "missing_branches": [[7, -1]]}
+    hwgen, sim = coverage.python_shares({"files": {"hwgen/a.py": facts}})
+    assert (hwgen.share, hwgen.gaps, sim.share) == (0.75, ["hwgen/a.py:7 to its end"], 1.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("a < b", "a <= b"), ("a + b", "a - b"), ("f(3)", "f(4)"), ("a and b", "a or b"), ("a is None", "a is not None")],
+)
+def test_one_place_is_mutated(text, expected):
+    tree, told = mutate_python.mutated(f"x: list[int] = {text}\n", 0)
+    assert ast.unparse(tree) == f"x: list[int] = {expected}" and told.startswith("1: ")
+
+
+def test_messages_and_annotations_are_left_alone():
+    source = "def f(a: 'x + 1' = None) -> 1 + 1:\n    raise ValueError(f'{a + 1}')\n"
+    assert mutate_python.places(ast.parse(source)) == []
+
+
+def test_a_mutant_is_what_is_imported_and_no_file_changes():
+    before = mutate_python._path("sim.bitplanes").read_text()
+    number = len(mutate_python.places(ast.parse(before))) - 1
+    script = (
+        "import sys; from benchmarks.mutate_python import *\n"
+        f"sys.meta_path.insert(0, MutantFinder('sim.bitplanes', {number}))\n"
+        "import sim.bitplanes, sim.golden; print(type(sim.bitplanes.__loader__).__name__, sim.bitplanes.__file__)\n"
+    )
+    told = subprocess.run([sys.executable, "-c", script], cwd=mutate_python.ROOT, capture_output=True, text=True, check=True)
+    assert told.stdout.startswith("_Loader ") and mutate_python._path("sim.bitplanes").read_text() == before
+
+
+def test_dead_bits_are_proved_and_live_ones_are_not(tmp_path):
+    source, design = tmp_path / "m.sv", tmp_path / "m.il"
+    source.write_text(
+        "module m(input clk, input [7:0] a_i, b_i, output logic [3:0] q_o);\n"
+        "  wire [7:0] sum; assign sum = a_i + b_i; always_ff @(posedge clk) q_o <= sum[3:0];\nendmodule\n"
+    )
+    run_yosys([f"read_verilog -sv {source}", "hierarchy -top m", "proc", f"write_rtlil {design}"], "m")
+    adder = re.search(r"cell \$add (\S+)", design.read_text())[1]
+    mutation = f"mutate -mode inv -module m -cell {adder} -port Y -portbit {{}} -ctrl s 16 7"
+    assert mutate.proved_equal(design, mutation.format(6))
+    assert not mutate.proved_equal(design, mutation.format(2))
