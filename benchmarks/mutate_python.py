@@ -17,6 +17,7 @@ import json
 import multiprocessing
 import os
 import random
+import resource
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SEED = 1
 SECONDS = 120
 """For one mutant; what hangs is noticed too."""
+MEMORY = 6 << 30
+"""Bytes of address space of one mutant: some loop and collect without end."""
 NETWORKS = (103, 108, 121)
 """Seeds of random networks whose programs the engine runs."""
 
@@ -165,6 +168,7 @@ def run_programs(library: Path) -> None:
 def _child(target: Target, module: str, number: int, library: Path) -> None:
     """Exit code 0: nothing was noticed."""
     sys.meta_path.insert(0, MutantFinder(module, number))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.dup2(null, 2)
