@@ -2,7 +2,9 @@
 
 import dataclasses
 import itertools
+import math
 import pickle
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from model.agreement import compare, demand_equal
 from model.assign import Group, Layer, as_bits, cost_range, options, solve, total_cost
 from model.data import digits
 from model.export import export
+from model.fold import fold
 from model.networks import residual_network
 from model.nodes import Context, Mode
 from model.quantise import normalise_weight, quantise_signed, quantise_unsigned, quantise_weight, round_half_up
@@ -92,6 +95,17 @@ def test_rounding_is_half_up():
         1.0,
         3.0,
     ]
+
+
+def test_rounding_of_folded_scales_is_half_up():
+    mul, bias, skip = 1 / 3, -5 / 7, 2 / 3
+    folded = fold(torch.tensor([mul], dtype=torch.float64), torch.tensor([bias], dtype=torch.float64), skip)
+    shift = 18  # 2**19 / 3 does not fit 17 bits, 2**18 / 3 does
+    assert folded.shift == shift and folded.skip_mul == math.floor(Fraction(skip) * 2**shift + Fraction(1, 2))
+    assert int(folded.mul) == math.floor(Fraction(mul) * 2**shift + Fraction(1, 2))
+    assert int(folded.bias) == math.floor(Fraction(bias) * 2**shift + Fraction(1, 2)) + 2 ** (shift - 1)
+    codes = [int(folded.apply(torch.full((1, 1, 1, 1), float(acc)), -99, 99)) for acc in range(-20, 21)]
+    assert codes == [math.floor(Fraction(acc, 3) - Fraction(5, 7) + Fraction(1, 2)) for acc in range(-20, 21)]
 
 
 def test_pact_gradients():
