@@ -165,9 +165,9 @@ def opening() -> dict[str, object]:
         signal.setitimer(signal.ITIMER_REAL, span * (attempt + 1) / INTERRUPTS)
         try:
             Accelerator(second).close()
+            signal.setitimer(signal.ITIMER_REAL, 0)  # in here: it may ring just before
         except KeyboardInterrupt:
             answer["interrupted"] += 1
-        signal.setitimer(signal.ITIMER_REAL, 0)
     with Accelerator(second) as acc:
         images, _, golden = acc.bundle.samples()
         answer["right"] = bool((acc.predict(images) == golden).all())
