@@ -36,6 +36,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Creating $(VENV) with $$($(PYTHON) --version) and installing the packages of constraints.txt and $(TORCH)."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt "$(TORCH)" --editable '.[dev]'
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps hls4ml # for AMD's open ap_int headers; never imported
 	@touch $@
 
 setup-pynq: $(PYNQ_VENV)/.ready ## create .venv-pynq: the real pynq client, for the tests of the virtual board

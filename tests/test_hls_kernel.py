@@ -1,5 +1,6 @@
 """The HLS kernel's sources: rendering, what synthesis forbids, sanitizers, both kinds of words."""
 
+import os
 import re
 import shutil
 
@@ -98,8 +99,7 @@ def test_regions_are_canonical_dataflow():
             local = re.fullmatch(r"(RowStreams|Stream<\w+>|Columns) [\w, ]+", statement)
             assert local or re.fullmatch(r"\w+\([\w.,\s]*\)", statement), (name, statement)
     every = "\n".join(text.values())
-    kinds = {"WeightBuffer": "weights", "PlaneBuffer": "planes", "ParamBuffer": "params", "ByteBuffer": "bytes",
-             "SumBuffer": "sums", "uint64_t*": "(?:images|loads|logits)"}  # fmt: skip
+    kinds = ("WeightBuffer", "PlaneBuffer", "ParamBuffer", "ByteBuffer", "SumBuffer", "uint64_t*")
     order = re.findall(r"^  (execute|write_back|fetch|store)\(", text["bs_kernel.cpp"], re.M)
     assert order == ["execute", "write_back", "fetch", "store"]
     for kind in kinds:
@@ -183,6 +183,7 @@ def test_ap_int_words_give_the_same(tmp_path):
     try:
         find_ap_int()
     except InputError as error:
+        assert not os.environ.get("CI"), "make setup installs them"
         pytest.skip(str(error))
     for seed, _ in zip(fitting(), range(3), strict=False):
         one, two = (started(seed, ap_int=kind, tmp_path=tmp_path) for kind in (False, True))
