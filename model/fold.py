@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from model.pieces import pieces
+
 MUL_LIMIT = 1 << 17
 SKIP_LIMIT = 1 << 24
 MAX_SHIFT = 31
@@ -22,11 +24,25 @@ class Folded:
     skip_mul: int
 
     def apply(self, acc: Tensor, lo: int, hi: int, skip: Tensor | None = None) -> Tensor:
-        """Codes from integer sums, both (N, C, H, W) float64; exact while the sum stays below 2**53."""
-        total = acc.double() * self.mul.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
-        if skip is not None:
-            total = total + skip.double() * self.skip_mul
-        return torch.clamp(torch.floor(total * 2.0**-self.shift), lo, hi)
+        """Codes from integer sums and skip codes, all (N, C, H, W), float; exact while the sum stays below 2**53.
+
+        The codes are float32 in channels-last order.
+        """
+        codes = torch.empty(acc.permute(0, 2, 3, 1).shape, dtype=torch.float32, device=acc.device)
+        scale = 2.0**-self.shift
+        for part, code, *more in pieces(
+            *(_by_channel(x) for x in (acc, codes.permute(0, 3, 1, 2), skip) if x is not None)
+        ):
+            total = part.double().mul_(self.mul).add_(self.bias)
+            for skipped in more:
+                total.add_(skipped.double(), alpha=self.skip_mul)
+            code.copy_(total.mul_(scale).floor_().clamp_(lo, hi))
+        return codes.permute(0, 3, 1, 2)
+
+
+def _by_channel(x: Tensor) -> Tensor:
+    """(pixels, C) of (N, C, H, W); a view where channels are last."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
 
 
 def fold(mul: Tensor, bias: Tensor, skip: float = 0.0, mul_limit: int = MUL_LIMIT) -> Folded:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from model.pieces import empty, flat, like, pieces
+from model.quantise import grad_inside
 
 _LARGEST_GRID = 1 << 16
 
@@ -97,12 +98,13 @@ class _MixActivation(torch.autograd.Function):
         inverse = 1 / alpha
         for piece, g, out in pieces(flat(x), flat(grad), flat(grad_x)):
             u = piece * inverse
-            inside = (u >= 0) & (u <= 1)
+            inside = out if needs_x else torch.empty_like(u)
+            grad_inside(g, u, inside)
             u.clamp_(0, 1)
-            if needs_x:
-                torch.mul(g, inside, out=out).mul_(total)
             if needs_alpha:
-                slope += torch.dot(g * inside, u)
+                slope += torch.dot(inside, u)
+            if needs_x:
+                out.mul_(total)
             if needs_p:
                 dots += _dots(g, u, bits)
             elif needs_alpha:

@@ -28,6 +28,7 @@ from model.quantise import (
     quantise_signed,
     quantise_unsigned,
     quantise_weight,
+    straight_through,
 )
 
 SKIP_BITS = 8
@@ -166,13 +167,6 @@ def sum_of(p: Tensor, each: tuple[Tensor, ...]) -> Tensor:
     return total
 
 
-def straight_through(code: Tensor, quantised: Quantised) -> Quantised:
-    """Codes from the integer path with the gradient of the quantised path."""
-    assert quantised.code is not None and quantised.scale is not None
-    mixed = quantised.code + (code.to(quantised.code.dtype) - quantised.code).detach()
-    return Quantised(mixed * quantised.scale, mixed, quantised.scale)
-
-
 class NetNode(nn.Module):
     """A node: reads tensors by name, makes the tensor ``output``."""
 
@@ -251,10 +245,11 @@ class WeightedNode(NetNode):
         if not self.training or not self.dropout:
             return x
         keep = 1 - self.dropout
-        mask = (torch.rand_like(x.value) < keep).to(x.value.dtype)
+        whole = x.value if x.code is None else x.code
+        mask = (torch.rand_like(whole) < keep).to(whole.dtype)
         if x.code is None or x.scale is None:
             return Quantised(x.value * mask / keep, None, None, x.branches)
-        return Quantised(x.value * mask / keep, x.code * mask, x.scale / keep)
+        return Quantised(None, x.code * mask, x.scale / keep)
 
     def accumulate(self, x: Quantised, context: Context) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """(sum in real units, integer sums, their scale); the integers only where both operands have codes and someone asks."""
@@ -277,7 +272,7 @@ class WeightedNode(NetNode):
         bound = int(weights.code.detach().abs().flatten(1).sum(1).max()) * int(torch.maximum(-least, most).clamp(min=1))
         exact = torch.float32 if bound < _EXACT_FLOAT32 else torch.float64
         acc = self._conv(x.code.to(exact), weights.code.to(exact))
-        return (acc * scale).to(x.value.dtype), acc, scale
+        return (acc * scale).to(x.code.dtype), acc, scale
 
     def _scaled(self, code: Tensor, weight: Tensor, scale: Tensor, context: Context) -> Tensor:
         if not context.autocast:

@@ -31,7 +31,9 @@ def empty(x: Tensor) -> Tensor:
 
 
 def pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Flat tensors of one size in pieces that stay in cache."""
+    """Tensors of one size along their first dimension in pieces that stay in cache."""
+    rows = len(tensors[0])
     size = _PIECE if tensors[0].device.type == "cpu" else _GPU_PIECE
-    for start in range(0, tensors[0].numel(), size):
+    size = max(1, size * rows // max(1, tensors[0].numel()))
+    for start in range(0, rows, size):
         yield tuple(item[start : start + size] for item in tensors)

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.fold import Folded, fold
-from model.nodes import Context, Mode, NetNode, Quantiser, straight_through
-from model.quantise import Branches, Quantised
+from model.nodes import Context, Mode, NetNode, Quantiser
+from model.quantise import Branches, Quantised, straight_through
 
 
 class RequantNode(NetNode):
@@ -81,7 +81,9 @@ class SharingNode(NetNode):
     def forward(self, values: Mapping[str, Quantised], context: Context) -> Quantised:
         x, move = values[self.inputs[0]], self.move
         branches = None if x.branches is None else _each(x.branches, move)
-        return Quantised(move(x.value), None if x.code is None else move(x.code), x.scale, branches)
+        if x.code is None:
+            return Quantised(move(x.value), None, x.scale, branches)
+        return Quantised(None, move(x.code), x.scale, branches)
 
 
 def _each(branches: Branches, move: Callable[[Tensor], Tensor]) -> Branches:

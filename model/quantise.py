@@ -15,6 +15,8 @@ from torch import Tensor
 
 from model.pieces import empty, flat, like, pieces
 
+_EDGE = 2.0**-23  # to the next float32 above 1
+
 
 class Branches(NamedTuple):
     """One activation tensor at each of its candidates with their probabilities, for a supernet."""
@@ -23,16 +25,25 @@ class Branches(NamedTuple):
     p: Tensor
 
 
-class Quantised(NamedTuple):
+class Quantised:
     """An activation or weight tensor: ``value = scale * code``.
 
-    code: integers in float, or None while candidates are mixed or nothing is quantised.
+    code: integers in float, or None while candidates are mixed or nothing is quantised. The value of a tensor with codes is
+    computed when first asked for: most readers convolve the codes.
     """
 
-    value: Tensor
-    code: Tensor | None
-    scale: Tensor | None
-    branches: Branches | None = None
+    def __init__(
+        self, value: Tensor | None, code: Tensor | None, scale: Tensor | None, branches: Branches | None = None
+    ) -> None:
+        self._value, self.code, self.scale, self.branches = value, code, scale, branches
+
+    @property
+    def value(self) -> Tensor:
+        """In real units, the shape of the codes."""
+        if self._value is None:
+            assert self.code is not None and self.scale is not None
+            self._value = self.code * self.scale
+        return self._value
 
 
 class _Round(torch.autograd.Function):
@@ -53,6 +64,11 @@ def round_half_up(x: Tensor) -> Tensor:
     return result
 
 
+def grad_inside(grad: Tensor, u: Tensor, out: Tensor) -> None:
+    """out = grad where 0 <= u <= 1, else 0: one pass, where comparisons and a product by their result are four."""
+    torch.ops.aten.hardtanh_backward(grad, u, -_EDGE, 1 + _EDGE, grad_input=out)  # the kernel's limits are outside
+
+
 class _UnsignedCode(torch.autograd.Function):
     """floor(levels clip(x / alpha, 0, 1) + 1/2), straight through; saves x and alpha alone."""
 
@@ -70,15 +86,33 @@ class _UnsignedCode(torch.autograd.Function):
         x, alpha = ctx.saved_tensors
         grad_x = empty(x)
         slope = torch.zeros((), dtype=torch.float64, device=x.device)
+        inverse = 1 / alpha
         for part, grad, out in pieces(flat(x), flat(like(grads[0], x)), flat(grad_x)):
-            torch.div(part, alpha, out=out)
-            inside = (out >= 0) & (out <= 1)
-            out.clamp_(0, 1)  # beyond the clip an infinity times no gradient would be no number
-            steep = grad * inside
+            u = part * inverse
+            grad_inside(grad, u, out)
             if ctx.needs_input_grad[1]:
-                slope -= torch.dot(steep, out)
-            torch.mul(steep, ctx.levels / alpha, out=out)
+                slope -= torch.dot(out, u.clamp_(0, 1))  # clamped: an infinity times no gradient would be no number
+            out.mul_(ctx.levels * inverse)
         return grad_x, (slope * (ctx.levels / alpha)).to(alpha.dtype) if ctx.needs_input_grad[1] else None, None
+
+
+class _StraightThrough(torch.autograd.Function):
+    """Codes forward, their gradient to the codes they stand for."""
+
+    @staticmethod
+    def forward(ctx: Any, instead: Tensor, code: Tensor) -> Tensor:
+        return code
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0], None
+
+
+def straight_through(code: Tensor, quantised: Quantised) -> Quantised:
+    """Codes from the integer path with the gradient of the quantised path."""
+    assert quantised.code is not None and quantised.scale is not None
+    passed: Tensor = _StraightThrough.apply(quantised.code, code.to(quantised.code.dtype))  # type: ignore[no-untyped-call]
+    return Quantised(None, passed, quantised.scale)
 
 
 def normalise_weight(w: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,7 +130,7 @@ def quantise_weight(w: Tensor, bits: int) -> Quantised:
     levels = (1 << bits) - 1
     code = 2 * round_half_up(t * levels) - levels
     scale = gamma / levels
-    return Quantised(code * scale, code, scale)
+    return Quantised(None, code, scale)
 
 
 def quantise_linear_weight(w: Tensor, gamma: Tensor, bits: int) -> Quantised:
@@ -107,7 +141,7 @@ def quantise_linear_weight(w: Tensor, gamma: Tensor, bits: int) -> Quantised:
     levels = (1 << bits) - 1
     code = 2 * round_half_up(torch.clamp(w / (2 * gamma) + 0.5, 0, 1) * levels) - levels
     scale = gamma / levels
-    return Quantised(code * scale, code, scale)
+    return Quantised(None, code, scale)
 
 
 def quantise_unsigned(x: Tensor, alpha: Tensor, bits: int, *, learned_step: bool = True) -> Quantised:
@@ -122,7 +156,7 @@ def quantise_unsigned(x: Tensor, alpha: Tensor, bits: int, *, learned_step: bool
     scale = alpha / levels
     if slope is not None:
         code = code + slope / scale
-    return Quantised(code * scale, code, scale)
+    return Quantised(None, code, scale)
 
 
 def pact_slope(x: Tensor, alpha: Tensor) -> Tensor:
@@ -134,4 +168,4 @@ def quantise_signed(x: Tensor, step: Tensor, bits: int) -> Quantised:
     """clip(floor(x / step + 1/2), -2**(bits-1), 2**(bits-1) - 1), scale step."""
     half = 1 << (bits - 1)
     code = round_half_up(torch.clamp(x / step, -half, half - 1))
-    return Quantised(code * step, code, step)
+    return Quantised(None, code, step)

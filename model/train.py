@@ -35,6 +35,7 @@ STAGES = ("float", "search", "retrain", "integer")
 Progress = Callable[..., None]
 _CALIBRATION_IMAGES = 512
 _GRADIENT_NORM = 5.0
+_INTEGER_RATE = 0.05  # about where retraining's cosine ends: a higher rate undoes what retraining has settled
 _NORM_STREAM, _STAGE_STREAM = 77, 0
 
 
@@ -246,7 +247,8 @@ class Trainer:
     def _optimisers(self, stage: str) -> list[torch.optim.Optimizer]:
         """Of weights, of clips and steps, and while searching of strengths."""
         train = self.recipe.train
-        rate = train.rate if stage == "float" else train.quantised_rate * (0.25 if stage == "integer" else 1.0)
+        share = _INTEGER_RATE if stage == "integer" else 1.0
+        rate = train.rate if stage == "float" else train.quantised_rate * share
         weights = self.net.meta_weights()
         if stage == "integer":
             weights = [node.weight for node in self.net.weighted() if isinstance(node.weight, nn.Parameter)]
@@ -255,8 +257,7 @@ class Trainer:
             made.append(torch.optim.SGD(weights, lr=rate, momentum=0.9, nesterov=True, weight_decay=train.decay))
         else:
             made.append(torch.optim.AdamW(weights, lr=rate, weight_decay=train.decay))
-        clip_rate = train.clip_rate * (0.1 if stage == "integer" else 1.0)
-        made.append(torch.optim.Adam(self.net.clips(), lr=clip_rate, weight_decay=train.clip_decay))
+        made.append(torch.optim.Adam(self.net.clips(), lr=train.clip_rate * share, weight_decay=train.clip_decay))
         strengths = self.net.strengths()
         if stage == "search" and strengths:  # none where every choice has one candidate
             made.append(torch.optim.Adam(strengths, lr=self.recipe.search.strength_rate, betas=(0.5, 0.999)))
