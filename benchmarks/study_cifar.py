@@ -48,7 +48,7 @@ def overrides(row: Mapping[str, Any], seed: int, study: Mapping[str, Any], folde
     Args:
         folder: where the study's rows lie; the float row and the row of equal cost are there, finished.
     """
-    made = [f'data_path="{data}"', f"seed={seed + 1000 * row.get('draw', 0)}", *study.get("set", []), *row.get("set", [])]
+    made = [f'data_path="{data}"', f"seed={seed + 1000 * row.get('draw', 0)}", *given(row, study)]
     if row["name"] == FLOAT:
         return [*made, 'search.method="uniform"']
     made += [f'search.method="{row["method"]}"', f'train.float_from="{folder / f"{FLOAT}-{seed}.pt"}"']
@@ -61,13 +61,15 @@ def overrides(row: Mapping[str, Any], seed: int, study: Mapping[str, Any], folde
     return made
 
 
+def given(row: Mapping[str, Any], study: Mapping[str, Any]) -> list[str]:
+    """The study's overrides for all rows, those for all but the float one, and the row's own."""
+    quantised = [] if row["name"] == FLOAT else study.get("quantised", [])
+    return [*study.get("set", []), *quantised, *row.get("set", [])]
+
+
 def settings(row: Mapping[str, Any], study: Mapping[str, Any]) -> list[str]:
     """What a study sets for a row, wherever it runs; a finished row is taken over only where it is the same."""
-    return [
-        *study.get("set", []),
-        *(f"{name}={value}" for name, value in row.items() if name not in ("name", "set")),
-        *row.get("set", []),
-    ]
+    return [*given(row, study), *(f"{name}={value}" for name, value in row.items() if name not in ("name", "set"))]
 
 
 def take_kept(kept: Path, folder: Path, study: Mapping[str, Any]) -> list[str]:
