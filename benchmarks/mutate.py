@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import re
 import subprocess
@@ -18,6 +19,8 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -196,6 +199,34 @@ EXPECTED: dict[str, int] = {}
 """Counters of the engine without a mutation."""
 
 
+@dataclass(frozen=True)
+class Judge:
+    """What decides about a mutant: the engine with all of them, the design for proofs, and what the engine must run."""
+
+    library: Path
+    design: Path
+    todo: list[Work]
+
+    def verdict(self, number: int, mutation: str) -> str:
+        """``killed``, ``equivalent`` or ``survived``."""
+        if killed(self.library, number, self.todo):
+            return "killed"
+        return "equivalent" if proved_equal(self.design, mutation) else "survived"
+
+
+_judge: Judge
+
+
+def _begin(judge: Judge) -> None:
+    """In each worker, once: the networks are inherited, not sent with every mutant."""
+    global _judge
+    _judge = judge
+
+
+def _verdict(mutant: tuple[int, str]) -> str:
+    return _judge.verdict(*mutant)
+
+
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
@@ -218,37 +249,45 @@ def main() -> int:
     parser.add_argument("--mutants", type=int, default=50, help="per module (50)")
     parser.add_argument("--module", action="append", default=[], help="this module only; may be given again")
     parser.add_argument("--python-mutants", type=int, default=30, help="per Python target (30); 0: RTL alone")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (one for each core)")
     parser.add_argument("--out", type=Path, default=Path("build/bench"))
     given = parser.parse_args()
     start = time.perf_counter()
     todo = works()
-    targets: list[Target] = []
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory(prefix="bitsmith-mutate-") as scratch, Progress(transient=True) as bar:
+    with ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="bitsmith-mutate-"))
+        bar = stack.enter_context(Progress(transient=True))
         sources = write_rtl(ENGINE, load_board("pynq-z2"), Path(scratch) / "rtl")
         library, numbers = mutated_engine(sources, Path(scratch), given.mutants, given.module)
         if seen := killed(library, 0, todo):
             print(f"The engine without a mutation fails: {seen}", file=sys.stderr)
             return 1
         task = bar.add_task("mutants", total=sum(map(len, numbers.values())))
+        # Forked, so that workers have the counters of the engine without a mutation.
+        pool = stack.enter_context(
+            ProcessPoolExecutor(
+                given.workers, multiprocessing.get_context("fork"), _begin, (Judge(library, Path(scratch) / "design.il", todo),)
+            )
+        )
+        verdicts = pool.map(_verdict, [mutant for mutants in numbers.values() for mutant in mutants])
         for base, mutants in numbers.items():
-            targets.append(Target(base))
-            for number, mutation in mutants:
-                targets[-1].mutants += 1
-                if killed(library, number, todo):
-                    targets[-1].killed += 1
-                else:
-                    if proved_equal(Path(scratch) / "design.il", mutation):
-                        targets[-1].equivalent += 1
-                    else:
+            target = Target(base)
+            for _, mutation in mutants:
+                match next(verdicts):
+                    case "killed":
+                        target.killed += 1
+                    case "equivalent":
+                        target.equivalent += 1
+                    case _:
                         plain = re.sub(r" -(ctrl \S+ \d+ \d+|src \S+)", "", mutation)
-                        targets[-1].survivors.append(plain.replace(f"{scratch}/rtl/", ""))
+                        target.survivors.append(plain.replace(f"{scratch}/rtl/", ""))
+                target.mutants += 1
                 bar.advance(task)
             facts = {"engine": ENGINE.name, "seed": SEED, "seconds": round(time.perf_counter() - start, 1)}
-            rows.append(asdict(targets[-1]) | facts)
+            rows.append(asdict(target) | facts)
             write(given.out / "mutation.json", rows)
-            able = targets[-1].mutants - targets[-1].equivalent
-            print(f"{base:<20} {targets[-1].killed:>3} of {able} that are not equivalent", flush=True)
+            print(f"{base:<20} {target.killed:>3} of {target.mutants - target.equivalent} that are not equivalent", flush=True)
         if given.python_mutants:
             plain_library = compile_engine(sources, quick=True)
             rows += python_rows(plain_library, given.python_mutants, Path(scratch) / "python.json")

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from benchmarks import coverage, mutate, mutate_python
+from benchmarks import coverage, mutate, mutate_python, survivors
 from hwgen.synth import run_yosys
 
 
@@ -75,3 +75,10 @@ def test_dead_bits_are_proved_and_live_ones_are_not(tmp_path):
     mutation = f"mutate -mode inv -module m -cell {adder} -port Y -portbit {{}} -ctrl s 16 7"
     assert mutate.proved_equal(design, mutation.format(6))
     assert not mutate.proved_equal(design, mutation.format(2))
+
+
+@pytest.mark.parametrize("known", survivors.KNOWN, ids=lambda known: f"{known.file}-{known.change}")
+def test_survivors_with_a_reason_are_places_in_the_sources(known):
+    lines = [line.strip() for line in (survivors.ROOT / known.file).read_text().splitlines()]
+    assert lines.count(known.line) == 1 and known.reason
+    assert survivors.find(known.file, known.line, "something else becomes another") is (known if known.change == ".*" else None)
