@@ -29,6 +29,7 @@ FEATURES = frozenset(
         "maxpool",
         "avgpool",
         "pad_codes",
+        "pool_code",
         "residual",
         "shortcut_a",
         "signed",
@@ -48,6 +49,7 @@ class _Maker:
 
     def __init__(self, seed: int, features: frozenset[str]) -> None:
         self.rng = np.random.default_rng(seed)
+        self.later = np.random.default_rng((seed, 1))  # of what came later: networks without it stay as they were
         self.features = features
         self.nodes: list[Node] = []
         self.tensors: dict[str, Tensor] = {}
@@ -259,7 +261,7 @@ class _Maker:
         return self.conv(source, channels, x.shape[:2])
 
     def plain(self, source: str) -> str:
-        """A convolution, now and then followed by a pool."""
+        """A convolution, now and then followed by a pool, and by another code of what that gives."""
         x = self.tensors[source]
         smallest = min(x.shape[:2])
         depthwise = source != "image" and self.chance("depthwise", 0.25)
@@ -275,11 +277,14 @@ class _Maker:
             padding=padding,
             depthwise=depthwise,
         )
-        if self.chance("maxpool", 0.3) and min(self.tensors[result].shape[:2]) > 1:
-            result = self.maxpool(result)
-        if self.chance("avgpool", 0.2) and min(self.tensors[result].shape[:2]) > 1:
-            result = self.avgpool(result, whole=False)
-        return result
+        pooled = result
+        if self.chance("maxpool", 0.3) and min(self.tensors[pooled].shape[:2]) > 1:
+            pooled = self.maxpool(pooled)
+        if self.chance("avgpool", 0.2) and min(self.tensors[pooled].shape[:2]) > 1:
+            pooled = self.avgpool(pooled, whole=False)
+        if pooled != result and "pool_code" in self.features and self.later.random() < 0.4:
+            pooled = self.requant(pooled)
+        return pooled
 
 
 def random_network(seed: int, features: frozenset[str] = FEATURES) -> Network:

@@ -42,7 +42,8 @@ class DoesNotFitError(Exception):
 class Work:
     """One network that has gone through its file, its images uint8 (N, H, W, C), and what they must give.
 
-    disturbance: one of DISTURBANCES that comes first, or empty.
+    disturbance: one of DISTURBANCES that comes first, or empty. Odd seeds put the images into memory as (C, H, W), where
+    the program can read them so.
     """
 
     network: Network
@@ -52,6 +53,10 @@ class Work:
     tensors: dict[str, NDArray[np.integer]] = field(repr=False)
     seed: int = 1
     disturbance: str = ""
+
+    def layout(self, kind: type[Layout] = Layout) -> Layout:
+        """Where everything lies in memory."""
+        return kind(self.plan, self.program, self.images, self.seed, planar=bool(self.seed % 2) and not self.plan.channels_last)
 
     def bit_pairs(self) -> set[tuple[int, int]]:
         """(weight bits, activation bits) of the network's multiplications."""
@@ -73,7 +78,7 @@ def prepare(
         back = read_network(Path(scratch) / "network")
     plan = schedule(back, engine)
     work = Work(back, images, plan, assemble(plan.program), dict(golden.run(network, images)), seed, disturbance)
-    if Layout(work.plan, work.program, images, seed).memory_bytes > _MEMORY_BYTES:
+    if work.layout().memory_bytes > _MEMORY_BYTES:
         raise DoesNotFitError(network.name)
     return work
 
@@ -131,7 +136,7 @@ class Station:
 
     def run(self, work: Work) -> Result:
         """The disturbance, then a whole run with everything compared. A wrong answer to a disturbance is a problem, too."""
-        layout = self._layout(work.plan, work.program, work.images, work.seed)
+        layout = work.layout(self._layout)
         wrong = self._disturb(work, layout) if work.disturbance else ""
         monitor = TensorMonitor(work.plan, work.tensors)
         per_image = time_program(work.plan).cycles_per_image + 4 * work.plan.image_bytes
