@@ -17,7 +17,7 @@ class Known:
     """A mutant, or some that differ in a bit number only.
 
     file: in the repository. line: of the file, without the spaces around it. change: what the mutant does, as a regular
-    expression for all of it. equivalent: nothing that the engine or its users can see differs; else another choice is
+    expression for all of it; of RTL: Yosys' mode, port, bit of the port, and wire or "-". equivalent: nothing that the engine or its users can see differs; else another choice is
     slower or larger, but as right.
     """
 
@@ -52,6 +52,9 @@ KNOWN = (
           "an assertion for the type checker"),
     Known("model/export.py", "values = net.tensors(torch.zeros(1, channels, height, width), Context(Mode.INTEGER))", r"1 becomes 2",
           "two images of zeros instead of one: only shapes and scales are used"),
+    Known("hls_templates/rtl/bs_array.sv", "logic [D_M-1:0][D_N-1:0][ACC_BITS-1:0] acc, shadow_q;",
+          r"inv Q (1(1[2-9]|[2-9]\d)|2([01]\d|2[0-3])|3(3[6-9]|[4-9]\d)|4\d\d) shadow_q",
+          "the inverted bit is kept by inverting it every cycle; rows 1 and 3 are read when that has happened an even number of times"),
 )  # fmt: skip
 
 
