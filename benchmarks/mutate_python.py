@@ -35,7 +35,7 @@ SECONDS = 120
 """For one mutant; what hangs is noticed too."""
 MEMORY = 6 << 30
 """Bytes of address space of one mutant: some loop and collect without end."""
-NETWORKS = (103, 108, 121, 148, 401, 723)
+NETWORKS = (103, 108, 121, 2065, 401, 1481)
 """Seeds of random networks whose programs the engine runs: the last three run in strips, and divide passes with skip and sums."""
 
 

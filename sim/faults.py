@@ -18,7 +18,6 @@ _SLVERR, _DECERR = 2, 3
 _FIRST = isa.HEADER_WORDS * 8
 _ILLEGAL = 0xEE
 _WATCHDOG = 2000
-_PATIENCE = 400_000
 _BEYOND = 1 << 30
 _STREAMS = {isa.Stage.FETCH: "fetch", isa.Stage.EXECUTE: "execute", isa.Stage.WRITE_BACK: "write_back"}
 
@@ -146,7 +145,7 @@ def provoke(station: Station, work: Work, fault: Fault) -> str:
         if engine.read_register("status") != STATUS_BUSY:
             return "It is not busy."
         engine.write_register("control", START_WITH_INTERRUPT)
-    ended = engine.run(_PATIENCE)
+    ended = engine.run(20_000 * station.patience)
     engine.heal()
     status, error, info = (engine.read_register(name) for name in ("status", "error", "error_info"))
     if not ended or status != STATUS_ERROR:

@@ -30,7 +30,7 @@ from sim.monitor import TensorMonitor
 
 DISTURBANCES = ("reset", "stop", "start", "read error", "write error")
 _MEMORY_BYTES = 1 << 23
-_PATIENCE = 200_000
+_PATIENCE = 20
 _RESPONSES = (2, 3)  # SLVERR, DECERR
 
 
@@ -117,13 +117,19 @@ class Station:
     Args:
         library: of the compiled engine. seed: of the memory's latencies and pauses, and of what registers and buffers hold
             at power-up. timing: of the memory; None: drawn from the seed, fast or slow, with few or many bursts.
-        layout: where a run's memory and registers come from.
+        layout: where a run's memory and registers come from. patience: how many times as long as it should a run may take
+            before it counts as stuck.
     """
 
     def __init__(
-        self, library: Path, seed: int, timing: MemoryTiming | None = None, layout: type[Layout] = Layout
+        self,
+        library: Path,
+        seed: int,
+        timing: MemoryTiming | None = None,
+        layout: type[Layout] = Layout,
+        patience: int = _PATIENCE,
     ) -> None:
-        self._layout = layout
+        self._layout, self.patience = layout, patience
         self.engine = CompiledEngine(library, _MEMORY_BYTES, timing or _random_timing(seed))
 
     def __enter__(self) -> Station:
@@ -140,7 +146,7 @@ class Station:
         wrong = self._disturb(work, layout) if work.disturbance else ""
         monitor = TensorMonitor(work.plan, work.tensors)
         per_image = time_program(work.plan).cycles_per_image + 4 * work.plan.image_bytes
-        limit = 200_000 + 20 * (len(work.images) * per_image + len(work.program))
+        limit = self.patience * (10_000 + len(work.images) * per_image + len(work.program))
         result = simulate(self.engine, layout, monitor, limit)
         if wrong:
             result.problem = f"{wrong} {result.problem}".strip()
@@ -160,7 +166,7 @@ class Station:
             engine.write_register(name, value)
         if kind in ("read error", "write error"):
             expected = isa.Error.AXI_READ if kind == "read error" else isa.Error.AXI_WRITE
-            ended = engine.run(_PATIENCE + 100 * len(work.program))
+            ended = engine.run(self.patience * (10_000 + 5 * len(work.program)))
             engine.heal()
             return self._expect(kind, expected) if ended else f"After a {kind} the engine has not ended."
         engine.step(rng.randint(0, 2000))
@@ -169,7 +175,7 @@ class Station:
             return self._expect(kind, isa.Error.NONE)
         if kind == "stop":
             engine.write_register("control", STOP)
-            for _ in range(_PATIENCE // 100):
+            for _ in range(100 * self.patience):
                 if not engine.read_register("status") & STATUS_BUSY:
                     return ""
                 engine.step(100)
@@ -177,7 +183,7 @@ class Station:
         if engine.read_register("status") & STATUS_BUSY:
             engine.write_register("control", START_WITH_INTERRUPT)
             # The run may have come to its end between the two accesses.
-            engine.run(_PATIENCE)
+            engine.run(10_000 * self.patience)
             if engine.read_register("status") & STATUS_ERROR:
                 return self._expect(kind, isa.Error.BUSY)
         return ""

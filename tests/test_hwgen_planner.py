@@ -105,7 +105,7 @@ def places(plan: Schedule) -> dict[str, dict[str, set[tuple[int, ...]]]]:
     return made
 
 
-@pytest.mark.parametrize("seed", [151, 353, 401, 557, 723])
+@pytest.mark.parametrize("seed", [151, 353, 401, 557, 1481])
 def test_a_divided_pass_touches_what_the_whole_pass_touches(seed: int) -> None:
     """Weights that stream divide a pass into bands of some row tiles each; an engine with room runs all of them at once."""
     network = random_network(seed)
