@@ -57,6 +57,7 @@ _COUNTERS = ("images_done", "read_beats", "write_beats")
 _WATCHDOG = 3000
 _PATIENCE = 3
 _SELECT = "mutant_select"
+_PACKAGE = "bs_mutants"
 _CHOOSER = f"""#include <cstdlib>
 extern "C" int bs_mutant() {{
     const char* chosen = std::getenv("{VARIABLE}");
@@ -121,15 +122,24 @@ def plain_names(design: str) -> tuple[str, dict[str, str]]:
 
 
 def drive_select(verilog: str) -> str:
-    """Turn the select port of the top, which Yosys leads to every mutant, into a register that the test program sets."""
+    """Turn the select port of the top, which Yosys leads to every mutant, into a variable that the test program sets.
+
+    Of a package: signals of the top are public, and one that may change at any time makes the simulation twice as slow.
+    """
     head, name, body = verilog.partition("module bs_top(")
     ports, rest = body.split(");", 1)
     ports = ", ".join(port for port in re.split(r",\s*", ports) if port.strip() != _SELECT)
-    register = f'import "DPI-C" function int bs_mutant();\n  reg [15:0] {_SELECT};\n  initial {_SELECT} = 16\'(bs_mutant());'
-    rest, count = re.subn(rf"input \[15:0\] {_SELECT};\n\s*wire \[15:0\] {_SELECT};", lambda _: register, rest, count=1)
+    rest, count = re.subn(rf"input \[15:0\] {_SELECT};\n\s*wire \[15:0\] {_SELECT};", "", rest, count=1)
     if not count:
         raise RuntimeError("the mutated top has no select port")
-    return f"{head}{name}{ports});{rest}"
+    top, end, others = rest.partition("endmodule")
+    top = re.sub(rf"(?<!\.)\b{_SELECT}\b", f"{_PACKAGE}::{_SELECT}", top)
+    package = f"""package {_PACKAGE};
+  import "DPI-C" function int bs_mutant();
+  logic [15:0] {_SELECT} = 16'(bs_mutant());
+endpackage
+"""
+    return f"{package}{head}{name}{ports});{top}{end}{others}"
 
 
 def proved_equal(design: Path, mutation: str) -> bool:

@@ -33,9 +33,10 @@ def test_names_of_elaborated_modules():
 
 
 def test_the_select_port_of_the_top_becomes_a_register():
-    verilog = "module bs_a(mutant_select, x);\n  input [15:0] mutant_select;\n  wire [15:0] mutant_select;\nendmodule\nmodule bs_top(a, mutant_select, b);\n  input a;\n  input [15:0] mutant_select;\n  wire [15:0] mutant_select;\nendmodule\n"
+    verilog = "module bs_a(mutant_select, x);\n  input [15:0] mutant_select;\n  wire [15:0] mutant_select;\nendmodule\nmodule bs_top(a, mutant_select, b);\n  input a;\n  input [15:0] mutant_select;\n  wire [15:0] mutant_select;\n  bs_a a(.mutant_select(mutant_select));\nendmodule\n"
     made = mutate.drive_select(verilog)
     assert "module bs_a(mutant_select, x);" in made and "module bs_top(a, b);" in made
-    assert made.count("input [15:0] mutant_select;") == 1 and "initial mutant_select = 16'(bs_mutant());" in made
+    assert made.count("input [15:0] mutant_select;") == 1 and "logic [15:0] mutant_select = 16'(bs_mutant());" in made
+    assert "bs_a a(.mutant_select(bs_mutants::mutant_select));" in made
     with pytest.raises(RuntimeError, match="no select"):
         mutate.drive_select("module bs_top(a);\nendmodule\n")
