@@ -29,7 +29,7 @@ from sim.job import START_WITH_INTERRUPT, STATUS_BUSY, STATUS_ERROR, STOP, Layou
 from sim.monitor import TensorMonitor
 
 DISTURBANCES = ("reset", "stop", "start", "read error", "write error")
-_MEMORY_BYTES = 1 << 23
+_MEMORY_BYTES = 1 << 24
 _PATIENCE = 20
 _RESPONSES = (2, 3)  # SLVERR, DECERR
 
@@ -65,9 +65,18 @@ class Work:
 
 
 def prepare(
-    network: Network, images: NDArray[np.uint8], engine: EngineConfig, seed: int = 1, disturbance: str = ""
+    network: Network,
+    images: NDArray[np.uint8],
+    engine: EngineConfig,
+    seed: int = 1,
+    disturbance: str = "",
+    *,
+    batch: int = 1,
 ) -> Work:
     """Write and read the network file, plan, assemble, and ask the golden model.
+
+    Args:
+        batch: images that run together; it divides their number.
 
     Raises:
         InputError: the engine cannot run or hold the network.
@@ -76,7 +85,7 @@ def prepare(
     with tempfile.TemporaryDirectory(prefix="bitsmith-soak-") as scratch:
         write_network(network, Path(scratch) / "network")
         back = read_network(Path(scratch) / "network")
-    plan = schedule(back, engine)
+    plan = schedule(back, engine, batch)
     work = Work(back, images, plan, assemble(plan.program), dict(golden.run(network, images)), seed, disturbance)
     if work.layout().memory_bytes > _MEMORY_BYTES:
         raise DoesNotFitError(network.name)
