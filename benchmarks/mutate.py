@@ -4,6 +4,7 @@ Yosys elaborates the engine, applies some mutations to each module (an inverted 
 behind a compare with a number that is chosen at run time, and writes the design back: one compilation for all mutants. Each mutant
 then runs what the fast tests run, random networks back to back with interrupted runs, until something differs from the golden model or
 the registers from their documents. For each survivor Yosys tries to prove that its module computes the same: those are equivalent.
+What is left meets the bench of its module (:mod:`benchmarks.mutate_benches`).
 Then the mutants of :mod:`benchmarks.mutate_python`. Figures go to build/bench/mutation.json after every module, a list of objects.
 """
 
@@ -27,6 +28,7 @@ from typing import Any
 
 from rich.progress import Progress
 
+from benchmarks.mutate_benches import Benches
 from benchmarks.survivors import Known, find, source_line
 from hwgen import isa
 from hwgen.board import load_board
@@ -121,25 +123,25 @@ def plain_names(design: str) -> tuple[str, dict[str, str]]:
     return design, chosen
 
 
-def drive_select(verilog: str) -> str:
-    """Turn the select port of the top, which Yosys leads to every mutant, into a variable that the test program sets.
+def drive_select(verilog: str, top: str = "bs_top") -> str:
+    """Turn the select port of a top, which Yosys leads to every mutant, into a variable that the test program sets.
 
     Of a package: signals of the top are public, and one that may change at any time makes the simulation twice as slow.
     """
-    head, name, body = verilog.partition("module bs_top(")
+    head, name, body = verilog.partition(f"module {top}(")
     ports, rest = body.split(");", 1)
     ports = ", ".join(port for port in re.split(r",\s*", ports) if port.strip() != _SELECT)
     rest, count = re.subn(rf"input \[15:0\] {_SELECT};\n\s*wire \[15:0\] {_SELECT};", "", rest, count=1)
     if not count:
         raise RuntimeError("the mutated top has no select port")
-    top, end, others = rest.partition("endmodule")
-    top = re.sub(rf"(?<!\.)\b{_SELECT}\b", f"{_PACKAGE}::{_SELECT}", top)
+    inside, end, others = rest.partition("endmodule")
+    inside = re.sub(rf"(?<!\.)\b{_SELECT}\b", f"{_PACKAGE}::{_SELECT}", inside)
     package = f"""package {_PACKAGE};
   import "DPI-C" function int bs_mutant();
   logic [15:0] {_SELECT} = 16'(bs_mutant());
 endpackage
 """
-    return f"{package}{head}{name}{ports});{top}{end}{others}"
+    return f"{package}{head}{name}{ports});{inside}{end}{others}"
 
 
 def proved_equal(design: Path, mutation: str) -> bool:
@@ -162,8 +164,8 @@ def proved_equal(design: Path, mutation: str) -> bool:
 
 def mutated_engine(
     sources: list[Path], folder: Path, mutants: int, only: list[str]
-) -> tuple[Path, dict[str, list[tuple[int, str]]]]:
-    """The compiled engine with all mutants, and their numbers and mutations by module."""
+) -> tuple[Path, dict[str, list[tuple[int, str]]], Benches]:
+    """The compiled engine with all mutants, their numbers and mutations by module, and the benches of its modules."""
     design = folder / "design.il"
     run_yosys(
         [
@@ -193,7 +195,8 @@ def mutated_engine(
     chooser = folder / "chooser.cpp"
     chooser.write_text(_CHOOSER, encoding="utf-8")
     harness = [*HARNESS, chooser]
-    return verilator.build_library([made], "bs_top", harness, public=PUBLIC, optimise="-O1"), numbers
+    benches = Benches(netlist, design, chosen, drive_select, chooser, VARIABLE)
+    return verilator.build_library([made], "bs_top", harness, public=PUBLIC, optimise="-O1"), numbers, benches
 
 
 class ImpatientLayout(Layout):
@@ -268,15 +271,16 @@ class Judge:
     library: Path
     design: Path
     todo: list[Work]
+    benches: Benches
 
-    def verdict(self, number: int, mutation: str) -> str:
+    def verdict(self, base: str, number: int, mutation: str) -> str:
         """``killed``, ``equivalent`` or ``survived``."""
         # Most fall over the first networks, and a proof takes less time than the last ones.
         if killed(self.library, number, self.todo[:_QUICK], faults=False):
             return "killed"
         if proved_equal(self.design, mutation):
             return "equivalent"
-        return "killed" if killed(self.library, number, self.todo) else "survived"
+        return "killed" if killed(self.library, number, self.todo) or self.benches.fails(base, number) else "survived"
 
 
 _judge: Judge
@@ -288,7 +292,7 @@ def _begin(judge: Judge) -> None:
     _judge = judge
 
 
-def _verdict(mutant: tuple[int, str]) -> str:
+def _verdict(mutant: tuple[str, int, str]) -> str:
     return _judge.verdict(*mutant)
 
 
@@ -324,7 +328,7 @@ def main() -> int:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="bitsmith-mutate-"))
         bar = stack.enter_context(Progress(transient=True))
         sources = write_rtl(ENGINE, load_board("pynq-z2"), Path(scratch) / "rtl")
-        library, numbers = mutated_engine(sources, Path(scratch), given.mutants, given.module)
+        library, numbers, benches = mutated_engine(sources, Path(scratch), given.mutants, given.module)
         if seen := killed(library, 0, todo):
             print(f"The engine without a mutation fails: {seen}", file=sys.stderr)
             return 1
@@ -332,10 +336,10 @@ def main() -> int:
         # Forked, so that workers have the counters of the engine without a mutation.
         pool = stack.enter_context(
             ProcessPoolExecutor(
-                given.workers, multiprocessing.get_context("fork"), _begin, (Judge(library, Path(scratch) / "design.il", todo),)
+                given.workers, multiprocessing.get_context("fork"), _begin, (Judge(library, Path(scratch) / "design.il", todo, benches),)
             )
         )
-        verdicts = pool.map(_verdict, [mutant for mutants in numbers.values() for mutant in mutants])
+        verdicts = pool.map(_verdict, [(base, *mutant) for base, mutants in numbers.items() for mutant in mutants])
         for base, mutants in numbers.items():
             target = Target(base)
             for _, mutation in mutants:
