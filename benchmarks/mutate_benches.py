@@ -61,7 +61,7 @@ class Benches:
         made = self.netlist.with_name(f"bench_{top}.sv")
         made.write_text(self.drive(self.netlist.read_text(encoding="utf-8"), self.names[top]), encoding="utf-8")
         try:
-            return verilator.build([made, self.chooser], self.names[top])
+            return verilator.build([made, self.chooser], self.names[top], public=())
         except BuildError:
             return None
 
