@@ -326,20 +326,20 @@ def main() -> int:
     rows: list[dict[str, Any]] = []
     with ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="bitsmith-mutate-"))
-        bar = stack.enter_context(Progress(transient=True))
         sources = write_rtl(ENGINE, load_board("pynq-z2"), Path(scratch) / "rtl")
         library, numbers, benches = mutated_engine(sources, Path(scratch), given.mutants, given.module)
         if seen := killed(library, 0, todo):
             print(f"The engine without a mutation fails: {seen}", file=sys.stderr)
             return 1
-        task = bar.add_task("mutants", total=sum(map(len, numbers.values())))
-        # Forked, so that workers have the counters of the engine without a mutation.
+        # Forked, so that workers have the counters of the engine without a mutation; before the bar has a thread.
         pool = stack.enter_context(
             ProcessPoolExecutor(
                 given.workers, multiprocessing.get_context("fork"), _begin, (Judge(library, Path(scratch) / "design.il", todo, benches),)
             )
         )
         verdicts = pool.map(_verdict, [(base, *mutant) for base, mutants in numbers.items() for mutant in mutants])
+        bar = stack.enter_context(Progress(transient=True))
+        task = bar.add_task("mutants", total=sum(map(len, numbers.values())))
         for base, mutants in numbers.items():
             target = Target(base)
             for _, mutation in mutants:

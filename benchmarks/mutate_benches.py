@@ -6,6 +6,7 @@ A bench runs on the same netlist as the engine, with one module as the top and t
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -59,7 +60,9 @@ class Benches:
         if not (BENCHES / f"tb_{top.removeprefix('bs_')}.py").is_file():
             return None
         made = self.netlist.with_name(f"bench_{top}.sv")
-        made.write_text(self.drive(self.netlist.read_text(encoding="utf-8"), self.names[top]), encoding="utf-8")
+        draft = made.with_suffix(f".{os.getpid()}")  # other processes may want it at the same time
+        draft.write_text(self.drive(self.netlist.read_text(encoding="utf-8"), self.names[top]), encoding="utf-8")
+        draft.replace(made)
         try:
             return verilator.build([made, self.chooser], self.names[top], public=())
         except BuildError:
@@ -71,7 +74,7 @@ class Benches:
             return False
         values = parameters_of(self.design.read_text(encoding="utf-8"), self.names[top])
         env = {self.variable: str(mutant), "BITSMITH_PARAMETERS": json.dumps(values)}
-        folder = self.netlist.parent / f"{top}-{mutant}"
+        folder = self.netlist.parent / f"{top}-{mutant}-{os.getpid()}"
         return build.test(
             f"tb_{top.removeprefix('bs_')}", folder, env=env, python_path=[BENCHES], timeout_s=_SECONDS
         ).passed
