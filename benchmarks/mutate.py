@@ -4,6 +4,7 @@ Yosys elaborates the engine, applies some mutations to each module (an inverted 
 behind a compare with a number that is chosen at run time, and writes the design back: one compilation for all mutants. Each mutant
 then runs what the fast tests run, random networks back to back with interrupted runs, until something differs from the golden model or
 the registers from their documents. For each survivor Yosys tries to prove that its module computes the same: those are equivalent.
+What is left meets the bench of its module (:mod:`benchmarks.mutate_benches`).
 Then the mutants of :mod:`benchmarks.mutate_python`. Figures go to build/bench/mutation.json after every module, a list of objects.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import re
 import subprocess
@@ -18,20 +20,24 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.progress import Progress
 
+from benchmarks.mutate_benches import Benches
+from benchmarks.survivors import Known, find, source_line
+from hwgen import isa
 from hwgen.board import load_board
 from hwgen.build import write_rtl
 from hwgen.engine import EngineConfig
-from hwgen.errors import InputError
-from hwgen.schedule import schedule
 from hwgen.synth import run_yosys
 from sim import verilator
 from sim.compiled import HARNESS, PUBLIC, MemoryTiming, RegisterError, SimulationError, compile_engine
+from sim.faults import FAULTS, provoke, zero_counts
 from sim.job import Layout
 from sim.random_network import random_images, random_network
 from sim.soak import DISTURBANCES, Station, Work, prepare
@@ -43,9 +49,17 @@ ENGINE = EngineConfig(
 SEED = 1
 PROOF_SECONDS = 60
 VARIABLE = "BITSMITH_MUTANT"
+NETWORKS = (
+    563, 878, 1060, 1381, 926, 1249, 749, 676, 1215, 1376, 854, 415, 319, 945, 340, 188, 1186, 1056, 1096, 445, 126, 248, 999, 737,
+    300, 771, 1276, 470, 932, 2300, 490, 1481, 2314,
+)  # fmt: skip
+"""Seeds of random networks, chosen so that a network more brings nothing new (``tests/test_benchmarks_trust.py``)."""
+_QUICK = 22
+_COUNTERS = ("images_done", "read_beats", "write_beats")
 _WATCHDOG = 3000
-_WORKS = 8
+_PATIENCE = 3
 _SELECT = "mutant_select"
+_PACKAGE = "bs_mutants"
 _CHOOSER = f"""#include <cstdlib>
 extern "C" int bs_mutant() {{
     const char* chosen = std::getenv("{VARIABLE}");
@@ -56,13 +70,39 @@ extern "C" int bs_mutant() {{
 
 @dataclass
 class Target:
-    """What became of the mutants of a module. equivalent: proved so. survivors: the rest of those that nothing noticed."""
+    """What became of the mutants of a module.
+
+    equivalent: proved so, or known to be. survivors: the rest of those that nothing noticed. reasons: why, of some of them.
+    """
 
     target: str
     mutants: int = 0
     killed: int = 0
     equivalent: int = 0
     survivors: list[str] = field(default_factory=list)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def survive(self, mutation: str, rtl: Path) -> None:
+        """Count a mutant that nothing noticed and no proof took. rtl: folder of the sources."""
+        plain = re.sub(r" -(ctrl \S+ \d+ \d+|src \S+)", "", mutation).replace(f"{rtl}/", "")
+        known = known_mutant(mutation, rtl)
+        if known is not None and known.equivalent:
+            self.equivalent += 1
+            return
+        self.survivors.append(plain)
+        if known is not None:
+            self.reasons[plain] = known.reason
+
+
+def known_mutant(mutation: str, rtl: Path) -> Known | None:
+    """What is known of a mutant: by the lines that Yosys made its cell and wire of, and mode, port, bit and wire."""
+    facts = dict(re.findall(r"-(mode|port|portbit|ctrlbit|wire) (\S+)", mutation))
+    change = " ".join(facts.get(name, "-") for name in ("mode", "port", "portbit", "wire"))
+    for file, line in re.findall(r"-src (\S+):(\d+)\.\d+-", mutation):
+        for name in (Path(file).name, f"{Path(file).name}.j2"):
+            if found := find(f"hls_templates/rtl/{name}", source_line(rtl / Path(file).name, int(line)), change):
+                return found
+    return None
 
 
 def plain_names(design: str) -> tuple[str, dict[str, str]]:
@@ -83,16 +123,25 @@ def plain_names(design: str) -> tuple[str, dict[str, str]]:
     return design, chosen
 
 
-def drive_select(verilog: str) -> str:
-    """Turn the select port of the top, which Yosys leads to every mutant, into a register that the test program sets."""
-    head, name, body = verilog.partition("module bs_top(")
+def drive_select(verilog: str, top: str = "bs_top") -> str:
+    """Turn the select port of a top, which Yosys leads to every mutant, into a variable that the test program sets.
+
+    Of a package: signals of the top are public, and one that may change at any time makes the simulation twice as slow.
+    """
+    head, name, body = verilog.partition(f"module {top}(")
     ports, rest = body.split(");", 1)
     ports = ", ".join(port for port in re.split(r",\s*", ports) if port.strip() != _SELECT)
-    register = f'import "DPI-C" function int bs_mutant();\n  reg [15:0] {_SELECT};\n  initial {_SELECT} = 16\'(bs_mutant());'
-    rest, count = re.subn(rf"input \[15:0\] {_SELECT};\n\s*wire \[15:0\] {_SELECT};", lambda _: register, rest, count=1)
+    rest, count = re.subn(rf"input \[15:0\] {_SELECT};\n\s*wire \[15:0\] {_SELECT};", "", rest, count=1)
     if not count:
         raise RuntimeError("the mutated top has no select port")
-    return f"{head}{name}{ports});{rest}"
+    inside, end, others = rest.partition("endmodule")
+    inside = re.sub(rf"(?<!\.)\b{_SELECT}\b", f"{_PACKAGE}::{_SELECT}", inside)
+    package = f"""package {_PACKAGE};
+  import "DPI-C" function int bs_mutant();
+  logic [15:0] {_SELECT} = 16'(bs_mutant());
+endpackage
+"""
+    return f"{package}{head}{name}{ports});{inside}{end}{others}"
 
 
 def proved_equal(design: Path, mutation: str) -> bool:
@@ -115,12 +164,12 @@ def proved_equal(design: Path, mutation: str) -> bool:
 
 def mutated_engine(
     sources: list[Path], folder: Path, mutants: int, only: list[str]
-) -> tuple[Path, dict[str, list[tuple[int, str]]]]:
-    """The compiled engine with all mutants, and their numbers and mutations by module."""
+) -> tuple[Path, dict[str, list[tuple[int, str]]], Benches]:
+    """The compiled engine with all mutants, their numbers and mutations by module, and the benches of its modules."""
     design = folder / "design.il"
     run_yosys(
         [
-            f"read_verilog -sv {' '.join(map(str, sources))}", "hierarchy -top bs_top", "proc", "memory_collect",
+            f"read_verilog -sv {' '.join(map(str, sources))}", "hierarchy -top bs_top", "proc", "memory_collect", "wreduce",
             "setattr -set keep 1 */w:layer_first_q */w:layer_index_q", "opt_clean",
             f"write_rtlil {design}",
         ],
@@ -146,7 +195,8 @@ def mutated_engine(
     chooser = folder / "chooser.cpp"
     chooser.write_text(_CHOOSER, encoding="utf-8")
     harness = [*HARNESS, chooser]
-    return verilator.build_library([made], "bs_top", harness, public=PUBLIC, optimise="-O1"), numbers
+    benches = Benches(netlist, design, chosen, drive_select, chooser, VARIABLE)
+    return verilator.build_library([made], "bs_top", harness, public=PUBLIC, optimise="-O1"), numbers, benches
 
 
 class ImpatientLayout(Layout):
@@ -157,43 +207,93 @@ class ImpatientLayout(Layout):
 
 
 def works() -> list[Work]:
-    """Networks of the fast tests that the engine holds, small ones first."""
-    found: list[Work] = []
-    seed = 100
-    while len(found) < _WORKS:
-        try:
-            network = random_network(seed)
-            plan = schedule(network, ENGINE)
-            if len(plan.passes) > 2:
-                disturbance = ("", *DISTURBANCES)[len(found) % (len(DISTURBANCES) + 1)]
-                found.append(prepare(network, random_images(network, 3, seed), ENGINE, seed, disturbance))
-        except InputError:
-            pass
-        seed += 1
-    return sorted(found, key=lambda work: len(work.program))
+    """What the engine must run: networks that between them use every kind of pass, code, window and instruction, small ones first.
+
+    Each gets an image all of the highest code and two random ones, every second network after a run that ended badly.
+    """
+    made = []
+    for at, seed in enumerate(NETWORKS):
+        network = random_network(seed)
+        disturbance = DISTURBANCES[at // 2 % len(DISTURBANCES)] if at % 2 else ""
+        made.append(prepare(network, random_images(network, 4, seed)[1:], ENGINE, seed, disturbance))
+    return sorted(made, key=lambda work: len(work.program))
 
 
-def killed(library: Path, mutant: int, todo: list[Work]) -> str:
-    """How the fast tests notice a mutant; empty if they do not."""
+def _registers_wrong(station: Station) -> str:
+    """Registers keep what they are given, each its own."""
+    names = [item.name for item in isa.REGISTERS if item.access == "rw" and item.name not in ("control", "image_planar")]
+    for turn in (0, 0xFFFFFFFF):
+        given = {name: (0x9E3779B1 * (at + 3) & 0xFFFFFFF8) ^ turn & 0xFFFFFFF8 for at, name in enumerate(names)}
+        for name, value in given.items():
+            station.engine.write_register(name, value)
+        if any(station.engine.read_register(name) & 0xFFFFFFF8 != value for name, value in given.items()):
+            return "registers"
+    return ""
+
+
+def _faults_wrong(station: Station, todo: list[Work]) -> str:
+    """Every fault has its code, and the run after it is right."""
+    work, other = todo[len(todo) // 2], todo[0]
+    for name, fault in [*FAULTS.items(), *zero_counts(work)]:
+        if wrong := provoke(station, work, fault):
+            return f"{name}: {wrong}"
+    result = station.run(other)
+    return result.problem or "".join(result.mismatches[:1])
+
+
+def killed(library: Path, mutant: int, todo: list[Work], *, faults: bool = True) -> str:
+    """How the fast tests notice a mutant; empty if they do not. faults: provoke those too."""
     os.environ[VARIABLE] = str(mutant)
     try:
-        with Station(library, 5, MemoryTiming((3, 40), 0.2, seed=5), layout=ImpatientLayout) as station:
+        with Station(library, 5, MemoryTiming((3, 40), 0.2, seed=5), layout=ImpatientLayout, patience=_PATIENCE) as station:
             if station.engine.read_register("engine") != ENGINE.hash:
                 return "engine register"
             for work in todo:
                 result = station.run(work)
                 if result.problem or result.wrong:
                     return result.problem or result.mismatches[0]
-            for name in ("images_done", "read_beats", "write_beats"):
-                if station.engine.read_register(name) != EXPECTED.setdefault(name, station.engine.read_register(name)):
-                    return name
+                counters = {name: result.counters[name] for name in _COUNTERS}
+                if counters != EXPECTED.setdefault(work.seed, counters):
+                    return f"counters {counters}"
+            return (faults and (_registers_wrong(station) or _faults_wrong(station, todo))) or ""
     except (SimulationError, RegisterError, ValueError) as error:
         return f"{type(error).__name__}: {error}"
-    return ""
 
 
-EXPECTED: dict[str, int] = {}
-"""Counters of the engine without a mutation."""
+EXPECTED: dict[int, dict[str, int]] = {}
+"""Counters of the engine without a mutation, by the network's seed."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What decides about a mutant: the engine with all of them, the design for proofs, and what the engine must run."""
+
+    library: Path
+    design: Path
+    todo: list[Work]
+    benches: Benches
+
+    def verdict(self, base: str, number: int, mutation: str) -> str:
+        """``killed``, ``equivalent`` or ``survived``."""
+        # Most fall over the first networks, and a proof takes less time than the last ones.
+        if killed(self.library, number, self.todo[:_QUICK], faults=False):
+            return "killed"
+        if proved_equal(self.design, mutation):
+            return "equivalent"
+        return "killed" if killed(self.library, number, self.todo) or self.benches.fails(base, number) else "survived"
+
+
+_judge: Judge
+
+
+def _begin(judge: Judge) -> None:
+    """In each worker, once: the networks are inherited, not sent with every mutant."""
+    global _judge
+    _judge = judge
+
+
+def _verdict(mutant: tuple[str, int, str]) -> str:
+    return _judge.verdict(*mutant)
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -218,37 +318,44 @@ def main() -> int:
     parser.add_argument("--mutants", type=int, default=50, help="per module (50)")
     parser.add_argument("--module", action="append", default=[], help="this module only; may be given again")
     parser.add_argument("--python-mutants", type=int, default=30, help="per Python target (30); 0: RTL alone")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (one for each core)")
     parser.add_argument("--out", type=Path, default=Path("build/bench"))
     given = parser.parse_args()
     start = time.perf_counter()
     todo = works()
-    targets: list[Target] = []
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory(prefix="bitsmith-mutate-") as scratch, Progress(transient=True) as bar:
+    with ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="bitsmith-mutate-"))
         sources = write_rtl(ENGINE, load_board("pynq-z2"), Path(scratch) / "rtl")
-        library, numbers = mutated_engine(sources, Path(scratch), given.mutants, given.module)
+        library, numbers, benches = mutated_engine(sources, Path(scratch), given.mutants, given.module)
         if seen := killed(library, 0, todo):
             print(f"The engine without a mutation fails: {seen}", file=sys.stderr)
             return 1
+        # Forked, so that workers have the counters of the engine without a mutation; before the bar has a thread.
+        pool = stack.enter_context(
+            ProcessPoolExecutor(
+                given.workers, multiprocessing.get_context("fork"), _begin, (Judge(library, Path(scratch) / "design.il", todo, benches),)
+            )
+        )
+        verdicts = pool.map(_verdict, [(base, *mutant) for base, mutants in numbers.items() for mutant in mutants])
+        bar = stack.enter_context(Progress(transient=True))
         task = bar.add_task("mutants", total=sum(map(len, numbers.values())))
         for base, mutants in numbers.items():
-            targets.append(Target(base))
-            for number, mutation in mutants:
-                targets[-1].mutants += 1
-                if killed(library, number, todo):
-                    targets[-1].killed += 1
-                else:
-                    if proved_equal(Path(scratch) / "design.il", mutation):
-                        targets[-1].equivalent += 1
-                    else:
-                        plain = re.sub(r" -(ctrl \S+ \d+ \d+|src \S+)", "", mutation)
-                        targets[-1].survivors.append(plain.replace(f"{scratch}/rtl/", ""))
+            target = Target(base)
+            for _, mutation in mutants:
+                match next(verdicts):
+                    case "killed":
+                        target.killed += 1
+                    case "equivalent":
+                        target.equivalent += 1
+                    case _:
+                        target.survive(mutation, Path(scratch) / "rtl")
+                target.mutants += 1
                 bar.advance(task)
             facts = {"engine": ENGINE.name, "seed": SEED, "seconds": round(time.perf_counter() - start, 1)}
-            rows.append(asdict(targets[-1]) | facts)
+            rows.append(asdict(target) | facts)
             write(given.out / "mutation.json", rows)
-            able = targets[-1].mutants - targets[-1].equivalent
-            print(f"{base:<20} {targets[-1].killed:>3} of {able} that are not equivalent", flush=True)
+            print(f"{base:<20} {target.killed:>3} of {target.mutants - target.equivalent} that are not equivalent", flush=True)
         if given.python_mutants:
             plain_library = compile_engine(sources, quick=True)
             rows += python_rows(plain_library, given.python_mutants, Path(scratch) / "python.json")

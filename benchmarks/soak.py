@@ -31,7 +31,7 @@ from hwgen.render_hls import render_hls_sources
 from sim.compiled import compile_engine
 from sim.hls import compile_kernel
 from sim.hls_job import simulate as simulate_hls
-from sim.job import Layout, Result
+from sim.job import Result
 from sim.monitor import TensorMonitor
 from sim.random_engine import random_engines
 from sim.random_network import random_images, random_network
@@ -112,8 +112,7 @@ def run_group(hardware: Hardware, group: list[Work]) -> Iterator[tuple[Work, Res
     with Station(hardware.rtl, group[0].seed) as station:
         for work in group:
             result = station.run(work)
-            layout = Layout(work.plan, work.program, work.images, work.seed)
-            hls = simulate_hls(hardware.hls, layout, TensorMonitor(work.plan, work.tensors))
+            hls = simulate_hls(hardware.hls, work.layout(), TensorMonitor(work.plan, work.tensors))
             result.tensors += hls.tensors
             result.wrong += hls.wrong
             if failed(hls):

@@ -120,6 +120,7 @@ def bundle_files(
         "clock_mhz": board.clock_mhz,
         "image_shape": list(source.shape),
         "image_batch": build.batch,
+        "channels_last": build.schedule.channels_last,
         "top_code": source.hi,
         "classes": output.shape[2],
         "output_stride": -(-build.schedule.logits_rows * 4 // 8) * 8,

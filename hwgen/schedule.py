@@ -51,6 +51,13 @@ class Schedule:
         return self.memory.words[self.passes[-1].name].row_tiles * self.engine.rows
 
     @property
+    def channels_last(self) -> bool:
+        """Whether images must lie as (H, W, C): a linear layer that reads one as a single long pixel takes its bytes in order."""
+        reader = next(item for item in self.passes if item.source.name == self.network.input)
+        image = self.network.tensors[self.network.input]
+        return reader.source.shape != image.shape and image.shape[2] > 1
+
+    @property
     def image_bytes(self) -> int:
         height, width, channels = self.network.tensors[self.network.input].shape
         return height * width * channels

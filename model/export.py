@@ -18,7 +18,6 @@ from model.quantise import Quantised
 from model.quantnet import IMAGE, QuantNet
 
 SCALE_ERROR_LIMIT = 1 / 8
-_INPUT_MUL_LIMIT = 1 << 17
 
 
 def _ints(values: torch.Tensor, dtype: type[np.generic]) -> NDArray[np.generic]:

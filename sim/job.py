@@ -155,11 +155,13 @@ class Layout:
     """The memory map of a run: program, images, logits, and garbage between them.
 
     Args:
-        program: as assembled. images: uint8 (N, H, W, C). seed: of the garbage.
+        program: as assembled. images: uint8 (N, H, W, C). seed: of the garbage. planar: they lie in memory as (C, H, W).
     """
 
-    def __init__(self, plan: Schedule, program: bytes, images: NDArray[np.uint8], seed: int) -> None:
-        self.plan, self.program, self.images, self.seed = plan, program, images, seed
+    def __init__(
+        self, plan: Schedule, program: bytes, images: NDArray[np.uint8], seed: int, *, planar: bool = False
+    ) -> None:
+        self.plan, self.program, self.images, self.seed, self.planar = plan, program, images, seed, planar
         self.image_stride = _up(plan.image_bytes, 8)
         self.output_stride = _up(plan.logits_rows * 4, 8)
         self.image_addr = _up(len(program), _PAGE)
@@ -173,7 +175,7 @@ class Layout:
         memory[: len(self.program)] = np.frombuffer(self.program, np.uint8)
         for index, image in enumerate(self.images):
             start = self.image_addr + index * self.image_stride
-            memory[start : start + image.size] = image.ravel()
+            memory[start : start + image.size] = (image.transpose(2, 0, 1) if self.planar else image).ravel()
 
     def registers(self) -> list[tuple[str, int]]:
         """What to write, in this order; the last one starts the run."""
@@ -185,7 +187,7 @@ class Layout:
             ("output_addr", self.output_addr),
             ("output_stride", self.output_stride),
             ("image_count", len(self.images)),
-            ("image_planar", 0),
+            ("image_planar", int(self.planar)),
             ("control", START_WITH_INTERRUPT),
         ]
 

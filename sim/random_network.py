@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,6 +31,7 @@ FEATURES = frozenset(
         "maxpool",
         "avgpool",
         "pad_codes",
+        "pool_code",
         "residual",
         "shortcut_a",
         "signed",
@@ -48,6 +51,7 @@ class _Maker:
 
     def __init__(self, seed: int, features: frozenset[str]) -> None:
         self.rng = np.random.default_rng(seed)
+        self.later = np.random.default_rng((seed, 1))  # of what came later: networks without it stay as they were
         self.features = features
         self.nodes: list[Node] = []
         self.tensors: dict[str, Tensor] = {}
@@ -169,23 +173,25 @@ class _Maker:
         self.add(node, Tensor("logits.out", (1, 1, classes), 32, True))
 
     # ---------------------------------------------------------------- other nodes
-    def requant(self, source: str) -> str:
+    def requant(self, source: str, signed: bool = False) -> str:
         x = self.tensors[source]
-        bits = self.pick(1, 2, 3, 4, 5, 6, 7, 8)
+        bits = max(self.pick(1, 2, 3, 4, 5, 6, 7, 8), 1 + signed)
         factor = ((1 << bits) - 1) / max(int(self.values[source].max()), 1) * self.rng.uniform(0.7, 1.5)
         shift = min(31, int(np.log2(_MUL_LIMIT / factor)))
         if factor * 2**shift > _MUL_LIMIT or shift > 25:
             shift = min(shift - 1, 20)
+        shift = min(shift, 20) if signed else shift
+        out = Tensor("", x.shape, bits, signed)
         name = self.label("requant")
         node = Requant(
             name=name,
             inputs=(source,),
             output=f"{name}.out",
             mul=int(factor * 2**shift),
-            bias=1 << (shift - 1),
+            bias=(1 << (shift - 1)) + (out.lo << shift),
             shift=shift,
         )
-        return self.add(node, Tensor(f"{name}.out", x.shape, bits))
+        return self.add(node, replace(out, name=node.output))
 
     def maxpool(self, source: str) -> str:
         x = self.tensors[source]
@@ -258,8 +264,11 @@ class _Maker:
         )
         return self.conv(source, channels, x.shape[:2])
 
+    def recoded(self, p: float) -> bool:
+        return "pool_code" in self.features and bool(self.later.random() < p)
+
     def plain(self, source: str) -> str:
-        """A convolution, now and then followed by a pool."""
+        """A convolution, now and then followed by a pool, with another code before or after it."""
         x = self.tensors[source]
         smallest = min(x.shape[:2])
         depthwise = source != "image" and self.chance("depthwise", 0.25)
@@ -275,11 +284,16 @@ class _Maker:
             padding=padding,
             depthwise=depthwise,
         )
-        if self.chance("maxpool", 0.3) and min(self.tensors[result].shape[:2]) > 1:
-            result = self.maxpool(result)
-        if self.chance("avgpool", 0.2) and min(self.tensors[result].shape[:2]) > 1:
-            result = self.avgpool(result, whole=False)
-        return result
+        pooled = result
+        if self.recoded(0.1):
+            pooled = self.requant(pooled, "signed" in self.features and self.recoded(0.3))
+        if self.chance("maxpool", 0.3) and min(self.tensors[pooled].shape[:2]) > 1:
+            pooled = self.maxpool(pooled)
+        if self.chance("avgpool", 0.2) and min(self.tensors[pooled].shape[:2]) > 1:
+            pooled = self.avgpool(pooled, whole=False)
+        if pooled != result and self.recoded(0.4):
+            pooled = self.requant(pooled, "signed" in self.features and self.recoded(0.3))
+        return pooled
 
 
 def random_network(seed: int, features: frozenset[str] = FEATURES) -> Network:

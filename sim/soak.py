@@ -29,8 +29,8 @@ from sim.job import START_WITH_INTERRUPT, STATUS_BUSY, STATUS_ERROR, STOP, Layou
 from sim.monitor import TensorMonitor
 
 DISTURBANCES = ("reset", "stop", "start", "read error", "write error")
-_MEMORY_BYTES = 1 << 23
-_PATIENCE = 200_000
+_MEMORY_BYTES = 1 << 24
+_PATIENCE = 20
 _RESPONSES = (2, 3)  # SLVERR, DECERR
 
 
@@ -42,7 +42,8 @@ class DoesNotFitError(Exception):
 class Work:
     """One network that has gone through its file, its images uint8 (N, H, W, C), and what they must give.
 
-    disturbance: one of DISTURBANCES that comes first, or empty.
+    disturbance: one of DISTURBANCES that comes first, or empty. Odd seeds put the images into memory as (C, H, W), where
+    the program can read them so.
     """
 
     network: Network
@@ -53,6 +54,10 @@ class Work:
     seed: int = 1
     disturbance: str = ""
 
+    def layout(self, kind: type[Layout] = Layout) -> Layout:
+        """Where everything lies in memory."""
+        return kind(self.plan, self.program, self.images, self.seed, planar=bool(self.seed % 2) and not self.plan.channels_last)
+
     def bit_pairs(self) -> set[tuple[int, int]]:
         """(weight bits, activation bits) of the network's multiplications."""
         nodes = [node for node in self.network.nodes if isinstance(node, Weighted)]
@@ -60,9 +65,18 @@ class Work:
 
 
 def prepare(
-    network: Network, images: NDArray[np.uint8], engine: EngineConfig, seed: int = 1, disturbance: str = ""
+    network: Network,
+    images: NDArray[np.uint8],
+    engine: EngineConfig,
+    seed: int = 1,
+    disturbance: str = "",
+    *,
+    batch: int = 1,
 ) -> Work:
     """Write and read the network file, plan, assemble, and ask the golden model.
+
+    Args:
+        batch: images that run together; it divides their number.
 
     Raises:
         InputError: the engine cannot run or hold the network.
@@ -71,9 +85,9 @@ def prepare(
     with tempfile.TemporaryDirectory(prefix="bitsmith-soak-") as scratch:
         write_network(network, Path(scratch) / "network")
         back = read_network(Path(scratch) / "network")
-    plan = schedule(back, engine)
+    plan = schedule(back, engine, batch)
     work = Work(back, images, plan, assemble(plan.program), dict(golden.run(network, images)), seed, disturbance)
-    if Layout(work.plan, work.program, images, seed).memory_bytes > _MEMORY_BYTES:
+    if work.layout().memory_bytes > _MEMORY_BYTES:
         raise DoesNotFitError(network.name)
     return work
 
@@ -112,13 +126,19 @@ class Station:
     Args:
         library: of the compiled engine. seed: of the memory's latencies and pauses, and of what registers and buffers hold
             at power-up. timing: of the memory; None: drawn from the seed, fast or slow, with few or many bursts.
-        layout: where a run's memory and registers come from.
+        layout: where a run's memory and registers come from. patience: how many times as long as it should a run may take
+            before it counts as stuck.
     """
 
     def __init__(
-        self, library: Path, seed: int, timing: MemoryTiming | None = None, layout: type[Layout] = Layout
+        self,
+        library: Path,
+        seed: int,
+        timing: MemoryTiming | None = None,
+        layout: type[Layout] = Layout,
+        patience: int = _PATIENCE,
     ) -> None:
-        self._layout = layout
+        self._layout, self.patience = layout, patience
         self.engine = CompiledEngine(library, _MEMORY_BYTES, timing or _random_timing(seed))
 
     def __enter__(self) -> Station:
@@ -131,11 +151,11 @@ class Station:
 
     def run(self, work: Work) -> Result:
         """The disturbance, then a whole run with everything compared. A wrong answer to a disturbance is a problem, too."""
-        layout = self._layout(work.plan, work.program, work.images, work.seed)
+        layout = work.layout(self._layout)
         wrong = self._disturb(work, layout) if work.disturbance else ""
         monitor = TensorMonitor(work.plan, work.tensors)
         per_image = time_program(work.plan).cycles_per_image + 4 * work.plan.image_bytes
-        limit = 200_000 + 20 * (len(work.images) * per_image + len(work.program))
+        limit = self.patience * (10_000 + len(work.images) * per_image + len(work.program))
         result = simulate(self.engine, layout, monitor, limit)
         if wrong:
             result.problem = f"{wrong} {result.problem}".strip()
@@ -155,7 +175,7 @@ class Station:
             engine.write_register(name, value)
         if kind in ("read error", "write error"):
             expected = isa.Error.AXI_READ if kind == "read error" else isa.Error.AXI_WRITE
-            ended = engine.run(_PATIENCE + 100 * len(work.program))
+            ended = engine.run(self.patience * (10_000 + 5 * len(work.program)))
             engine.heal()
             return self._expect(kind, expected) if ended else f"After a {kind} the engine has not ended."
         engine.step(rng.randint(0, 2000))
@@ -164,7 +184,7 @@ class Station:
             return self._expect(kind, isa.Error.NONE)
         if kind == "stop":
             engine.write_register("control", STOP)
-            for _ in range(_PATIENCE // 100):
+            for _ in range(100 * self.patience):
                 if not engine.read_register("status") & STATUS_BUSY:
                     return ""
                 engine.step(100)
@@ -172,7 +192,7 @@ class Station:
         if engine.read_register("status") & STATUS_BUSY:
             engine.write_register("control", START_WITH_INTERRUPT)
             # The run may have come to its end between the two accesses.
-            engine.run(_PATIENCE)
+            engine.run(10_000 * self.patience)
             if engine.read_register("status") & STATUS_ERROR:
                 return self._expect(kind, isa.Error.BUSY)
         return ""

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from benchmarks import coverage, mutate, mutate_python
+from benchmarks import coverage, mutate, mutate_python, survivors
+from hwgen import isa
 from hwgen.synth import run_yosys
 
 
@@ -75,3 +76,27 @@ def test_dead_bits_are_proved_and_live_ones_are_not(tmp_path):
     mutation = f"mutate -mode inv -module m -cell {adder} -port Y -portbit {{}} -ctrl s 16 7"
     assert mutate.proved_equal(design, mutation.format(6))
     assert not mutate.proved_equal(design, mutation.format(2))
+
+
+@pytest.mark.parametrize("known", survivors.KNOWN, ids=lambda known: f"{known.file}-{known.change}")
+def test_survivors_with_a_reason_are_places_in_the_sources(known):
+    lines = [line.strip() for line in (survivors.ROOT / known.file).read_text().splitlines()]
+    assert lines.count(known.line) == 1 and known.reason
+    assert survivors.find(known.file, known.line, "something else becomes another") is (known if known.change == ".*" else None)
+
+
+def test_networks_of_the_mutants_use_every_field_of_every_instruction():
+    used = {
+        (item.op.name, name)
+        for work in mutate.works()
+        for stream in work.plan.program.streams
+        for item in stream
+        for name, value in item.values.items()
+        if value
+    }
+    never = {(op.name, field.name) for op in isa.OPCODES for field, _ in op.layout()} - used
+    assert never == {
+        # The planner loads parameters once, before everything, and the image for layer 0; pools have the buffers to themselves.
+        ("load_image", "layer"), ("load_params", "layer"), ("load_params", "wait_issue"), ("load_params", "wait_issue_first"),
+        ("load_params", "post_issue"), ("load_params", "base"), ("pool", "in_base"), ("pool", "plane_base"), ("pool", "byte_requant"),
+    }  # fmt: skip

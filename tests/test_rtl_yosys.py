@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from benchmarks import mutate
+from benchmarks import mutate, mutate_benches
 from hwgen.board import load_board
 from hwgen.build import write_rtl
 
@@ -17,12 +17,16 @@ def no_mutant():
 
 def test_the_elaborated_engine_is_right_and_its_mutants_are_killed(tmp_path):
     sources = write_rtl(mutate.ENGINE, load_board("pynq-z2"), tmp_path / "rtl")
-    library, numbers = mutate.mutated_engine(sources, tmp_path, 6, ["bs_window", "bs_clip"])
+    library, numbers, benches = mutate.mutated_engine(sources, tmp_path, 6, ["bs_window", "bs_clip"])
     todo = mutate.works()
     assert mutate.killed(library, 0, todo) == ""
     assert {base: len(mutants) for base, mutants in numbers.items()} == {"bs_window": 6, "bs_clip": 6}
     dead = [number for mutants in numbers.values() for number, _ in mutants if mutate.killed(library, number, todo)]
     assert len(dead) >= 9
+    # The bench of the lane runs on the same netlist and sees most of them, too.
+    assert not benches.fails("bs_clip", 0)
+    assert sum(benches.fails("bs_clip", number) for number, _ in numbers["bs_clip"]) >= 4
+    assert not benches.fails("bs_core", numbers["bs_clip"][0][0])  # which has no bench
 
 
 def test_names_of_elaborated_modules():
@@ -32,10 +36,17 @@ def test_names_of_elaborated_modules():
     assert "cell \\bs_ram__0 \\u\n" in text and "module \\bs_ram__1\n" in text and "$paramod" not in text
 
 
+def test_parameters_of_elaborated_modules():
+    design = "\nmodule \\bs_a\n  parameter \\D_N 4\n  parameter \\XC7 1'0\n  wire \\x\nend\n\nmodule \\bs_b\n  parameter \\D_N 8\nend\n"
+    assert mutate_benches.parameters_of(design, "bs_a") == {"D_N": 4, "XC7": 0}
+    assert mutate_benches.parameters_of(design, "bs_b") == {"D_N": 8}
+
+
 def test_the_select_port_of_the_top_becomes_a_register():
-    verilog = "module bs_a(mutant_select, x);\n  input [15:0] mutant_select;\n  wire [15:0] mutant_select;\nendmodule\nmodule bs_top(a, mutant_select, b);\n  input a;\n  input [15:0] mutant_select;\n  wire [15:0] mutant_select;\nendmodule\n"
+    verilog = "module bs_a(mutant_select, x);\n  input [15:0] mutant_select;\n  wire [15:0] mutant_select;\nendmodule\nmodule bs_top(a, mutant_select, b);\n  input a;\n  input [15:0] mutant_select;\n  wire [15:0] mutant_select;\n  bs_a a(.mutant_select(mutant_select));\nendmodule\n"
     made = mutate.drive_select(verilog)
     assert "module bs_a(mutant_select, x);" in made and "module bs_top(a, b);" in made
-    assert made.count("input [15:0] mutant_select;") == 1 and "initial mutant_select = 16'(bs_mutant());" in made
+    assert made.count("input [15:0] mutant_select;") == 1 and "logic [15:0] mutant_select = 16'(bs_mutant());" in made
+    assert "bs_a a(.mutant_select(bs_mutants::mutant_select));" in made
     with pytest.raises(RuntimeError, match="no select"):
         mutate.drive_select("module bs_top(a);\nendmodule\n")

@@ -10,7 +10,7 @@ from hwgen.build import generate, write_rtl
 from hwgen.cycles import time_program
 from hwgen.engine import EngineConfig
 from hwgen.errors import InputError
-from hwgen.network import ShortcutA, Weighted
+from hwgen.network import AvgPool, MaxPool, Requant, ShortcutA, Weighted
 from hwgen.network_check import check
 from hwgen.schedule import schedule
 from sim import bitplanes, golden
@@ -168,8 +168,10 @@ def test_every_feature_occurs():
 def found_features(network):
     """Which of FEATURES a network shows ("extreme" and linear layers cannot be told from chance)."""
     seen = {"signed"} if any(tensor.signed and tensor.bits <= 8 for tensor in network.tensors.values()) else set()
+    pools = {node.output for node in network.nodes if isinstance(node, MaxPool | AvgPool)}
     for node in network.nodes:
         seen |= {type(node).__name__.lower()} & {"maxpool", "avgpool"}
+        seen |= {"pool_code"} if isinstance(node, Requant) and node.inputs[0] in pools else set()
         seen |= {"shortcut_a"} if isinstance(node, ShortcutA) else set()
         seen |= {"residual"} if len(node.inputs) > 1 else set()
         if isinstance(node, Weighted):
@@ -181,7 +183,7 @@ def found_features(network):
 
 @pytest.mark.parametrize("feature", sorted(FEATURES - {"extreme", "linear", "linear_image"}))
 def test_a_feature_can_be_switched_on_and_off(feature):
-    needs = frozenset({"residual"}) if feature == "shortcut_a" else frozenset()
+    needs = frozenset({"shortcut_a": {"residual"}, "pool_code": {"maxpool"}}.get(feature, ()))
     assert any(feature in found_features(random_network(seed, needs | {feature})) for seed in range(40))
     for seed in range(40):
         assert feature not in found_features(random_network(seed, FEATURES - {feature})), seed

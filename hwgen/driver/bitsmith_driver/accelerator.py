@@ -90,6 +90,8 @@ class Accelerator:
         """
         self._check_ready()
         planar = self._check_images(images)
+        if planar and self._channels_last:
+            images, planar = images.transpose(0, 2, 3, 1), False
         logits = np.empty((len(images), self._classes), np.int32)
         with self._platform.lock:
             self._cancelled.clear()
@@ -148,6 +150,8 @@ class Accelerator:
         # Images that the program takes together: a run has a whole number of such groups.
         self._group: int = facts["image_batch"]
         self.batch = self._whole(self._wanted_batch)
+        # The engine reads the image as one long pixel, in one order of its bytes: planar images are turned here.
+        self._channels_last: bool = facts.get("channels_last", False)
         self._image_bytes = int(np.prod(self._shape))
         self._image_stride = -(-self._image_bytes // _BEAT_BYTES) * _BEAT_BYTES
         self._classes: int = facts["classes"]

@@ -56,6 +56,8 @@ class Bundle:
             wrong += [name for name, kind in (("design", str), ("rtl", list)) if not isinstance(self.manifest.get(name), kind)]
         if self.manifest.get("control", "registers") not in ("registers", "kernel"):
             wrong.append("control")
+        if not isinstance(self.manifest.get("channels_last", False), bool):
+            wrong.append("channels_last")
         if not wrong and self.manifest["image_batch"] < 1:
             wrong.append("image_batch")
         hexadecimal = str(self.manifest.get("engine_hash"))
