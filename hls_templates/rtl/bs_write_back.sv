@@ -518,30 +518,30 @@ module bs_write_back #(
   // ------------------------------------------------------------------ lanes
   logic [LANE_ROWS-1:0][D_N-1:0][7:0] stored;
   logic [D_N-1:0][LANE_ROWS*8-1:0] byte_code;
-  logic [LANE_ROWS-1:0][SUM_BITS-1:0] sum_of_codes;
+  logic [LANE_ROWS-1:0][SUM_BITS-1:0] sum_of_codes, sum_1_q;
+
+  always_ff @(posedge clk) sum_1_q <= sum_of_codes;
 
   for (genvar row = 0; row < LANE_ROWS; row++) begin : gen_lane_row
     for (genvar column = 0; column < D_N; column++) begin : gen_lane
       logic signed [47:0] sum;
       logic signed [8:0] code;
       logic [7:0] code_12;
-      logic [ACC_BITS-1:0] acc;
-      if (column == 0) begin : gen_sums
-        assign acc = beat_0_q.from_sums ? ACC_BITS'($signed(sum_of_codes[row])) : acc_i[row][column];
-      end else begin : gen_array
-        assign acc = acc_i[row][column];
-      end
       bs_lane #(
           .ACC_BITS(ACC_BITS),
+          .SUMS(column == 0),
+          .SUM_BITS(SUM_BITS),
           .XC7(XC7)
       ) u_lane (
           .clk,
-          .acc_0_i(acc),
+          .acc_0_i(acc_i[row][column]),
           .column_acc_0_i(column_acc_i[column]),
           .bipolar_0_i(beat_0_q.bipolar),
           .skip_0_i(byte_read[column][row*8+:8]),
           .skip_signed_0_i(beat_0_q.skip_signed),
           .skip_mul_0_i(beat_0_q.skip ? beat_0_q.skip_mul : 24'b0),
+          .take_sum_1_i(beat_1_q.from_sums),
+          .sum_1_i(sum_1_q[row]),
           .mul_1_i(mul_1_q[row]),
           .bias_1_i(bias_1_q[row]),
           .sum_o(sum),
