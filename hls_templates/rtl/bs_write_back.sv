@@ -233,7 +233,8 @@ module bs_write_back #(
   assign take_o = take;
   assign armed_o = take && !alone_q;
   assign load = next_valid_q && (!work_valid_q || work_done);
-  assign pool_start = load && next_q.is_pool;
+  // It was taken while everything was quiet, so it has no work before it to wait for.
+  assign pool_start = next_valid_q && !work_valid_q && next_q.is_pool;
   assign layer_o = work_q.layer;
   assign idle_o = quiet_q && !next_valid_q;
 
