@@ -46,12 +46,13 @@ module bs_issue #(
   bs_pkg::conv_t queue_q, cfg_q;
   logic queue_valid_q, cfg_valid_q, started_q, done, start;
   logic [7:0] queue_need_q, cfg_need_q;
-  // Of cfg_q, but made of queue_q, since the loop nest begins in the next cycle: what is of length one; the first word's
-  // significance; words behind the first one of a pair (merged: of the top significance); weight_bits - 1 and - 2.
-  logic one_word_q, one_significance_q, one_row_q, one_tile_q, one_cycle_q, first_counts_q;
-  logic one_word, one_significance, first_ends_q;
-  logic [9:0] words_behind_first_q;
-  logic [3:0] weight_top_q, weight_second_q;
+  // What follows from cfg_q, but made of queue_q, since the loop nest begins a cycle behind cfg_q. What there is one of:
+  logic one_word, one_significance;  // words of a pair (merged: of the top significance), significances
+  logic one_word_q, one_significance_q, one_row_q, one_tile_q, one_cycle_q;
+  logic first_ends_q;                // a row tile is a single word
+  logic first_counts_q;              // the sum of all codes enters at the top significance
+  logic [9:0] words_behind_first_q;  // of a pair (merged: of the top significance)
+  logic [3:0] weight_top_q, weight_second_q;  // weight_bits - 1, - 2
   // Merged words: start and stop (see below) of the significance after the top one.
   logic [WORD_BITS-1:0] second_start_q, second_stop_q;
   logic [4:0] second_start_rest_q, second_stop_rest_q, top, rest;
@@ -96,19 +97,19 @@ module bs_issue #(
       queue_valid_q <= 1'b0;
     end
     if (!cfg_valid_q || done) begin
-      cfg_q              <= queue_q;
-      cfg_need_q         <= queue_need_q;
-      cfg_valid_q        <= queue_valid_q;
-      started_q          <= 1'b0;
-      one_word_q         <= one_word;
-      one_significance_q <= one_significance;
-      first_ends_q       <= one_word && one_significance;
-      one_row_q          <= queue_q.row_tiles == 10'd1;
-      one_tile_q         <= queue_q.tiles == 16'd1;
-      one_cycle_q        <= queue_q.tile_cycles == 8'd1;
-      weight_top_q       <= queue_q.weight_bits - 4'd1;
-      weight_second_q    <= queue_q.weight_bits - 4'd2;
-      first_counts_q     <= queue_q.significances <= 5'(queue_q.weight_bits);
+      cfg_q                <= queue_q;
+      cfg_need_q           <= queue_need_q;
+      cfg_valid_q          <= queue_valid_q;
+      started_q            <= 1'b0;
+      one_word_q           <= one_word;
+      one_significance_q   <= one_significance;
+      first_ends_q         <= one_word && one_significance;
+      one_row_q            <= queue_q.row_tiles == 10'd1;
+      one_tile_q           <= queue_q.tiles == 16'd1;
+      one_cycle_q          <= queue_q.tile_cycles == 8'd1;
+      weight_top_q         <= queue_q.weight_bits - 4'd1;
+      weight_second_q      <= queue_q.weight_bits - 4'd2;
+      first_counts_q       <= queue_q.significances <= 5'(queue_q.weight_bits);
       words_behind_first_q <= queue_q.plane_words - 10'(!queue_q.merged || rest == '0);
       second_start_q       <= second_start_moves ? WORD_BITS'(queue_q.plane_words) : '0;
       second_start_rest_q  <= second_start_moves ? rest : '0;
