@@ -275,8 +275,8 @@ module bs_write_back #(
   logic conv_fire, pool_fire, sums_fire, fire, tile_done, inject;
   logic [GROUP_BITS-1:0] group_q;
   logic [9:0] skip_group_q;        // groups before this one
-  logic skip_here, sums_run_q;
-  logic [3:0] spacing_q;           // cycles until the next row tile of sums, for the packer to keep up
+  logic skip_here, sums_run_q, spaced_q;
+  logic [3:0] spacing_q;           // cycles until the next row tile of sums, for the packer to keep up; spaced_q: none
   // The subsampled map: column of the tile in its map row, whether that row is kept, half rows stored before.
   logic [5:0] map_column_q;
   logic map_row_odd_q;
@@ -284,7 +284,7 @@ module bs_write_back #(
   beat_t beat, injected;
 
   assign conv_fire = beats_open_q || sums_fire;
-  assign sums_fire = sums_run_q && spacing_q == '0;
+  assign sums_fire = sums_run_q && spaced_q;
   assign skip_here = skip_group_q >= work_q.skip_zero_groups &&
                      skip_group_q - work_q.skip_zero_groups < work_q.skip_groups;
   assign fire = conv_fire || pool_fire;
@@ -318,8 +318,13 @@ module bs_write_back #(
     first_sum_o <= sums_fire && beat_q == '0 && row_first_q;
     if (load && next_q.beat.from_sums) sums_run_q <= 1'b1;
     else if (work_done) sums_run_q <= 1'b0;
-    if (sums_fire && row_tile_last_q) spacing_q <= work_q.beat.plane_bits;
-    else if (spacing_q != '0) spacing_q <= spacing_q - 4'd1;
+    if (sums_fire && row_tile_last_q) begin
+      spacing_q <= work_q.beat.plane_bits;
+      spaced_q  <= work_q.beat.plane_bits == '0;
+    end else if (!spaced_q) begin
+      spacing_q <= spacing_q - 4'd1;
+      spaced_q  <= spacing_q == 4'd1;
+    end
 
     if (load) begin
       beat_q          <= '0;
@@ -338,6 +343,7 @@ module bs_write_back #(
       map_row_odd_q   <= 1'b0;
       half_q          <= 1'b0;
       spacing_q       <= '0;
+      spaced_q        <= 1'b1;
       param_q         <= PARAM_BITS'(next_q.param_base / 16'(LANE_ROWS));
       skip_row_q      <= BYTE_ROW_BITS'(next_q.skip_base + next_q.start_tile);
       tile_skip_q     <= BYTE_ROW_BITS'(next_q.skip_base + next_q.start_tile);
@@ -396,6 +402,7 @@ module bs_write_back #(
       beats_left_q <= '0;
       beats_open_q <= 1'b0;
       sums_run_q   <= 1'b0;
+      spaced_q     <= 1'b1;
     end
   end
 
