@@ -263,6 +263,7 @@ module bs_pool #(
     tap_op_q <= op_end;
     tap_q    <= tap;
     done_q   <= tap_op_q;
+    valid_o  <= tap_op_q.valid && tap_op_q.last;
     for (int row = 0; row < LANE_ROWS; row++) begin
       for (int column = 0; column < D_N; column++) begin
         if (tap_op_q.columns[column] && (tap_op_q.first || tap_q[row][column] > largest_q[row][column])) begin
@@ -273,10 +274,10 @@ module bs_pool #(
     if (rst) begin
       tap_op_q <= '0;
       done_q   <= '0;
+      valid_o  <= 1'b0;
     end
   end
 
-  assign valid_o = done_q.valid && done_q.last;
   always_comb begin
     for (int row = 0; row < LANE_ROWS; row++) begin
       for (int column = 0; column < D_N; column++) begin

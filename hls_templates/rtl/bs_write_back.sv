@@ -211,7 +211,7 @@ module bs_write_back #(
 
   // ------------------------------------------------------------------ arming
   logic logits_open_q;  // all of an image's logits are on their way, but not in memory
-  logic next_valid_q, work_valid_q, quiet_q, take, load, work_done;
+  logic next_valid_q, work_valid_q, quiet_q, take, fire, last, replaces, advance, load, work_done;
   logic alone_q, fence_q, logits_q;  // of the instruction a cycle before
   logic pool_start, pool_busy, packer_busy, sums_busy, in_flight;
   bs_pkg::pool_t pool_q;
@@ -232,7 +232,10 @@ module bs_write_back #(
   assign take = instr_valid_i && instr_ready_o;
   assign take_o = take;
   assign armed_o = take && !alone_q;
-  assign load = next_valid_q && (!work_valid_q || work_done);
+  // What the next instruction brings replaces what the next beat does, if there is a beat: chosen before it is known.
+  assign replaces = next_valid_q && (!work_valid_q || last);
+  assign advance = fire || (next_valid_q && !work_valid_q);
+  assign load = advance && replaces;
   // It was taken while everything was quiet, so it has no work before it to wait for.
   assign pool_start = next_valid_q && !work_valid_q && next_q.is_pool;
   assign layer_o = work_q.layer;
@@ -272,7 +275,7 @@ module bs_write_back #(
   logic [PARAM_BITS-1:0] param_q;
   logic [BYTE_ROW_BITS-1:0] skip_row_q, byte_row_q, tile_skip_q, tile_byte_q;
   logic [PLANE_ROW_BITS-1:0] plane_row_q, tile_plane_q, group_pitch_q;
-  logic conv_fire, pool_fire, sums_fire, fire, tile_done, inject;
+  logic conv_fire, pool_fire, sums_fire, inject;
   logic [GROUP_BITS-1:0] group_q;
   logic [9:0] skip_group_q;        // groups before this one
   logic skip_here, sums_run_q, spaced_q;
@@ -288,19 +291,19 @@ module bs_write_back #(
   assign skip_here = skip_group_q >= work_q.skip_zero_groups &&
                      skip_group_q - work_q.skip_zero_groups < work_q.skip_groups;
   assign fire = conv_fire || pool_fire;
-  assign tile_done = row_tile_last_q && row_last_q;
-  assign work_done = fire && tile_done && tile_last_q;
+  assign last = row_tile_last_q && row_last_q && tile_last_q;
+  assign work_done = fire && last;
   assign active_o = fire;
 
   always_comb begin
     beat = work_q.beat;
     beat.valid = 1'b1;
     beat.row_tile_last = row_tile_last_q;
-    beat.instr_last = work_done;
+    beat.instr_last = last;
     beat.byte_row = byte_row_q;
     beat.plane_row = plane_row_q;
     beat.chunk = chunk_q;
-    beat.post = work_q.beat.post && work_done;
+    beat.post = work_q.beat.post && last;
     beat.skip = work_q.beat.skip && skip_here;
     beat.group = group_q;
     beat.sums_first = tile_first_q;
@@ -316,8 +319,10 @@ module bs_write_back #(
     beats_open_q <= start_i || beats_left_q > BEAT_BITS'(1);
 
     first_sum_o <= sums_fire && beat_q == '0 && row_first_q;
-    if (load && next_q.beat.from_sums) sums_run_q <= 1'b1;
-    else if (work_done) sums_run_q <= 1'b0;
+    if (advance) begin
+      if (replaces) sums_run_q <= next_q.beat.from_sums;
+      else if (last) sums_run_q <= 1'b0;
+    end
     if (sums_fire && row_tile_last_q) begin
       spacing_q <= work_q.beat.plane_bits;
       spaced_q  <= work_q.beat.plane_bits == '0;
@@ -326,75 +331,77 @@ module bs_write_back #(
       spaced_q  <= spacing_q == 4'd1;
     end
 
-    if (load) begin
-      beat_q          <= '0;
-      rows_left_q     <= next_q.row_tiles - 10'd1;
-      tiles_left_q    <= next_q.tiles - 16'd1;
-      row_tile_last_q <= BEATS == 1;
-      row_first_q     <= 1'b1;
-      row_last_q      <= next_q.row_tiles == 10'd1;
-      tile_first_q    <= next_q.start_tile == '0;
-      tile_last_q     <= next_q.tiles == 16'd1;
-      tile_q          <= '0;
-      chunk_q         <= '0;
-      group_q         <= next_q.sum_group;
-      skip_group_q    <= '0;
-      map_column_q    <= '0;
-      map_row_odd_q   <= 1'b0;
-      half_q          <= 1'b0;
-      spacing_q       <= '0;
-      spaced_q        <= 1'b1;
-      param_q         <= PARAM_BITS'(next_q.param_base / 16'(LANE_ROWS));
-      skip_row_q      <= BYTE_ROW_BITS'(next_q.skip_base + next_q.start_tile);
-      tile_skip_q     <= BYTE_ROW_BITS'(next_q.skip_base + next_q.start_tile);
-      byte_row_q      <= BYTE_ROW_BITS'(next_q.byte_base + next_start_byte);
-      tile_byte_q     <= BYTE_ROW_BITS'(next_q.byte_base + next_start_byte);
-      plane_row_q     <= PLANE_ROW_BITS'(next_q.plane_base + next_start_plane);
-      tile_plane_q    <= PLANE_ROW_BITS'(next_q.plane_base + next_start_plane);
-      group_pitch_q   <= next_q.beat.pooled ? -next_group_pitch : next_group_pitch;
-    end else if (fire) begin
-      beat_q          <= beat_q + 1'b1;
-      row_tile_last_q <= BEATS == 1 || (!row_tile_last_q && beat_q == BEAT_BITS'(BEATS - 2));
-      param_q         <= param_q + 1'b1;
-      group_q         <= group_q + 1'b1;
-      skip_group_q    <= skip_group_q + 10'd1;
-      if (skip_here) skip_row_q <= skip_row_q + BYTE_ROW_BITS'(work_q.skip_pitch);
-      byte_row_q <= byte_row_q + BYTE_ROW_BITS'(work_q.byte_pitch);
-      if (row_tile_last_q) begin
-        beat_q      <= '0;
-        rows_left_q <= rows_left_q - 10'd1;
-        row_first_q <= 1'b0;
-        row_last_q  <= rows_left_q == 10'd1;
-        if (32'(chunk_q) == ROWS_G - 1) begin
-          chunk_q     <= '0;
-          plane_row_q <= plane_row_q + group_pitch_q;
-        end else begin
-          chunk_q <= chunk_q + 1'b1;
-        end
-        if (row_last_q) begin
-          rows_left_q  <= work_q.row_tiles - 10'd1;
-          row_first_q  <= 1'b1;
-          row_last_q   <= work_q.row_tiles == 10'd1;
-          tiles_left_q <= tiles_left_q - 16'd1;
-          tile_first_q <= 1'b0;
-          tile_last_q  <= tiles_left_q == 16'd1;
-          tile_q       <= tile_q + 2'd1;
-          chunk_q      <= '0;
-          param_q      <= PARAM_BITS'(work_q.param_base / 16'(LANE_ROWS));
-          group_q      <= work_q.sum_group;
-          skip_group_q <= '0;
-          skip_row_q   <= tile_skip_q + 1'b1;
-          tile_skip_q  <= tile_skip_q + 1'b1;
-          byte_row_q   <= tile_byte_q + BYTE_ROW_BITS'(byte_row_full);
-          tile_byte_q  <= tile_byte_q + BYTE_ROW_BITS'(byte_row_full);
-          if (!map_row_odd_q) half_q <= !half_q;
-          map_column_q <= map_column_q + 6'd1;
-          if (map_column_q == work_q.row_position_tiles - 6'd1) begin
-            map_column_q  <= '0;
-            map_row_odd_q <= !map_row_odd_q;
+    if (advance) begin
+      if (replaces) begin
+        beat_q          <= '0;
+        rows_left_q     <= next_q.row_tiles - 10'd1;
+        tiles_left_q    <= next_q.tiles - 16'd1;
+        row_tile_last_q <= BEATS == 1;
+        row_first_q     <= 1'b1;
+        row_last_q      <= next_q.row_tiles == 10'd1;
+        tile_first_q    <= next_q.start_tile == '0;
+        tile_last_q     <= next_q.tiles == 16'd1;
+        tile_q          <= '0;
+        chunk_q         <= '0;
+        group_q         <= next_q.sum_group;
+        skip_group_q    <= '0;
+        map_column_q    <= '0;
+        map_row_odd_q   <= 1'b0;
+        half_q          <= 1'b0;
+        spacing_q       <= '0;
+        spaced_q        <= 1'b1;
+        param_q         <= PARAM_BITS'(next_q.param_base / 16'(LANE_ROWS));
+        skip_row_q      <= BYTE_ROW_BITS'(next_q.skip_base + next_q.start_tile);
+        tile_skip_q     <= BYTE_ROW_BITS'(next_q.skip_base + next_q.start_tile);
+        byte_row_q      <= BYTE_ROW_BITS'(next_q.byte_base + next_start_byte);
+        tile_byte_q     <= BYTE_ROW_BITS'(next_q.byte_base + next_start_byte);
+        plane_row_q     <= PLANE_ROW_BITS'(next_q.plane_base + next_start_plane);
+        tile_plane_q    <= PLANE_ROW_BITS'(next_q.plane_base + next_start_plane);
+        group_pitch_q   <= next_q.beat.pooled ? -next_group_pitch : next_group_pitch;
+      end else begin
+        beat_q          <= beat_q + 1'b1;
+        row_tile_last_q <= BEATS == 1 || (!row_tile_last_q && beat_q == BEAT_BITS'(BEATS - 2));
+        param_q         <= param_q + 1'b1;
+        group_q         <= group_q + 1'b1;
+        skip_group_q    <= skip_group_q + 10'd1;
+        if (skip_here) skip_row_q <= skip_row_q + BYTE_ROW_BITS'(work_q.skip_pitch);
+        byte_row_q <= byte_row_q + BYTE_ROW_BITS'(work_q.byte_pitch);
+        if (row_tile_last_q) begin
+          beat_q      <= '0;
+          rows_left_q <= rows_left_q - 10'd1;
+          row_first_q <= 1'b0;
+          row_last_q  <= rows_left_q == 10'd1;
+          if (32'(chunk_q) == ROWS_G - 1) begin
+            chunk_q     <= '0;
+            plane_row_q <= plane_row_q + group_pitch_q;
+          end else begin
+            chunk_q <= chunk_q + 1'b1;
           end
-          plane_row_q  <= tile_plane_q + PLANE_ROW_BITS'(plane_row_full);
-          tile_plane_q <= tile_plane_q + PLANE_ROW_BITS'(plane_row_full);
+          if (row_last_q) begin
+            rows_left_q  <= work_q.row_tiles - 10'd1;
+            row_first_q  <= 1'b1;
+            row_last_q   <= work_q.row_tiles == 10'd1;
+            tiles_left_q <= tiles_left_q - 16'd1;
+            tile_first_q <= 1'b0;
+            tile_last_q  <= tiles_left_q == 16'd1;
+            tile_q       <= tile_q + 2'd1;
+            chunk_q      <= '0;
+            param_q      <= PARAM_BITS'(work_q.param_base / 16'(LANE_ROWS));
+            group_q      <= work_q.sum_group;
+            skip_group_q <= '0;
+            skip_row_q   <= tile_skip_q + 1'b1;
+            tile_skip_q  <= tile_skip_q + 1'b1;
+            byte_row_q   <= tile_byte_q + BYTE_ROW_BITS'(byte_row_full);
+            tile_byte_q  <= tile_byte_q + BYTE_ROW_BITS'(byte_row_full);
+            if (!map_row_odd_q) half_q <= !half_q;
+            map_column_q <= map_column_q + 6'd1;
+            if (map_column_q == work_q.row_position_tiles - 6'd1) begin
+              map_column_q  <= '0;
+              map_row_odd_q <= !map_row_odd_q;
+            end
+            plane_row_q  <= tile_plane_q + PLANE_ROW_BITS'(plane_row_full);
+            tile_plane_q <= tile_plane_q + PLANE_ROW_BITS'(plane_row_full);
+          end
         end
       end
     end
