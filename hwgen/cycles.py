@@ -26,6 +26,7 @@ from hwgen.words import tile_bound
 _FILL_START = 3  # bs_fill: instruction taken (IDLE), SETUP, TILE, then the first operation
 _FILLED = 14  # bs_fill: last operation of a tile to issue's count of filled tiles
 _RELEASED = 2  # bs_issue: last word of a tile to its words being counted as free by bs_fill
+_TAKES = 3  # bs_tokens, compared ahead: cycles from one start of bs_issue to the next at least
 _READ_OUT = 6  # issue of the last word to the cycle before write-back's first beat
 _STORED = 17  # last beat to the token; each plane adds one, none counts as one
 _POOL_START = 2  # bs_pool: cycles that its walker takes before the first operation
@@ -78,6 +79,7 @@ class _Model:
         self.issue_done = -1
         self.issue_done_before = -1
         self.issue_loaded = -1
+        self.issue_start = -_TAKES
         self.last_row_tile = -(1 << 30)
         self.work_taken = -10
         self.work_loaded = -10
@@ -170,9 +172,10 @@ class _Model:
         armed = self._arm(tokens_at, bool(program.write_back[at]["fence"]))
         self.work_taken = armed
         self.work_loaded = max(armed + 1, self.work_done)
-        start = max(self.issue_loaded + 1, self.issue_done + 1, armed + 1)
+        start = max(self.issue_loaded + 1, self.issue_done + 1, self.issue_start + _TAKES, armed + 1)
         if band.starts_part and band.weights is not None and band.weights.streamed:
             start = max(start, self._load(band.weights))
+        self.issue_start = start
         go = start + 1
         state = taken + _FILL_START - 1
         spacing = tile_cycles(item, engine)

@@ -48,6 +48,7 @@ _REGISTERS = {"FDRE", "FDSE", "FDCE", "FDPE"}
 _BLOCKS = {"RAMB36E1", "RAMB18E1", "DSP48E1"}
 _FREE = {"BUFG", "GND", "VCC"}
 _TAIL_LINES = 20
+_MOST_PARTS = 8  # partial counts of bs_popcount; divides every word
 KEEP = (
     "bs_array",
     "bs_dot_unit",
@@ -210,8 +211,11 @@ def xc7_netlist(sources: Sequence[Path], top: str, out: Path, *, parameters: Map
 
 
 def ecp5_netlist(sources: Sequence[Path], top: str, out: Path) -> None:
-    """Write the mapped, flat ECP5 netlist as Yosys JSON for nextpnr; raises as :func:`synthesise`."""
-    run_yosys([*_read(sources, top, {}), f"synth_ecp5 -top {top} -abc9 -json {out}"], top)
+    """Write the mapped, flat ECP5 netlist as Yosys JSON for nextpnr; raises as :func:`synthesise`.
+
+    Dot units count in as many parts as they can: fewer, which simulate faster, are longer paths.
+    """
+    run_yosys([*_read(sources, top, {"PARTS": _MOST_PARTS}), f"synth_ecp5 -top {top} -abc9 -json {out}"], top)
 
 
 def cell_library() -> Path:

@@ -32,9 +32,9 @@ def test_array(tmp_path: Path, rows: int, columns: int, width: int, lanes: int) 
     simulate(tmp_path, "bs_array", [*DOT_UNIT, "bs_array"], "tb_array", parameters)
 
 
-@pytest.mark.parametrize("bits", [28, 14])
-def test_lane(tmp_path: Path, bits: int) -> None:
-    simulate(tmp_path, "bs_lane", LANE, "tb_lane", {"ACC_BITS": bits})
+@pytest.mark.parametrize(("bits", "sums"), [(28, 0), (14, 1)])
+def test_lane(tmp_path: Path, bits: int, sums: int) -> None:
+    simulate(tmp_path, "bs_lane", LANE, "tb_lane", {"ACC_BITS": bits, "SUMS": sums})
 
 
 @pytest.mark.parametrize("columns", [16, 4])

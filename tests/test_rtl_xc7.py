@@ -42,10 +42,10 @@ def test_array(tmp_path: Path) -> None:
     simulate(tmp_path, "bs_array", [*ARRAY, "bs_array"], "tb_array", parameters, extra=sources)
 
 
-@pytest.mark.parametrize("bits", [28, 14])
-def test_lane(tmp_path: Path, bits: int) -> None:
+@pytest.mark.parametrize(("bits", "sums"), [(28, 1), (14, 0)])
+def test_lane(tmp_path: Path, bits: int, sums: int) -> None:
     extra = [primitives(tmp_path, ["LUT6_2", "CARRY4", "DSP48E1"])]
-    simulate(tmp_path, "bs_lane", LANE, "tb_lane", {"ACC_BITS": bits, "XC7": 1}, extra=extra)
+    simulate(tmp_path, "bs_lane", LANE, "tb_lane", {"ACC_BITS": bits, "SUMS": sums, "XC7": 1}, extra=extra)
 
 
 @pytest.mark.parametrize("pairs", [2, 3, 5, 7, 9, 12])

@@ -29,7 +29,7 @@ module bs_control (
     input  logic             progress_i,         // anything moved
     // run
     output logic             core_rst_o,         // reset of everything but registers and control
-    output logic             load_o,             // the loader owns read master 0
+    output logic             load_o,             // the loader owns read master 0: state LOAD, in a register
     output logic             load_start_o,       // pulse
     input  logic             load_done_i,
     output logic             queues_start_o,     // pulse
@@ -63,7 +63,8 @@ module bs_control (
   logic running, fault, failed_q;
   // Decided a cycle before they are looked at.
   logic bark_q;      // the watchdog's
-  logic ended_q, images_q;  // nothing left to start or to finish in the stages; all images are in memory
+  logic finished_q, idle_q;  // the stages, in the same cycle: nothing left to start, nothing to finish
+  logic ended_q, images_q;  // both; all images are in memory
   logic complete_q;  // everything has been done
   logic stopped_q;   // the masters were idle in STOP, so they stay idle
   logic [7:0] code;
@@ -73,7 +74,9 @@ module bs_control (
 
   always_ff @(posedge clk) begin
     bark_q     <= running && watchdog_i != '0 && quiet_q >= watchdog_i;
-    ended_q    <= state_q == RUN && (&queues_finished_i) && stages_idle_i;
+    finished_q <= &queues_finished_i;
+    idle_q     <= stages_idle_i;
+    ended_q    <= state_q == RUN && finished_q && idle_q;
     images_q   <= images_done_i >= image_count_i;
     complete_q <= state_q == RUN && ended_q && images_q && masters_idle_i;
     stopped_q  <= state_q == STOP && masters_idle_i;
@@ -109,7 +112,6 @@ module bs_control (
   end
 
   assign busy_o  = state_q != IDLE;
-  assign load_o  = state_q == LOAD;
   assign abort_o = state_q == STOP || state_q == CLEAN;
   assign irq_o   = irq_enable_i && (done_o || error_o);
 
@@ -132,6 +134,7 @@ module bs_control (
       CLEAR: begin
         if (wait_q == 2'd3) begin
           state_q      <= LOAD;
+          load_o       <= 1'b1;
           load_start_o <= 1'b1;
         end
       end
@@ -139,6 +142,7 @@ module bs_control (
         wait_q <= '0;
         if (load_done_i) begin
           state_q        <= LAUNCH;
+          load_o         <= 1'b0;
           queues_start_o <= 1'b1;
         end
       end
@@ -164,6 +168,7 @@ module bs_control (
     endcase
     if (running && fault) begin
       state_q        <= STOP;
+      load_o         <= 1'b0;
       load_start_o   <= 1'b0;
       queues_start_o <= 1'b0;
       done_o         <= 1'b0;
@@ -173,6 +178,7 @@ module bs_control (
     end
     if (stop_i && (running || state_q == IDLE)) begin
       state_q        <= STOP;
+      load_o         <= 1'b0;
       load_start_o   <= 1'b0;
       queues_start_o <= 1'b0;
       done_o         <= 1'b0;
@@ -183,6 +189,7 @@ module bs_control (
     end
     if (rst) begin
       state_q        <= IDLE;
+      load_o         <= 1'b0;
       load_start_o   <= 1'b0;
       queues_start_o <= 1'b0;
       done_o         <= 1'b0;

@@ -97,7 +97,9 @@ module bs_core #(
       .need_i(need_write_back),
       .enough_o(enough_write_back)
   );
-  bs_tokens u_weights_ready (
+  bs_tokens #(
+      .AHEAD(1'b1)
+  ) u_weights_ready (
       .clk,
       .rst,
       .give_i(fetch_to_issue_i),
@@ -115,7 +117,9 @@ module bs_core #(
       .need_i(need_fill),
       .enough_o(enough_fill)
   );
-  bs_tokens u_armed (
+  bs_tokens #(
+      .AHEAD(1'b1)
+  ) u_armed (
       .clk,
       .rst,
       .give_i(arm),
@@ -176,7 +180,7 @@ module bs_core #(
   end
 
   // ------------------------------------------------------------------ fill and column buffer
-  logic issue_ready, tile_filled, tile_released, fill_idle, counted;
+  logic issue_ready, tile_filled, fill_idle, counted;
   logic [9:0] released_words;
   logic [D_N-1:0] column_we, count_we;
   logic [COLUMN_ADDR-1:0] column_waddr, count_waddr, column_raddr;
@@ -206,7 +210,6 @@ module bs_core #(
       .post_write_back_o(fill_to_write_back),
       .issue_ready_i(issue_ready),
       .tile_filled_o(tile_filled),
-      .tile_released_i(tile_released),
       .released_words_i(released_words),
       .bank_addr_o(bank_addr),
       .bank_data_i(bank_data),
@@ -277,7 +280,6 @@ module bs_core #(
       .take_o(issue_take),
       .post_weights_o(issue_to_fetch_o),
       .tile_filled_i(tile_filled),
-      .tile_released_o(tile_released),
       .released_words_o(released_words),
       .weight_addr_o(weight_raddr),
       .column_addr_o(column_raddr),

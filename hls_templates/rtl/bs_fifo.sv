@@ -1,6 +1,7 @@
 /// First-in first-out buffer in block RAM with a registered output.
 /// push_i while full_o is high loses the word: the user reserves room before it asks for data. A word appears at the
-/// output two cycles after it was pushed. flush_i empties the buffer.
+/// output three cycles after it was pushed: behind the memory, whose own output is late in its cycle, stands a register.
+/// flush_i empties the buffer.
 module bs_fifo #(
     parameter int WIDTH = 64,  // bits per word, >= 1
     parameter int DEPTH = 512  // words, a power of two, >= 4
@@ -24,27 +25,33 @@ module bs_fifo #(
 
   (* ram_style = "block" *) logic [WIDTH-1:0] mem [DEPTH];
   logic [ADDR:0] write_q, read_q;
-  logic valid_q, fetch;
+  logic [WIDTH-1:0] read_data_q;
+  logic read_valid_q, valid_q, fetch, move;
 
   assign full_o  = write_q == {~read_q[ADDR], read_q[ADDR-1:0]};
-  assign fetch   = write_q != read_q && (!valid_q || ready_i);
+  assign move    = read_valid_q && (!valid_q || ready_i);
+  assign fetch   = write_q != read_q && (!read_valid_q || move);
   assign valid_o = valid_q;
-  assign empty_o = write_q == read_q && !valid_q;
+  assign empty_o = write_q == read_q && !read_valid_q && !valid_q;
 
   always_ff @(posedge clk) begin
     if (push_i) mem[write_q[ADDR-1:0]] <= data_i;
-    if (fetch) data_o <= mem[read_q[ADDR-1:0]];
+    if (fetch) read_data_q <= mem[read_q[ADDR-1:0]];
+    if (move) data_o <= read_data_q;
   end
 
   always_ff @(posedge clk) begin
     if (push_i && !full_o) write_q <= write_q + 1'b1;
     if (fetch) read_q <= read_q + 1'b1;
-    if (fetch) valid_q <= 1'b1;
+    if (fetch) read_valid_q <= 1'b1;
+    else if (move) read_valid_q <= 1'b0;
+    if (move) valid_q <= 1'b1;
     else if (ready_i) valid_q <= 1'b0;
     if (rst || flush_i) begin
-      write_q <= '0;
-      read_q  <= '0;
-      valid_q <= 1'b0;
+      write_q      <= '0;
+      read_q       <= '0;
+      read_valid_q <= 1'b0;
+      valid_q      <= 1'b0;
     end
   end
 endmodule

@@ -31,8 +31,7 @@ module bs_fill #(
     // hand-over to issue
     input  logic                                    issue_ready_i,
     output logic                                    tile_filled_o,
-    input  logic                                    tile_released_i,
-    input  logic [9:0]                              released_words_i,
+    input  logic [9:0]                              released_words_i,  // words of a tile that is through, else 0
     // plane buffer
     output logic [D_N-1:0][$clog2(PLANE_DEPTH)-1:0] bank_addr_o,
     input  logic [D_N-1:0][G-1:0]                   bank_data_i,
@@ -81,7 +80,6 @@ module bs_fill #(
   // Words of the column buffer that no tile claims, less those that the next tile will claim, as far as there is one:
   // its sign tells at once whether that tile fits.
   logic [11:0] spare_q;
-  logic [9:0] released_q;
   logic [WORD_BITS-1:0] tile_word_q;   // first word of the tile
   logic tile_fits, claim, run_last, tile_last, walk_last;
 
@@ -118,11 +116,9 @@ module bs_fill #(
         state_q      <= one_left_q ? IDLE : tile_fits ? RUN : TILE;
       end
     endcase
-    released_q <= tile_released_i ? released_words_i : '0;
-    spare_q    <= spare_q + 12'(released_q) - (claim ? 12'(cfg_q.column_words) : '0);
+    spare_q <= spare_q + 12'(released_words_i) - (claim ? 12'(cfg_q.column_words) : '0);
     if (rst) begin
       state_q     <= IDLE;
-      released_q  <= '0;
       spare_q     <= 12'(COLUMN_DEPTH);
       tile_word_q <= '0;
     end
@@ -171,6 +167,7 @@ module bs_fill #(
   // Counters run down, the current one included: their ends are seen without a look at the instruction.
   logic [9:0] groups_left_q;
   logic one_group_q, group_last_q;
+  logic one_row_q, row_final_q;      // one kernel row in all; the kernel row is the last one of the run
   logic [3:0] ky_left_q, kx_left_q;
   logic [ROW_BITS-1:0] group_row_q;  // rows before the group
   logic [SLOT_BITS-1:0] triple_q;  // the next slot of the word is 3 * triple_q + phase_q
@@ -179,7 +176,7 @@ module bs_fill #(
   logic fresh_q;               // first operation of a word
   logic run_first_q, plane_first_q;  // first operation of the run, of a plane
   logic [1:0] room, taps, phase_end;
-  logic kx_last, ky_last, group_last, plane_last, word_full, flush;
+  logic kx_last, ky_last, group_last, plane_last, word_full, flush, next_group_last;
 
   always_comb begin
     room = ~phase_q;  // 3 - phase_q
@@ -193,14 +190,17 @@ module bs_fill #(
     word_full = phase_end == 2'd3 && triple_q == SLOT_BITS'(SLOTS / TAPS - 1);
     flush = word_full || (kx_last && ky_last &&
                           (cfg_q.depthwise || (group_last && (!cfg_q.merged || plane_last))));
-    run_last = kx_last && ky_last && group_last && plane_last;
+    run_last = kx_last && row_final_q;
     tile_last = run_last && walk_last;
+    next_group_last = group_last ? one_group_q : groups_left_q == 10'd2;
   end
 
   always_ff @(posedge clk) begin
     one_group_q <= cfg_q.in_groups == 10'd1;
+    one_row_q   <= cfg_q.kernel_h == 4'd1 && cfg_q.in_groups == 10'd1 && cfg_q.in_bits == 4'd1;
     if (state_q != RUN || run_last) begin
       group_last_q  <= one_group_q;
+      row_final_q   <= one_row_q;
       plane_q       <= cfg_q.in_bits - 4'd1;
       groups_left_q <= cfg_q.in_groups;
       group_row_q   <= '0;
@@ -228,9 +228,11 @@ module bs_fill #(
       end
       kx_left_q <= kx_last ? cfg_q.kernel_w : kx_left_q - 4'(taps);
       if (kx_last) begin
-        ky_left_q <= ky_last ? cfg_q.kernel_h : ky_left_q - 4'd1;
+        ky_left_q   <= ky_last ? cfg_q.kernel_h : ky_left_q - 4'd1;
+        row_final_q <= ky_last ? cfg_q.kernel_h == 4'd1 && next_group_last && plane_q == 4'(group_last)
+                               : ky_left_q == 4'd2 && group_last && plane_last;
         if (ky_last) begin
-          group_last_q  <= group_last ? one_group_q : groups_left_q == 10'd2;
+          group_last_q  <= next_group_last;
           groups_left_q <= group_last ? cfg_q.in_groups : groups_left_q - 10'd1;
           group_row_q   <= group_last ? '0 : group_row_q + group_pitch_q;
           if (group_last) plane_q <= plane_q - 4'd1;

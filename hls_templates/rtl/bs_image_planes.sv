@@ -109,19 +109,19 @@ module bs_image_planes #(
   logic [2:0] chunk_q, block_q;    // (C, H, W): first byte of this channel's chunk and of channel 0's, within a word
   logic [LANE_BITS-1:0] lane_q;
   logic [SLOT_BITS-1:0] slot_q;
-  logic [11:0] channel_q;
+  logic [11:0] channels_left_q;    // this one included
   logic [19:0] left_q;             // pixels not collected yet, this one included
   logic [D_N-1:0][G-1:0][7:0] stage_q;
   logic last_pixel_q;              // left_q is one
-  logic last_channel, last_lane, chunk_end, run_end, flush, take;
+  logic last_channel_q, one_channel_q;  // channels_left_q is one, channels_q is
+  logic last_lane, chunk_end, run_end, flush, take;
   logic [2:0] chunk_next, block_next;
 
-  assign last_channel = channel_q == channel_last_q;
   assign last_lane    = &lane_q || last_pixel_q;
   // The end of the bytes that lie next to each other.
   assign chunk_end    = last_lane;
-  assign run_end      = planar_q ? chunk_end : last_channel && last_pixel_q;
-  assign flush        = wide_q ? last_channel || (&slot_q) : last_channel && last_lane;
+  assign run_end      = planar_q ? chunk_end : last_channel_q && last_pixel_q;
+  assign flush        = wide_q ? last_channel_q || (&slot_q) : last_channel_q && last_lane;
   assign take         = state_q == COLLECT && data_valid_i;
   assign data_ready_o = state_q == COLLECT && (&byte_q || run_end);
   assign chunk_next   = chunk_q + stride_q[2:0];
@@ -142,15 +142,17 @@ module bs_image_planes #(
         last_pixel_q <= left_q == 20'd2;
         if (chunk_end) begin
           lane_q    <= '0;
-          channel_q <= channel_q + 12'd1;
+          channels_left_q <= channels_left_q - 12'd1;
+          last_channel_q  <= channels_left_q == 12'd2;
           slot_q    <= slot_q + 1'b1;
           byte_q    <= chunk_next;
           chunk_q   <= chunk_next;
           // Back to the block's first pixel for the next channel.
           left_q    <= left_q + 20'(lane_q);
           last_pixel_q <= last_pixel_q && lane_q == '0;
-          if (last_channel) begin
-            channel_q <= '0;
+          if (last_channel_q) begin
+            channels_left_q <= channels_q;
+            last_channel_q  <= one_channel_q;
             slot_q    <= '0;
             byte_q    <= block_next;
             chunk_q   <= block_next;
@@ -160,10 +162,12 @@ module bs_image_planes #(
           end
         end
       end else begin
-        channel_q <= channel_q + 12'd1;
+        channels_left_q <= channels_left_q - 12'd1;
+        last_channel_q  <= channels_left_q == 12'd2;
         slot_q    <= slot_q + 1'b1;
-        if (last_channel) begin
-          channel_q <= '0;
+        if (last_channel_q) begin
+          channels_left_q <= channels_q;
+          last_channel_q  <= one_channel_q;
           slot_q    <= '0;
           lane_q    <= lane_q + 1'b1;
           left_q    <= left_q - 20'd1;
@@ -182,7 +186,9 @@ module bs_image_planes #(
       block_q   <= '0;
       lane_q    <= '0;
       slot_q    <= '0;
-      channel_q <= '0;
+      channels_left_q <= channels_i;
+      last_channel_q  <= channels_i == 12'd1;
+      one_channel_q   <= channels_i == 12'd1;
       left_q    <= pixels_i;
       last_pixel_q <= pixels_i == 20'd1;
     end
@@ -239,7 +245,7 @@ module bs_image_planes #(
         plane_q <= '0;
         if (take && flush) begin
           state_q <= FLUSH;
-          final_q <= last_channel && last_pixel_q;
+          final_q <= last_channel_q && last_pixel_q;
         end
       end
       FLUSH: begin

@@ -5,6 +5,8 @@
 /// cycle in which its stage needs it (suffix: cycles after the accumulator). sum_o: 5 cycles, code_o: 8, stored_o: 12.
 module bs_lane #(
     parameter int ACC_BITS = 28,   // accumulator width in bits, 12..32
+    parameter bit SUMS     = 1'b0, // the lane can take a sum of codes instead of the value
+    parameter int SUM_BITS = 18,   // bits of a sum, 2..34
     parameter bit XC7      = 1'b0  // 7-series primitives, else portable arithmetic
 ) (
     input  logic                clk,
@@ -14,6 +16,8 @@ module bs_lane #(
     input  logic [7:0]          skip_0_i,
     input  logic                skip_signed_0_i,
     input  logic [23:0]         skip_mul_0_i,    // 0 where nothing is added
+    input  logic                take_sum_1_i,    // with SUMS: the value is sum_1_i
+    input  logic [SUM_BITS-1:0] sum_1_i,         // two's complement
     input  logic signed [17:0]  mul_1_i,
     input  logic signed [47:0]  bias_1_i,
     output logic signed [47:0]  sum_o,           // 5 cycles
@@ -36,7 +40,7 @@ module bs_lane #(
   // ------------------------------------------------------------------ sum, in limbs of 17 bits
   // Port-wide copies: Yosys wants plain signals at the ports of signed inputs.
   logic signed [ACC_BITS+1:0] value_0;
-  logic signed [34:0] value_1_q;
+  logic signed [34:0] value_1_q, value_1;
   logic signed [24:0] skip_mul_0, mul_1;
   logic signed [17:0] skip_0, low_1, high_1;
   logic signed [47:0] skip_sum, skip_cascade, low_sum, low_cascade, high_sum, high_cascade;
@@ -57,11 +61,20 @@ module bs_lane #(
     low_5_q   <= low_sum[16:0];
   end
 
+  // Behind the register, since the subtraction before it is long.
+  if (SUMS) begin : gen_sums
+    assign value_1 = take_sum_1_i ? 35'($signed(sum_1_i)) : value_1_q;
+  end else begin : gen_no_sums
+    logic unused_sum;
+    assign value_1 = value_1_q;
+    assign unused_sum = ^{take_sum_1_i, sum_1_i};
+  end
+
   assign skip_mul_0 = {1'b0, skip_mul_0_i};
   assign skip_0 = {{10{skip_signed_0_i & skip_0_i[7]}}, skip_0_i};
   assign mul_1 = 25'(mul_1_i);
-  assign low_1 = {1'b0, value_1_q[16:0]};
-  assign high_1 = value_1_q[34:17];
+  assign low_1 = {1'b0, value_1[16:0]};
+  assign high_1 = value_1[34:17];
 
   bs_mac #(
       .XC7(XC7)

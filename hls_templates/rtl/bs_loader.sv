@@ -57,7 +57,7 @@ module bs_loader #(
   logic [31:0] total_q;
   logic [ADDR-1:0] addr_q;
   logic none_left_q;           // left_q is zero
-  logic too_many, take, take_word, zero;
+  logic too_many, reading, take, take_word, zero;
   logic [63:0] before_q;       // the word before
   bs_pkg::head_t head, head_q, head_now;  // of the instruction
 
@@ -119,8 +119,9 @@ module bs_loader #(
   assign cmd_addr_o = state_q == ASK_HEADER ? program_addr_i : program_addr_i + 32'(8 * bs_pkg::HEADER_WORDS);
   assign cmd_words_o = state_q == ASK_HEADER ? HEADER : total_q[23:0] - HEADER;
   // What comes never exceeds what was asked for, so that a word may be fetched before the one in hand is judged.
-  assign take = have_q && (state_q == READ_HEADER || (state_q == READ_BODY && (!none_left_q || stage_q == 2'd3)));
-  assign data_ready_o = (state_q == READ_HEADER || state_q == READ_BODY) && (!have_q || take);
+  assign reading = state_q == READ_HEADER || state_q == READ_BODY;
+  assign take = reading && have_q && !none_left_q;
+  assign data_ready_o = reading && (!have_q || !none_left_q);
   assign take_word = data_valid_i && data_ready_o;
 
   assign done_o = state_q == FINISHED;
@@ -131,7 +132,8 @@ module bs_loader #(
     case (state_q)
       IDLE: if (start_i) state_q <= ASK_HEADER;
       ASK_HEADER: begin
-        word_q <= '0;
+        word_q      <= '0;
+        none_left_q <= 1'b0;
         if (cmd_ready_i) state_q <= READ_HEADER;
       end
       READ_HEADER: begin
@@ -184,7 +186,7 @@ module bs_loader #(
         end else if (none_left_q) begin
           stage_q     <= stage_q + 2'd1;
           left_q      <= stage_q == 2'd0 ? count_o[1] : count_o[2];
-          none_left_q <= (stage_q == 2'd0 ? count_o[1] : count_o[2]) == '0;
+          none_left_q <= stage_q != 2'd2 && (stage_q == 2'd0 ? count_o[1] : count_o[2]) == '0;
           addr_q      <= '0;
         end else if (take) begin
           we_o[stage_q] <= 1'b1;

@@ -94,21 +94,28 @@ module bs_mac #(
   end else begin : gen_portable
     logic signed [24:0] a, a_1_q, a_2_q;
     logic signed [17:0] b, b_1_q, b_2_q;
-    logic signed [42:0] product_q;
+    // In two limbs, which 18 x 18 multipliers take whole: their sum waits for the adder behind the register.
+    logic signed [17:0] a_low;
+    logic signed [7:0] a_high;
+    logic signed [34:0] low_q;
+    logic signed [25:0] high_q;
     logic signed [47:0] addend, c_q;
 
     assign a = A_CYCLES == 0 ? a_i : A_CYCLES == 1 ? a_1_q : a_2_q;
     assign b = B_CYCLES == 0 ? b_i : B_CYCLES == 1 ? b_1_q : b_2_q;
+    assign a_low = {1'b0, a[16:0]};
+    assign a_high = a[24:17];
     assign addend = ADDEND == 0 ? c_q : ADDEND == 1 ? cascade_i : cascade_i >>> 17;
 
     always_ff @(posedge clk) begin
-      a_1_q     <= a_i;
-      a_2_q     <= a_1_q;
-      b_1_q     <= b_i;
-      b_2_q     <= b_1_q;
-      product_q <= a * b;
-      c_q       <= c_i;
-      sum_o     <= 48'(product_q) + addend;
+      a_1_q  <= a_i;
+      a_2_q  <= a_1_q;
+      b_1_q  <= b_i;
+      b_2_q  <= b_1_q;
+      low_q  <= a_low * b;
+      high_q <= a_high * b;
+      c_q    <= c_i;
+      sum_o  <= 48'(low_q) + (48'(high_q) <<< 17) + addend;
     end
     assign cascade_o = sum_o;
   end

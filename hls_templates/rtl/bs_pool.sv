@@ -40,6 +40,9 @@ module bs_pool #(
   // The run's operations: taps left in the window, this one included.
   logic [3:0] ky_left_q, kx_left_q, spacing_q;
   logic stride_2_q, zero_q, row_end_q, tile_end_q, first_op_q;
+  // Whether the operation is the last of its window's row or column, found out with the one before; of the first one.
+  logic kx_end_q, ky_end_q, whole_row_q, whole_column_q;
+  logic spaced_q;  // spacing_q is 0
   logic two_taps;  // at stride 2 the window holds the next tap as well
   logic kx_last, ky_last, window_last, walk_last, row_tile_last, go;
   logic [9:0] walk_x, walk_y;
@@ -74,11 +77,11 @@ module bs_pool #(
     ahead_row_end = beats_left_q == BEAT_BITS'(1);
     ahead_tile_end = ahead_row_end && rows_left_q == 10'd1;
     two_taps = stride_2_q && kx_left_q != 4'd1;
-    kx_last = zero_q || kx_left_q == 4'd1 || (stride_2_q && kx_left_q == 4'd2);
-    ky_last = zero_q || ky_left_q == 4'd1;
+    kx_last = zero_q || kx_end_q;
+    ky_last = zero_q || ky_end_q;
     window_last = kx_last && ky_last;
     row_tile_last = window_last && walk_last && row_end_q;
-    go = run_q && !(row_tile_last && spacing_q != '0);
+    go = run_q && !(row_tile_last && !spaced_q);
     step = prime_q || (go && window_last);
   end
   assign busy_o = busy_q;
@@ -86,15 +89,20 @@ module bs_pool #(
   always_ff @(posedge clk) begin
     begin_q <= start_i;
     prime_q <= begin_q;
-    if (spacing_q != '0) spacing_q <= spacing_q - 4'd1;
+    if (!spaced_q) begin
+      spacing_q <= spacing_q - 4'd1;
+      spaced_q  <= spacing_q == 4'd1;
+    end
     if (prime_q) run_q <= 1'b1;
     if (start_i) begin
       cfg_q        <= instr_i;
       busy_q       <= 1'b1;
       tiles_left_q <= instr_i.tiles;
       spacing_q    <= '0;
+      spaced_q     <= 1'b1;
     end else if (go && row_tile_last) begin
       spacing_q <= cfg_q.plane_bits;
+      spaced_q  <= cfg_q.plane_bits == '0;
       if (tile_end_q) begin
         tiles_left_q <= tiles_left_q - 16'd1;
         if (tiles_left_q == 16'd1) begin
@@ -103,12 +111,24 @@ module bs_pool #(
         end
       end
     end
-    stride_2_q <= cfg_q.stride == 4'd2;
+    stride_2_q     <= cfg_q.stride == 4'd2;
+    whole_row_q    <= cfg_q.kernel_w == 4'd1 || (cfg_q.stride == 4'd2 && cfg_q.kernel_w == 4'd2);
+    whole_column_q <= cfg_q.kernel_h == 4'd1;
 
-    if (prime_q || (go && kx_last)) kx_left_q <= cfg_q.kernel_w;
-    else if (go) kx_left_q <= kx_left_q - (two_taps ? 4'd2 : 4'd1);
-    if (step) ky_left_q <= cfg_q.kernel_h;
-    else if (go && kx_last) ky_left_q <= ky_left_q - 4'd1;
+    if (prime_q || (go && kx_last)) begin
+      kx_left_q <= cfg_q.kernel_w;
+      kx_end_q  <= whole_row_q;
+    end else if (go) begin
+      kx_left_q <= kx_left_q - (two_taps ? 4'd2 : 4'd1);
+      kx_end_q  <= stride_2_q ? kx_left_q == 4'd3 || kx_left_q == 4'd4 : kx_left_q == 4'd2;
+    end
+    if (step) begin
+      ky_left_q <= cfg_q.kernel_h;
+      ky_end_q  <= whole_column_q;
+    end else if (go && kx_last) begin
+      ky_left_q <= ky_left_q - 4'd1;
+      ky_end_q  <= ky_left_q == 4'd2;
+    end
     if (prime_q) first_op_q <= 1'b1;
     else if (go) first_op_q <= window_last;
 
@@ -133,10 +153,11 @@ module bs_pool #(
       if (!ahead_zero) group_row_q <= group_row_q + ROW_BITS'(cfg_q.in_pitch);
     end
     if (rst) begin
-      begin_q <= 1'b0;
-      prime_q <= 1'b0;
-      busy_q  <= 1'b0;
-      run_q   <= 1'b0;
+      begin_q  <= 1'b0;
+      prime_q  <= 1'b0;
+      busy_q   <= 1'b0;
+      run_q    <= 1'b0;
+      spaced_q <= 1'b1;
     end
   end
 
@@ -242,6 +263,7 @@ module bs_pool #(
     tap_op_q <= op_end;
     tap_q    <= tap;
     done_q   <= tap_op_q;
+    valid_o  <= tap_op_q.valid && tap_op_q.last;
     for (int row = 0; row < LANE_ROWS; row++) begin
       for (int column = 0; column < D_N; column++) begin
         if (tap_op_q.columns[column] && (tap_op_q.first || tap_q[row][column] > largest_q[row][column])) begin
@@ -252,10 +274,10 @@ module bs_pool #(
     if (rst) begin
       tap_op_q <= '0;
       done_q   <= '0;
+      valid_o  <= 1'b0;
     end
   end
 
-  assign valid_o = done_q.valid && done_q.last;
   always_comb begin
     for (int row = 0; row < LANE_ROWS; row++) begin
       for (int column = 0; column < D_N; column++) begin

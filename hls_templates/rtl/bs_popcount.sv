@@ -19,19 +19,24 @@ module bs_popcount #(
   end
 
   logic [PARTS-1:0][PART_BITS-1:0] part_q;
-  logic [COUNT_BITS-1:0] sum, sum_2_q, sum_3_q;
+  logic [COUNT_BITS-1:0] lower, upper, lower_q, upper_q, sum_q;
 
   always_comb begin
-    sum = '0;
-    for (int part = 0; part < PARTS; part++) sum = sum + COUNT_BITS'(part_q[part]);
+    lower = '0;
+    upper = '0;
+    for (int part = 0; part < PARTS; part++) begin
+      if (part < PARTS / 2) lower = lower + COUNT_BITS'(part_q[part]);
+      else upper = upper + COUNT_BITS'(part_q[part]);
+    end
   end
 
   always_ff @(posedge clk) begin
     for (int part = 0; part < PARTS; part++) begin
       part_q[part] <= PART_BITS'($countones(weight_i[part*PART+:PART] & column_i[part*PART+:PART]));
     end
-    sum_2_q <= sum;
-    sum_3_q <= sum_2_q;
-    count_o <= sum_3_q ^ {COUNT_BITS{negative_i}};
+    lower_q <= lower;
+    upper_q <= upper;
+    sum_q   <= lower_q + upper_q;
+    count_o <= sum_q ^ {COUNT_BITS{negative_i}};
   end
 endmodule

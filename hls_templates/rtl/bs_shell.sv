@@ -336,20 +336,17 @@ module bs_shell #(
   logic [23:0] image_cmd_words, cmd_words_1;
   logic [63:0] data_1;
 
-  // The two come late in their cycle.
-  logic issue_gives_q, fill_gives_q;
+  // It comes late in its cycle.
+  logic fill_gives_q;
 
-  always_ff @(posedge clk) begin
-    issue_gives_q <= issue_to_fetch_i && !core_rst_o;
-    fill_gives_q  <= fill_to_fetch_i && !core_rst_o;
-  end
+  always_ff @(posedge clk) fill_gives_q <= fill_to_fetch_i && !core_rst_o;
 
   bs_tokens #(
       .AHEAD(1'b1)
   ) u_weights_free (
       .clk,
       .rst(core_rst_o),
-      .give_i(issue_gives_q),
+      .give_i(issue_to_fetch_i),
       .take_i(take_issue),
       .need_i(need_issue),
       .enough_o(enough_issue)

@@ -211,7 +211,7 @@ module bs_write_back #(
 
   // ------------------------------------------------------------------ arming
   logic logits_open_q;  // all of an image's logits are on their way, but not in memory
-  logic next_valid_q, work_valid_q, quiet_q, take, load, work_done;
+  logic next_valid_q, work_valid_q, quiet_q, take, fire, last, replaces, advance, load, work_done;
   logic alone_q, fence_q, logits_q;  // of the instruction a cycle before
   logic pool_start, pool_busy, packer_busy, sums_busy, in_flight;
   bs_pkg::pool_t pool_q;
@@ -232,8 +232,12 @@ module bs_write_back #(
   assign take = instr_valid_i && instr_ready_o;
   assign take_o = take;
   assign armed_o = take && !alone_q;
-  assign load = next_valid_q && (!work_valid_q || work_done);
-  assign pool_start = load && next_q.is_pool;
+  // What the next instruction brings replaces what the next beat does, if there is a beat: chosen before it is known.
+  assign replaces = next_valid_q && (!work_valid_q || last);
+  assign advance = fire || (next_valid_q && !work_valid_q);
+  assign load = advance && replaces;
+  // It was taken while everything was quiet, so it has no work before it to wait for.
+  assign pool_start = next_valid_q && !work_valid_q && next_q.is_pool;
   assign layer_o = work_q.layer;
   assign idle_o = quiet_q && !next_valid_q;
 
@@ -262,121 +266,150 @@ module bs_write_back #(
 
   // ------------------------------------------------------------------ beats
   logic [BEAT_BITS-1:0] beats_left_q, beat_q;
-  logic [9:0] row_q;
-  logic [15:0] tile_q;
+  logic [9:0] rows_left_q;          // row tiles after this one
+  logic [15:0] tiles_left_q;        // tiles after this one
+  logic [1:0] tile_q;
+  // Where this beat is, found out with the beat before: what begins an instruction hangs on its predecessor's last beat.
+  logic beats_open_q, row_tile_last_q, row_first_q, row_last_q, tile_first_q, tile_last_q;
   logic [CHUNK_BITS-1:0] chunk_q;
   logic [PARAM_BITS-1:0] param_q;
   logic [BYTE_ROW_BITS-1:0] skip_row_q, byte_row_q, tile_skip_q, tile_byte_q;
   logic [PLANE_ROW_BITS-1:0] plane_row_q, tile_plane_q, group_pitch_q;
-  logic conv_fire, pool_fire, sums_fire, fire, row_tile_last, tile_last, inject;
+  logic conv_fire, pool_fire, sums_fire, inject;
   logic [GROUP_BITS-1:0] group_q;
   logic [9:0] skip_group_q;        // groups before this one
-  logic skip_here, sums_run_q;
-  logic [3:0] spacing_q;           // cycles until the next row tile of sums, for the packer to keep up
+  logic skip_here, sums_run_q, spaced_q;
+  logic [3:0] spacing_q;           // cycles until the next row tile of sums, for the packer to keep up; spaced_q: none
   // The subsampled map: column of the tile in its map row, whether that row is kept, half rows stored before.
   logic [5:0] map_column_q;
   logic map_row_odd_q;
   logic half_q;
   beat_t beat, injected;
 
-  assign conv_fire = beats_left_q != '0 || sums_fire;
-  assign sums_fire = sums_run_q && spacing_q == '0;
+  assign conv_fire = beats_open_q || sums_fire;
+  assign sums_fire = sums_run_q && spaced_q;
   assign skip_here = skip_group_q >= work_q.skip_zero_groups &&
                      skip_group_q - work_q.skip_zero_groups < work_q.skip_groups;
   assign fire = conv_fire || pool_fire;
-  assign row_tile_last = beat_q == BEAT_BITS'(BEATS - 1);
-  assign tile_last = row_tile_last && row_q == work_q.row_tiles - 10'd1;
-  assign work_done = fire && tile_last && tile_q == work_q.tiles - 16'd1;
+  assign last = row_tile_last_q && row_last_q && tile_last_q;
+  assign work_done = fire && last;
   assign active_o = fire;
 
   always_comb begin
     beat = work_q.beat;
     beat.valid = 1'b1;
-    beat.row_tile_last = row_tile_last;
-    beat.instr_last = work_done;
+    beat.row_tile_last = row_tile_last_q;
+    beat.instr_last = last;
     beat.byte_row = byte_row_q;
     beat.plane_row = plane_row_q;
     beat.chunk = chunk_q;
-    beat.post = work_q.beat.post && work_done;
+    beat.post = work_q.beat.post && last;
     beat.skip = work_q.beat.skip && skip_here;
     beat.group = group_q;
-    beat.sums_first = tile_q == '0 && work_q.start_tile == '0;
-    beat.sums_columns = tile_q == work_q.tiles - 16'd1 ? work_q.beat.sums_columns : (COLUMN_BITS + 1)'(D_N);
-    beat.quarter = tile_q[1:0];
+    beat.sums_first = tile_first_q;
+    beat.sums_columns = tile_last_q ? work_q.beat.sums_columns : (COLUMN_BITS + 1)'(D_N);
+    beat.quarter = tile_q;
     beat.halves = 2'b11;
     if (work_q.beat.subsample) beat.halves = map_row_odd_q ? 2'b00 : half_q ? 2'b10 : 2'b01;
   end
 
   always_ff @(posedge clk) begin
     if (start_i) beats_left_q <= BEAT_BITS'(BEATS);
-    else if (beats_left_q != '0) beats_left_q <= beats_left_q - 1'b1;
+    else if (beats_open_q) beats_left_q <= beats_left_q - 1'b1;
+    beats_open_q <= start_i || beats_left_q > BEAT_BITS'(1);
 
-    first_sum_o <= sums_fire && beat_q == '0 && row_q == '0;
-    if (load && next_q.beat.from_sums) sums_run_q <= 1'b1;
-    else if (work_done) sums_run_q <= 1'b0;
-    if (sums_fire && row_tile_last) spacing_q <= work_q.beat.plane_bits;
-    else if (spacing_q != '0) spacing_q <= spacing_q - 4'd1;
+    first_sum_o <= sums_fire && beat_q == '0 && row_first_q;
+    if (advance) begin
+      if (replaces) sums_run_q <= next_q.beat.from_sums;
+      else if (last) sums_run_q <= 1'b0;
+    end
+    if (sums_fire && row_tile_last_q) begin
+      spacing_q <= work_q.beat.plane_bits;
+      spaced_q  <= work_q.beat.plane_bits == '0;
+    end else if (!spaced_q) begin
+      spacing_q <= spacing_q - 4'd1;
+      spaced_q  <= spacing_q == 4'd1;
+    end
 
-    if (load) begin
-      beat_q        <= '0;
-      row_q         <= '0;
-      tile_q        <= '0;
-      chunk_q       <= '0;
-      group_q       <= next_q.sum_group;
-      skip_group_q  <= '0;
-      map_column_q  <= '0;
-      map_row_odd_q <= 1'b0;
-      half_q        <= 1'b0;
-      spacing_q     <= '0;
-      param_q       <= PARAM_BITS'(next_q.param_base / 16'(LANE_ROWS));
-      skip_row_q    <= BYTE_ROW_BITS'(next_q.skip_base + next_q.start_tile);
-      tile_skip_q   <= BYTE_ROW_BITS'(next_q.skip_base + next_q.start_tile);
-      byte_row_q    <= BYTE_ROW_BITS'(next_q.byte_base + next_start_byte);
-      tile_byte_q   <= BYTE_ROW_BITS'(next_q.byte_base + next_start_byte);
-      plane_row_q   <= PLANE_ROW_BITS'(next_q.plane_base + next_start_plane);
-      tile_plane_q  <= PLANE_ROW_BITS'(next_q.plane_base + next_start_plane);
-      group_pitch_q <= next_q.beat.pooled ? -next_group_pitch : next_group_pitch;
-    end else if (fire) begin
-      beat_q     <= beat_q + 1'b1;
-      param_q    <= param_q + 1'b1;
-      group_q    <= group_q + 1'b1;
-      skip_group_q <= skip_group_q + 10'd1;
-      if (skip_here) skip_row_q <= skip_row_q + BYTE_ROW_BITS'(work_q.skip_pitch);
-      byte_row_q <= byte_row_q + BYTE_ROW_BITS'(work_q.byte_pitch);
-      if (row_tile_last) begin
-        beat_q <= '0;
-        row_q  <= row_q + 10'd1;
-        if (32'(chunk_q) == ROWS_G - 1) begin
-          chunk_q     <= '0;
-          plane_row_q <= plane_row_q + group_pitch_q;
-        end else begin
-          chunk_q <= chunk_q + 1'b1;
-        end
-        if (tile_last) begin
-          row_q        <= '0;
-          tile_q       <= tile_q + 16'd1;
-          chunk_q      <= '0;
-          param_q      <= PARAM_BITS'(work_q.param_base / 16'(LANE_ROWS));
-          group_q      <= work_q.sum_group;
-          skip_group_q <= '0;
-          skip_row_q   <= tile_skip_q + 1'b1;
-          tile_skip_q  <= tile_skip_q + 1'b1;
-          byte_row_q   <= tile_byte_q + BYTE_ROW_BITS'(byte_row_full);
-          tile_byte_q  <= tile_byte_q + BYTE_ROW_BITS'(byte_row_full);
-          if (!map_row_odd_q) half_q <= !half_q;
-          map_column_q <= map_column_q + 6'd1;
-          if (map_column_q == work_q.row_position_tiles - 6'd1) begin
-            map_column_q  <= '0;
-            map_row_odd_q <= !map_row_odd_q;
+    if (advance) begin
+      if (replaces) begin
+        beat_q          <= '0;
+        rows_left_q     <= next_q.row_tiles - 10'd1;
+        tiles_left_q    <= next_q.tiles - 16'd1;
+        row_tile_last_q <= BEATS == 1;
+        row_first_q     <= 1'b1;
+        row_last_q      <= next_q.row_tiles == 10'd1;
+        tile_first_q    <= next_q.start_tile == '0;
+        tile_last_q     <= next_q.tiles == 16'd1;
+        tile_q          <= '0;
+        chunk_q         <= '0;
+        group_q         <= next_q.sum_group;
+        skip_group_q    <= '0;
+        map_column_q    <= '0;
+        map_row_odd_q   <= 1'b0;
+        half_q          <= 1'b0;
+        spacing_q       <= '0;
+        spaced_q        <= 1'b1;
+        param_q         <= PARAM_BITS'(next_q.param_base / 16'(LANE_ROWS));
+        skip_row_q      <= BYTE_ROW_BITS'(next_q.skip_base + next_q.start_tile);
+        tile_skip_q     <= BYTE_ROW_BITS'(next_q.skip_base + next_q.start_tile);
+        byte_row_q      <= BYTE_ROW_BITS'(next_q.byte_base + next_start_byte);
+        tile_byte_q     <= BYTE_ROW_BITS'(next_q.byte_base + next_start_byte);
+        plane_row_q     <= PLANE_ROW_BITS'(next_q.plane_base + next_start_plane);
+        tile_plane_q    <= PLANE_ROW_BITS'(next_q.plane_base + next_start_plane);
+        group_pitch_q   <= next_q.beat.pooled ? -next_group_pitch : next_group_pitch;
+      end else begin
+        beat_q          <= beat_q + 1'b1;
+        row_tile_last_q <= BEATS == 1 || (!row_tile_last_q && beat_q == BEAT_BITS'(BEATS - 2));
+        param_q         <= param_q + 1'b1;
+        group_q         <= group_q + 1'b1;
+        skip_group_q    <= skip_group_q + 10'd1;
+        if (skip_here) skip_row_q <= skip_row_q + BYTE_ROW_BITS'(work_q.skip_pitch);
+        byte_row_q <= byte_row_q + BYTE_ROW_BITS'(work_q.byte_pitch);
+        if (row_tile_last_q) begin
+          beat_q      <= '0;
+          rows_left_q <= rows_left_q - 10'd1;
+          row_first_q <= 1'b0;
+          row_last_q  <= rows_left_q == 10'd1;
+          if (32'(chunk_q) == ROWS_G - 1) begin
+            chunk_q     <= '0;
+            plane_row_q <= plane_row_q + group_pitch_q;
+          end else begin
+            chunk_q <= chunk_q + 1'b1;
           end
-          plane_row_q  <= tile_plane_q + PLANE_ROW_BITS'(plane_row_full);
-          tile_plane_q <= tile_plane_q + PLANE_ROW_BITS'(plane_row_full);
+          if (row_last_q) begin
+            rows_left_q  <= work_q.row_tiles - 10'd1;
+            row_first_q  <= 1'b1;
+            row_last_q   <= work_q.row_tiles == 10'd1;
+            tiles_left_q <= tiles_left_q - 16'd1;
+            tile_first_q <= 1'b0;
+            tile_last_q  <= tiles_left_q == 16'd1;
+            tile_q       <= tile_q + 2'd1;
+            chunk_q      <= '0;
+            param_q      <= PARAM_BITS'(work_q.param_base / 16'(LANE_ROWS));
+            group_q      <= work_q.sum_group;
+            skip_group_q <= '0;
+            skip_row_q   <= tile_skip_q + 1'b1;
+            tile_skip_q  <= tile_skip_q + 1'b1;
+            byte_row_q   <= tile_byte_q + BYTE_ROW_BITS'(byte_row_full);
+            tile_byte_q  <= tile_byte_q + BYTE_ROW_BITS'(byte_row_full);
+            if (!map_row_odd_q) half_q <= !half_q;
+            map_column_q <= map_column_q + 6'd1;
+            if (map_column_q == work_q.row_position_tiles - 6'd1) begin
+              map_column_q  <= '0;
+              map_row_odd_q <= !map_row_odd_q;
+            end
+            plane_row_q  <= tile_plane_q + PLANE_ROW_BITS'(plane_row_full);
+            tile_plane_q <= tile_plane_q + PLANE_ROW_BITS'(plane_row_full);
+          end
         end
       end
     end
     if (rst) begin
       beats_left_q <= '0;
+      beats_open_q <= 1'b0;
       sums_run_q   <= 1'b0;
+      spaced_q     <= 1'b1;
     end
   end
 
@@ -388,7 +421,7 @@ module bs_write_back #(
 
   assign next_start_plane = next_q.beat.pooled ? next_q.start_tile >> 2 : next_q.start_tile;
   assign next_group_pitch = next_q.beat.plane_pitch * PLANE_ROW_BITS'(next_q.beat.plane_bits);
-  assign plane_row_full = !work_q.beat.pooled || tile_q[1:0] == 2'd3;
+  assign plane_row_full = !work_q.beat.pooled || tile_q == 2'd3;
 
   assign next_start_byte = next_q.beat.subsample ? next_q.start_tile >> 2 : next_q.start_tile;
   assign byte_row_full = !work_q.beat.subsample || (!map_row_odd_q && half_q);
@@ -430,7 +463,7 @@ module bs_write_back #(
     end
   end
 
-  assign in_flight = beats_left_q != '0 || conv_1_q.valid || beat_0_q.valid || beat_1_q.valid || beat_2_q.valid ||
+  assign in_flight = beats_open_q || conv_1_q.valid || beat_0_q.valid || beat_1_q.valid || beat_2_q.valid ||
                      beat_3_q.valid || beat_4_q.valid || beat_5_q.valid || beat_6_q.valid || beat_7_q.valid ||
                      beat_8_q.valid || beat_9_q.valid || beat_10_q.valid || beat_11_q.valid || beat_12_q.valid;
 
@@ -518,30 +551,30 @@ module bs_write_back #(
   // ------------------------------------------------------------------ lanes
   logic [LANE_ROWS-1:0][D_N-1:0][7:0] stored;
   logic [D_N-1:0][LANE_ROWS*8-1:0] byte_code;
-  logic [LANE_ROWS-1:0][SUM_BITS-1:0] sum_of_codes;
+  logic [LANE_ROWS-1:0][SUM_BITS-1:0] sum_of_codes, sum_1_q;
+
+  always_ff @(posedge clk) sum_1_q <= sum_of_codes;
 
   for (genvar row = 0; row < LANE_ROWS; row++) begin : gen_lane_row
     for (genvar column = 0; column < D_N; column++) begin : gen_lane
       logic signed [47:0] sum;
       logic signed [8:0] code;
       logic [7:0] code_12;
-      logic [ACC_BITS-1:0] acc;
-      if (column == 0) begin : gen_sums
-        assign acc = beat_0_q.from_sums ? ACC_BITS'($signed(sum_of_codes[row])) : acc_i[row][column];
-      end else begin : gen_array
-        assign acc = acc_i[row][column];
-      end
       bs_lane #(
           .ACC_BITS(ACC_BITS),
+          .SUMS(column == 0),
+          .SUM_BITS(SUM_BITS),
           .XC7(XC7)
       ) u_lane (
           .clk,
-          .acc_0_i(acc),
+          .acc_0_i(acc_i[row][column]),
           .column_acc_0_i(column_acc_i[column]),
           .bipolar_0_i(beat_0_q.bipolar),
           .skip_0_i(byte_read[column][row*8+:8]),
           .skip_signed_0_i(beat_0_q.skip_signed),
           .skip_mul_0_i(beat_0_q.skip ? beat_0_q.skip_mul : 24'b0),
+          .take_sum_1_i(beat_1_q.from_sums),
+          .sum_1_i(sum_1_q[row]),
           .mul_1_i(mul_1_q[row]),
           .bias_1_i(bias_1_q[row]),
           .sum_o(sum),

@@ -160,7 +160,7 @@ class TB:
     async def run(self, program: list[tuple[Instruction, int]]) -> None:
         dut, rng, values = self.dut, self.rng, self.values
         quiet = (
-            "instr_valid_i", "enough_fetch_i", "enough_write_back_i", "issue_ready_i", "tile_released_i",
+            "instr_valid_i", "enough_fetch_i", "enough_write_back_i", "issue_ready_i",
             "released_words_i", "bank_data_i", "halo_data_i", "instr_i", "first_image_i",
         )  # fmt: skip
         await reset(dut, quiet)
@@ -179,8 +179,7 @@ class TB:
             ready = rng.random() >= self.stall
             dut.issue_ready_i.value = int(ready)
             release = released < self.tiles and rng.random() < (0.02 if self.stall else 0.5)
-            dut.tile_released_i.value = int(release)
-            dut.released_words_i.value = self.claimed[0] if release else rng.getrandbits(10)
+            dut.released_words_i.value = self.claimed[0] if release else 0
             needs = {}
             await FallingEdge(dut.clk)
             for name in self.tokens:

@@ -13,7 +13,7 @@ from shell_bench import parameters, reset
 
 from hwgen.program import Instruction
 
-ADDRESS, DATA = 1, 3  # cycles from the decision to send a word to its address, and to its controls
+ADDRESS, DATA = 1, 3  # cycles from the decision to send a word to its address and pulses, and to its controls
 
 
 class Word(NamedTuple):
@@ -77,7 +77,7 @@ def nest(instruction: Instruction, first_word: int, values: dict[str, int]) -> I
                 done = row_last and tile == get["tiles"] - 1
                 yield Word(
                     base + place, (start + column) % values["COLUMN_DEPTH"], int(index == 0), int(fresh and index > 0),
-                    int(top and get["negative_top"]), int(count), int(last), int(row_last), int(done and get["post_weights"]),
+                    int(top and get["negative_top"]), int(count), int(last), get["column_words"] if row_last else 0, int(done and get["post_weights"]),
                     int(index == 0 and row == 0 and tile == 0),
                 )  # fmt: skip
 
@@ -118,7 +118,7 @@ class TB:
     """Plays fill, write-back and the token counter; records what leaves, cycle by cycle."""
 
     OUTPUTS = (
-        "weight_addr_o", "column_addr_o", "clear_o", "shift_o", "negative_o", "count_o", "last_o", "tile_released_o",
+        "weight_addr_o", "column_addr_o", "clear_o", "shift_o", "negative_o", "count_o", "last_o", "released_words_o",
         "post_weights_o", "first_word_o", "valid_o", "take_o",
     )  # fmt: skip
 
@@ -140,6 +140,7 @@ class TB:
         waiting, tiles, fills, released = list(program), 0, 0, 0
         total = sum(instruction["tiles"] for instruction, _ in program)
         quiet = 0
+        need, took = 1 << 30, [False] * 2  # of the cycle before; whether the last two cycles took tokens
         while quiet < 8:
             offer = bool(waiting) and rng.random() >= self.stall
             if offer:
@@ -151,8 +152,8 @@ class TB:
             dut.write_back_armed_i.value = int(rng.random() >= self.stall)
             self.tokens += int(self.tokens < 6 and rng.random() < 0.2)
             await FallingEdge(dut.clk)
-            need = int(dut.need_weights_o.value)
-            dut.enough_weights_i.value = int(self.tokens >= need)
+            dut.enough_weights_i.value = int(self.tokens >= need and not any(took))
+            next_need = int(dut.need_weights_o.value)
             await RisingEdge(dut.clk)
             sample = {name: int(getattr(dut, name).value) for name in self.OUTPUTS}
             self.history.append(sample)
@@ -161,13 +162,15 @@ class TB:
                 tiles += waiting.pop(0)[0]["tiles"]
             if sample["take_o"]:
                 assert self.tokens >= need and int(dut.write_back_armed_i.value)
+                assert int(dut.need_weights_o.value) == need  # the tokens that are taken
                 instruction, first = program[self.done]
                 assert need == instruction["wait_weights_first" if first else "wait_weights"]
                 assert int(dut.layer_o.value) == instruction["layer"]
                 self.tokens -= need
                 self.done += 1
+            need, took = next_need, [took[1], bool(sample["take_o"])]
             fills += int(fill)
-            released += sample["tile_released_o"]
+            released += int(sample["released_words_o"] > 0)
             quiet = quiet + 1 if released == total and not waiting else 0
             assert len(self.history) < 200_000, "issue does not come to an end"
         assert int(dut.idle_o.value)
@@ -178,10 +181,10 @@ class TB:
         for cycle, sample in enumerate(self.history):
             if sample["valid_o"]:
                 sent = cycle - DATA
-                place, pulse = self.history[sent + ADDRESS], self.history[sent]
+                place = self.history[sent + ADDRESS]
                 word = Word(
                     place["weight_addr_o"], place["column_addr_o"], sample["clear_o"], sample["shift_o"],
-                    sample["negative_o"], sample["count_o"], sample["last_o"], pulse["tile_released_o"], pulse["post_weights_o"],
+                    sample["negative_o"], sample["count_o"], sample["last_o"], place["released_words_o"], place["post_weights_o"],
                     place["first_word_o"],
                 )  # fmt: skip
                 found.append((sent, word))
@@ -211,14 +214,14 @@ async def random_program(dut: Any, stall: float) -> None:
             wanted.append(word)
             tiles_of_word.append(start)
             spacing.append(instruction["tile_cycles"])
-            start += word.released
+            start += int(word.released > 0)
         tile = start
         first_word += instruction["tiles"] * instruction["column_words"]
     for index, ((_, have), want) in enumerate(zip(got, wanted, strict=False)):
         assert have == want, (index, have, want)
     assert len(got) == len(wanted)
-    for name in ("tile_released_o", "post_weights_o", "first_word_o"):
-        field = {"tile_released_o": "released", "post_weights_o": "post", "first_word_o": "first"}[name]
+    for name in ("released_words_o", "post_weights_o", "first_word_o"):
+        field = {"released_words_o": "released", "post_weights_o": "post", "first_word_o": "first"}[name]
         assert sum(sample[name] for sample in tb.history) == sum(getattr(word, field) for word in wanted), name
     # Nothing of a tile leaves before it is filled.
     for (sent, _), index in zip(got, tiles_of_word, strict=True):

@@ -30,6 +30,7 @@ def draw(rng: random.Random, acc_bits: int) -> dict[str, int]:
     rq_shift = rng.randint(0, 31)
     rest = 7 - rq_shift % 8  # what the factors of the second rounding come shifted by
     return {
+        "take_sum_1_i": int(rng.random() < 0.2), "sum_1_i": signed(rng.getrandbits(18), 18),
         "acc_0_i": acc, "column_acc_0_i": upper, "bipolar_0_i": bipolar, "mul_1_i": mul, "bias_1_i": bias,
         "skip_0_i": rng.getrandbits(8), "skip_signed_0_i": rng.getrandbits(1),
         "skip_mul_0_i": rng.getrandbits(24) >> rng.randint(0, 24), "shift_bytes_5_i": shift >> 3, "shift_bits_6_i": shift & 7,
@@ -44,6 +45,8 @@ def draw(rng: random.Random, acc_bits: int) -> dict[str, int]:
 def expected(given: dict[str, int]) -> dict[str, int]:
     """The outputs by port name."""
     value = 2 * given["acc_0_i"] - given["column_acc_0_i"] if given["bipolar_0_i"] else given["acc_0_i"]
+    if parameters()["SUMS"] and given["take_sum_1_i"]:
+        value = given["sum_1_i"]
     skip = signed(given["skip_0_i"], 8) if given["skip_signed_0_i"] else given["skip_0_i"]
     total = signed(value * given["mul_1_i"] + given["bias_1_i"] + skip * given["skip_mul_0_i"], 48)
     code = min(max(total >> 8 * given["shift_bytes_5_i"] + given["shift_bits_6_i"], given["lo_7_i"]), given["hi_7_i"])
