@@ -213,15 +213,17 @@ module bs_write_back #(
   logic logits_open_q;  // all of an image's logits are on their way, but not in memory
   logic next_valid_q, work_valid_q, quiet_q, last_q, take, fire, replaces, advance, load, work_done;
   logic alone_q, fence_q, logits_q;  // of the instruction a cycle before
+  logic [PLANE_ROW_BITS-1:0] group_pitch_1_q, next_group_pitch_q;  // the same; of next_q
   logic pool_start, pool_busy, packer_busy, sums_busy, in_flight;
   bs_pkg::pool_t pool_q;
 
   // A cycle late, but packer and sums are busy a cycle less. No take finds an old one: next_valid_q is set then.
   always_ff @(posedge clk) begin
-    quiet_q  <= !next_valid_q && !work_valid_q && !in_flight && !packer_busy && !pool_busy && !sums_busy;
-    alone_q  <= decoded.alone;
-    fence_q  <= decoded.alone || conv_out.fence;
-    logits_q <= decoded.beat.logits;
+    quiet_q         <= !next_valid_q && !work_valid_q && !in_flight && !packer_busy && !pool_busy && !sums_busy;
+    alone_q         <= decoded.alone;
+    fence_q         <= decoded.alone || conv_out.fence;
+    logits_q        <= decoded.beat.logits;
+    group_pitch_1_q <= decoded.beat.plane_pitch * PLANE_ROW_BITS'(decoded.beat.plane_bits);
   end
   assign instr_ready_o = !next_valid_q && enough_fill_i && (fence_q ? quiet_q : !(work_valid_q && work_q.alone)) &&
                          !(logits_q && logits_open_q);
@@ -245,9 +247,10 @@ module bs_write_back #(
     if (take && logits_q && decoded.beat.logits_last) logits_open_q <= 1'b1;
     else if (logits_written_i) logits_open_q <= 1'b0;
     if (take) begin
-      next_q       <= decoded;
-      pool_q       <= pool;
-      next_valid_q <= 1'b1;
+      next_q             <= decoded;
+      pool_q             <= pool;
+      next_group_pitch_q <= group_pitch_1_q;
+      next_valid_q       <= 1'b1;
     end else if (load) begin
       next_valid_q <= 1'b0;
     end
@@ -373,7 +376,7 @@ module bs_write_back #(
         tile_byte_q     <= BYTE_ROW_BITS'(next_q.byte_base + next_start_byte);
         plane_row_q     <= PLANE_ROW_BITS'(next_q.plane_base + next_start_plane);
         tile_plane_q    <= PLANE_ROW_BITS'(next_q.plane_base + next_start_plane);
-        group_pitch_q   <= next_q.beat.pooled ? -next_group_pitch : next_group_pitch;
+        group_pitch_q   <= next_q.beat.pooled ? -next_group_pitch_q : next_group_pitch_q;
       end else begin
         beat_q          <= beat_q + 1'b1;
         param_q         <= param_q + 1'b1;
@@ -428,11 +431,9 @@ module bs_write_back #(
   // A band of a subsampled map begins with a kept row and the lower half, of a pooled one with the lowest quarter: a
   // quarter of the tiles before it are rows.
   logic [15:0] next_start_byte, next_start_plane;
-  logic [PLANE_ROW_BITS-1:0] next_group_pitch;
   logic byte_row_full, plane_row_full;
 
   assign next_start_plane = next_q.beat.pooled ? next_q.start_tile >> 2 : next_q.start_tile;
-  assign next_group_pitch = next_q.beat.plane_pitch * PLANE_ROW_BITS'(next_q.beat.plane_bits);
   assign plane_row_full = !work_q.beat.pooled || tile_q == 2'd3;
 
   assign next_start_byte = next_q.beat.subsample ? next_q.start_tile >> 2 : next_q.start_tile;
