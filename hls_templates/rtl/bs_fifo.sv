@@ -47,18 +47,14 @@ module bs_fifo #(
     if (fetch) read_q <= read_q + 1'b1;
     if (fetch) read_valid_q <= 1'b1;
     else if (!spare_valid_q) read_valid_q <= 1'b0;
-    if (move) begin
-      valid_q       <= spare_valid_q || read_valid_q;
-      spare_valid_q <= 1'b0;
-    end else if (read_valid_q) begin
-      spare_valid_q <= 1'b1;
-    end
+    if (move) valid_q <= spare_valid_q || read_valid_q;
     if (rst || flush_i) begin
-      write_q       <= '0;
-      read_q        <= '0;
-      read_valid_q  <= 1'b0;
-      spare_valid_q <= 1'b0;
-      valid_q       <= 1'b0;
+      write_q      <= '0;
+      read_q       <= '0;
+      read_valid_q <= 1'b0;
+      valid_q      <= 1'b0;
     end
+    // One LUT, reset included: ready_i comes late.
+    spare_valid_q <= !rst && !flush_i && !move && (spare_valid_q || read_valid_q);
   end
 endmodule

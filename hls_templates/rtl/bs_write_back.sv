@@ -213,17 +213,15 @@ module bs_write_back #(
   logic logits_open_q;  // all of an image's logits are on their way, but not in memory
   logic next_valid_q, work_valid_q, quiet_q, last_q, take, fire, replaces, advance, load, work_done;
   logic alone_q, fence_q, logits_q;  // of the instruction a cycle before
-  logic [PLANE_ROW_BITS-1:0] group_pitch_1_q, next_group_pitch_q;  // the same; of next_q
   logic pool_start, pool_busy, packer_busy, sums_busy, in_flight;
   bs_pkg::pool_t pool_q;
 
   // A cycle late, but packer and sums are busy a cycle less. No take finds an old one: next_valid_q is set then.
   always_ff @(posedge clk) begin
-    quiet_q         <= !next_valid_q && !work_valid_q && !in_flight && !packer_busy && !pool_busy && !sums_busy;
-    alone_q         <= decoded.alone;
-    fence_q         <= decoded.alone || conv_out.fence;
-    logits_q        <= decoded.beat.logits;
-    group_pitch_1_q <= decoded.beat.plane_pitch * PLANE_ROW_BITS'(decoded.beat.plane_bits);
+    quiet_q  <= !next_valid_q && !work_valid_q && !in_flight && !packer_busy && !pool_busy && !sums_busy;
+    alone_q  <= decoded.alone;
+    fence_q  <= decoded.alone || conv_out.fence;
+    logits_q <= decoded.beat.logits;
   end
   assign instr_ready_o = !next_valid_q && enough_fill_i && (fence_q ? quiet_q : !(work_valid_q && work_q.alone)) &&
                          !(logits_q && logits_open_q);
@@ -247,10 +245,9 @@ module bs_write_back #(
     if (take && logits_q && decoded.beat.logits_last) logits_open_q <= 1'b1;
     else if (logits_written_i) logits_open_q <= 1'b0;
     if (take) begin
-      next_q             <= decoded;
-      pool_q             <= pool;
-      next_group_pitch_q <= group_pitch_1_q;
-      next_valid_q       <= 1'b1;
+      next_q       <= decoded;
+      pool_q       <= pool;
+      next_valid_q <= 1'b1;
     end else if (load) begin
       next_valid_q <= 1'b0;
     end
@@ -376,7 +373,7 @@ module bs_write_back #(
         tile_byte_q     <= BYTE_ROW_BITS'(next_q.byte_base + next_start_byte);
         plane_row_q     <= PLANE_ROW_BITS'(next_q.plane_base + next_start_plane);
         tile_plane_q    <= PLANE_ROW_BITS'(next_q.plane_base + next_start_plane);
-        group_pitch_q   <= next_q.beat.pooled ? -next_group_pitch_q : next_group_pitch_q;
+        group_pitch_q   <= next_q.beat.plane_pitch * PLANE_ROW_BITS'(next_q.beat.plane_bits);
       end else begin
         beat_q          <= beat_q + 1'b1;
         param_q         <= param_q + 1'b1;
@@ -390,7 +387,7 @@ module bs_write_back #(
           row_first_q <= 1'b0;
           if (32'(chunk_q) == ROWS_G - 1) begin
             chunk_q     <= '0;
-            plane_row_q <= plane_row_q + group_pitch_q;
+            plane_row_q <= work_q.beat.pooled ? plane_row_q - group_pitch_q : plane_row_q + group_pitch_q;
           end else begin
             chunk_q <= chunk_q + 1'b1;
           end
