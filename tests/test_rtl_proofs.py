@@ -99,8 +99,8 @@ def test_tokens(tmp_path: Path, ahead: int) -> None:
         ("proof_pairs", "bs_pairs_xc7", "78887888", "78887889", ""),
         ("proof_adder3", "bs_adder3_xc7", "17e817e8", "17e817e9", ""),
         ("proof_less", "bs_less", "84218421", "84218422", ""),
-        ("proof_fifo", "bs_fifo", "(!valid_q || ready_i)", "(!valid_q || !ready_i)", HISTORY.format(14)),
-        ("proof_fifo", "bs_fifo", "else if (ready_i) valid_q <= 1'b0;", "", HISTORY.format(14)),
+        ("proof_fifo", "bs_fifo", "!valid_q || ready_i;", "!valid_q || !ready_i;", HISTORY.format(14)),
+        ("proof_fifo", "bs_fifo", "if (!spare_valid_q) spare_q", "if (fetch) spare_q", HISTORY.format(14)),
         ("proof_tokens", "bs_tokens", "count_q >= need", "count_q > need", HISTORY.format(20)),
     ],
 )

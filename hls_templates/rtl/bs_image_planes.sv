@@ -108,6 +108,7 @@ module bs_image_planes #(
   logic [2:0] byte_q;              // byte of the word at hand
   logic [2:0] chunk_q, block_q;    // (C, H, W): first byte of this channel's chunk and of channel 0's, within a word
   logic [LANE_BITS-1:0] lane_q;
+  logic lane_last_q;               // lane_q is the last one
   logic [SLOT_BITS-1:0] slot_q;
   logic [11:0] channels_left_q;    // this one included
   logic [19:0] left_q;             // pixels not collected yet, this one included
@@ -117,7 +118,7 @@ module bs_image_planes #(
   logic last_lane, chunk_end, run_end, flush, take;
   logic [2:0] chunk_next, block_next;
 
-  assign last_lane    = &lane_q || last_pixel_q;
+  assign last_lane    = lane_last_q || last_pixel_q;
   // The end of the bytes that lie next to each other.
   assign chunk_end    = last_lane;
   assign run_end      = planar_q ? chunk_end : last_channel_q && last_pixel_q;
@@ -138,10 +139,12 @@ module bs_image_planes #(
       byte_q <= byte_q + 3'd1;
       if (planar_q) begin
         lane_q <= lane_q + 1'b1;
+        lane_last_q <= lane_q == LANE_BITS'(D_N - 2);
         left_q <= left_q - 20'd1;
         last_pixel_q <= left_q == 20'd2;
         if (chunk_end) begin
           lane_q    <= '0;
+          lane_last_q <= 1'b0;
           channels_left_q <= channels_left_q - 12'd1;
           last_channel_q  <= channels_left_q == 12'd2;
           slot_q    <= slot_q + 1'b1;
@@ -170,6 +173,7 @@ module bs_image_planes #(
           last_channel_q  <= one_channel_q;
           slot_q    <= '0;
           lane_q    <= lane_q + 1'b1;
+          lane_last_q <= lane_q == LANE_BITS'(D_N - 2);
           left_q    <= left_q - 20'd1;
           last_pixel_q <= left_q == 20'd2;
         end
@@ -177,7 +181,10 @@ module bs_image_planes #(
     end
     if (state_q == FLUSH && next_collect) begin
       stage_q <= '0;
-      if (!wide_q) lane_q <= '0;
+      if (!wide_q) begin
+        lane_q      <= '0;
+        lane_last_q <= 1'b0;
+      end
     end
     if (state_q == IDLE) begin
       stage_q   <= '0;
@@ -185,6 +192,7 @@ module bs_image_planes #(
       chunk_q   <= '0;
       block_q   <= '0;
       lane_q    <= '0;
+      lane_last_q <= 1'b0;
       slot_q    <= '0;
       channels_left_q <= channels_i;
       last_channel_q  <= channels_i == 12'd1;

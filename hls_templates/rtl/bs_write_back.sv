@@ -211,7 +211,7 @@ module bs_write_back #(
 
   // ------------------------------------------------------------------ arming
   logic logits_open_q;  // all of an image's logits are on their way, but not in memory
-  logic next_valid_q, work_valid_q, quiet_q, take, fire, last, replaces, advance, load, work_done;
+  logic next_valid_q, work_valid_q, quiet_q, last_q, take, fire, replaces, advance, load, work_done;
   logic alone_q, fence_q, logits_q;  // of the instruction a cycle before
   logic pool_start, pool_busy, packer_busy, sums_busy, in_flight;
   bs_pkg::pool_t pool_q;
@@ -233,7 +233,7 @@ module bs_write_back #(
   assign take_o = take;
   assign armed_o = take && !alone_q;
   // What the next instruction brings replaces what the next beat does, if there is a beat: chosen before it is known.
-  assign replaces = next_valid_q && (!work_valid_q || last);
+  assign replaces = next_valid_q && (!work_valid_q || last_q);
   assign advance = fire || (next_valid_q && !work_valid_q);
   assign load = advance && replaces;
   // It was taken while everything was quiet, so it has no work before it to wait for.
@@ -271,6 +271,7 @@ module bs_write_back #(
   logic [1:0] tile_q;
   // Where this beat is, found out with the beat before: what begins an instruction hangs on its predecessor's last beat.
   logic beats_open_q, row_tile_last_q, row_first_q, row_last_q, tile_first_q, tile_last_q;
+  logic row_tile_last, row_last, tile_last;  // of the next beat
   logic [CHUNK_BITS-1:0] chunk_q;
   logic [PARAM_BITS-1:0] param_q;
   logic [BYTE_ROW_BITS-1:0] skip_row_q, byte_row_q, tile_skip_q, tile_byte_q;
@@ -291,19 +292,18 @@ module bs_write_back #(
   assign skip_here = skip_group_q >= work_q.skip_zero_groups &&
                      skip_group_q - work_q.skip_zero_groups < work_q.skip_groups;
   assign fire = conv_fire || pool_fire;
-  assign last = row_tile_last_q && row_last_q && tile_last_q;
-  assign work_done = fire && last;
+  assign work_done = fire && last_q;
   assign active_o = fire;
 
   always_comb begin
     beat = work_q.beat;
     beat.valid = 1'b1;
     beat.row_tile_last = row_tile_last_q;
-    beat.instr_last = last;
+    beat.instr_last = last_q;
     beat.byte_row = byte_row_q;
     beat.plane_row = plane_row_q;
     beat.chunk = chunk_q;
-    beat.post = work_q.beat.post && last;
+    beat.post = work_q.beat.post && last_q;
     beat.skip = work_q.beat.skip && skip_here;
     beat.group = group_q;
     beat.sums_first = tile_first_q;
@@ -313,7 +313,26 @@ module bs_write_back #(
     if (work_q.beat.subsample) beat.halves = map_row_odd_q ? 2'b00 : half_q ? 2'b10 : 2'b01;
   end
 
+  always_comb begin
+    row_tile_last = BEATS == 1 || (!row_tile_last_q && beat_q == BEAT_BITS'(BEATS - 2));
+    row_last = row_last_q;
+    tile_last = tile_last_q;
+    if (row_tile_last_q) row_last = row_last_q ? work_q.row_tiles == 10'd1 : rows_left_q == 10'd1;
+    if (row_tile_last_q && row_last_q) tile_last = tiles_left_q == 16'd1;
+    if (replaces) begin
+      row_tile_last = BEATS == 1;
+      row_last = next_q.row_tiles == 10'd1;
+      tile_last = next_q.tiles == 16'd1;
+    end
+  end
+
   always_ff @(posedge clk) begin
+    if (advance) begin
+      row_tile_last_q <= row_tile_last;
+      row_last_q      <= row_last;
+      tile_last_q     <= tile_last;
+      last_q          <= row_tile_last && row_last && tile_last;
+    end
     if (start_i) beats_left_q <= BEAT_BITS'(BEATS);
     else if (beats_open_q) beats_left_q <= beats_left_q - 1'b1;
     beats_open_q <= start_i || beats_left_q > BEAT_BITS'(1);
@@ -321,7 +340,7 @@ module bs_write_back #(
     first_sum_o <= sums_fire && beat_q == '0 && row_first_q;
     if (advance) begin
       if (replaces) sums_run_q <= next_q.beat.from_sums;
-      else if (last) sums_run_q <= 1'b0;
+      else if (last_q) sums_run_q <= 1'b0;
     end
     if (sums_fire && row_tile_last_q) begin
       spacing_q <= work_q.beat.plane_bits;
@@ -336,11 +355,8 @@ module bs_write_back #(
         beat_q          <= '0;
         rows_left_q     <= next_q.row_tiles - 10'd1;
         tiles_left_q    <= next_q.tiles - 16'd1;
-        row_tile_last_q <= BEATS == 1;
         row_first_q     <= 1'b1;
-        row_last_q      <= next_q.row_tiles == 10'd1;
         tile_first_q    <= next_q.start_tile == '0;
-        tile_last_q     <= next_q.tiles == 16'd1;
         tile_q          <= '0;
         chunk_q         <= '0;
         group_q         <= next_q.sum_group;
@@ -357,10 +373,9 @@ module bs_write_back #(
         tile_byte_q     <= BYTE_ROW_BITS'(next_q.byte_base + next_start_byte);
         plane_row_q     <= PLANE_ROW_BITS'(next_q.plane_base + next_start_plane);
         tile_plane_q    <= PLANE_ROW_BITS'(next_q.plane_base + next_start_plane);
-        group_pitch_q   <= next_q.beat.pooled ? -next_group_pitch : next_group_pitch;
+        group_pitch_q   <= next_q.beat.plane_pitch * PLANE_ROW_BITS'(next_q.beat.plane_bits);
       end else begin
         beat_q          <= beat_q + 1'b1;
-        row_tile_last_q <= BEATS == 1 || (!row_tile_last_q && beat_q == BEAT_BITS'(BEATS - 2));
         param_q         <= param_q + 1'b1;
         group_q         <= group_q + 1'b1;
         skip_group_q    <= skip_group_q + 10'd1;
@@ -370,20 +385,17 @@ module bs_write_back #(
           beat_q      <= '0;
           rows_left_q <= rows_left_q - 10'd1;
           row_first_q <= 1'b0;
-          row_last_q  <= rows_left_q == 10'd1;
           if (32'(chunk_q) == ROWS_G - 1) begin
             chunk_q     <= '0;
-            plane_row_q <= plane_row_q + group_pitch_q;
+            plane_row_q <= work_q.beat.pooled ? plane_row_q - group_pitch_q : plane_row_q + group_pitch_q;
           end else begin
             chunk_q <= chunk_q + 1'b1;
           end
           if (row_last_q) begin
             rows_left_q  <= work_q.row_tiles - 10'd1;
             row_first_q  <= 1'b1;
-            row_last_q   <= work_q.row_tiles == 10'd1;
             tiles_left_q <= tiles_left_q - 16'd1;
             tile_first_q <= 1'b0;
-            tile_last_q  <= tiles_left_q == 16'd1;
             tile_q       <= tile_q + 2'd1;
             chunk_q      <= '0;
             param_q      <= PARAM_BITS'(work_q.param_base / 16'(LANE_ROWS));
@@ -416,11 +428,9 @@ module bs_write_back #(
   // A band of a subsampled map begins with a kept row and the lower half, of a pooled one with the lowest quarter: a
   // quarter of the tiles before it are rows.
   logic [15:0] next_start_byte, next_start_plane;
-  logic [PLANE_ROW_BITS-1:0] next_group_pitch;
   logic byte_row_full, plane_row_full;
 
   assign next_start_plane = next_q.beat.pooled ? next_q.start_tile >> 2 : next_q.start_tile;
-  assign next_group_pitch = next_q.beat.plane_pitch * PLANE_ROW_BITS'(next_q.beat.plane_bits);
   assign plane_row_full = !work_q.beat.pooled || tile_q == 2'd3;
 
   assign next_start_byte = next_q.beat.subsample ? next_q.start_tile >> 2 : next_q.start_tile;

@@ -137,8 +137,8 @@ module proof_fifo #(
 );
   logic full, valid, empty, wanted, taken;
   logic [WIDTH-1:0] head;
-  logic [2:0] count_q;                 // words pushed and not taken: four in the memory, one behind it, one at the output
-  logic [6*WIDTH-1:0] words_q;         // the oldest lowest
+  logic [2:0] count_q;                 // words pushed and not taken: four in the memory, two behind it, one at the output
+  logic [7*WIDTH-1:0] words_q;         // the oldest lowest
   bs_fifo #(.WIDTH(WIDTH), .DEPTH(4)) u_unit (.clk, .rst, .flush_i(flush), .push_i(wanted), .data_i(data), .full_o(full),
       .valid_o(valid), .ready_i(ready), .data_o(head), .empty_o(empty));
   assign wanted = push & ~full;
@@ -146,7 +146,7 @@ module proof_fifo #(
   always_ff @(posedge clk) begin
     count_q <= count_q + 3'(wanted) - 3'(taken);
     if (taken) words_q <= words_q >> WIDTH;
-    for (int i = 0; i < 6; i++) begin
+    for (int i = 0; i < 7; i++) begin
       if (wanted && 3'(i) == count_q - 3'(taken)) words_q[i*WIDTH+:WIDTH] <= data;
     end
     if (rst | flush) count_q <= '0;
@@ -156,7 +156,7 @@ module proof_fifo #(
   logic seen_q;
   always_ff @(posedge clk) seen_q <= seen_q | rst;
   assign bad = seen_q & ((valid & (count_q == '0 | head != words_q[WIDTH-1:0])) | (empty != (count_q == '0)) |
-                         (full & count_q < 3'd4) | count_q > 3'd6 | waited_q > 2'd2);
+                         (full & count_q < 3'd4) | waited_q > 2'd2);
 endmodule
 
 // The semaphore against a balance; the taker asks first, and the program never has more than 15 tokens waiting. With AHEAD
