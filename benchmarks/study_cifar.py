@@ -39,6 +39,7 @@ from model.train import accuracy
 
 HERE = Path(__file__).resolve().parent
 FLOAT = "float"
+SETTINGS = {"recipe", "board", "engine", "seeds", "set", "quantised", "row"}
 EQUAL = {"cycles_of": ("cycles", "cycles"), "bitops_of": ("bitops", "bit_operations")}  # what a row equals: cost, figure
 
 
@@ -161,9 +162,9 @@ def collect(folder: Path, study: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def problems(study: Mapping[str, Any]) -> list[str]:
-    """What is wrong with a study's rows: the float row comes first, and a row comes after the one it equals."""
+    """What is wrong with a study: unknown settings; the float row comes first, and a row comes after the one it equals."""
     names: list[str] = []
-    found = []
+    found = [f"There is no setting '{name}'; there are {', '.join(sorted(SETTINGS))}." for name in sorted({*study} - SETTINGS)]
     for row in study["row"]:
         if not names and row["name"] != FLOAT:
             found.append(f"The first row is '{row['name']}'; every other row starts from '{FLOAT}'.")

@@ -45,6 +45,13 @@ def test_rows_in_a_wrong_order_are_named() -> None:
     assert "'a' takes the cost of 'b'" in found[1]
 
 
+def test_a_misspelt_setting_is_named() -> None:
+    found = study_cifar.problems({"row": [{"name": "float"}], "quantized": []})
+    assert len(found) == 1
+    assert "'quantized'" in found[0]
+    assert "quantised" in found[0].partition("there are")[2]
+
+
 def test_finished_rows_are_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tmp_path / "small.toml"
     config.write_text('seeds = [1, 2]\nrow = [{ name = "float" }, { name = "u", method = "uniform" }]\n')
