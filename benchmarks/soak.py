@@ -36,7 +36,7 @@ from sim.monitor import TensorMonitor
 from sim.random_engine import random_engines
 from sim.random_network import random_images, random_network
 from sim.shrink import shrink
-from sim.soak import DISTURBANCES, DoesNotFitError, Station, Work, prepare
+from sim.soak import DISTURBANCES, DoesNotFitError, Station, Work, prepare, spoil_clashes
 
 GROUP = 5
 """Networks that one engine runs back to back."""
@@ -155,7 +155,7 @@ def explain(hardware: Hardware, name: str, group: list[Work], folder: Path) -> s
 
 def make_hardware(engine: EngineConfig, scratch: Path) -> Hardware:
     """Render and compile both backends."""
-    rtl = compile_engine(write_rtl(engine, load_board(BOARD), scratch), quick=True)
+    rtl = compile_engine(spoil_clashes(write_rtl(engine, load_board(BOARD), scratch)), quick=True)
     return Hardware(engine, rtl, compile_kernel(render_hls_sources(engine, BOARD, "soak")))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -90,6 +91,24 @@ def prepare(
     if work.layout().memory_bytes > _MEMORY_BYTES:
         raise DoesNotFitError(network.name)
     return work
+
+
+def spoil_clashes(sources: Sequence[Path]) -> list[Path]:
+    """Make a memory give wrong bits where a row is read while it is written, which ``bs_ram`` leaves open.
+
+    Args:
+        sources: of a rendered engine; ``bs_ram.sv`` is rewritten in place.
+
+    Returns:
+        The same sources.
+    """
+    source = next(path for path in sources if path.name == "bs_ram.sv")
+    text, reads = source.read_text(encoding="utf-8"), "<= mem[raddr_i];"
+    if text.count(reads) != 1:
+        raise RuntimeError(f"{source.name} does not read its memory in one place")
+    spoilt = text.replace(reads, "<= mem[raddr_i] ^ {WIDTH{we_i != '0 && waddr_i == raddr_i}};")
+    source.write_text(spoilt, encoding="utf-8")
+    return list(sources)
 
 
 def words_read(work: Work) -> list[int]:

@@ -33,7 +33,7 @@ ENGINE = EngineConfig(
 RECIPE = """
 [model]
 name = "small"
-stem = 4
+stem = 8
 stages = [[8, 1, 2]]
 
 [search]

@@ -16,7 +16,7 @@ from hwgen.schedule import schedule
 from sim import bitplanes, golden
 from sim.compiled import MemoryTiming, compile_engine
 from sim.random_network import FEATURES, random_images, random_network
-from sim.soak import DISTURBANCES, Station, prepare
+from sim.soak import DISTURBANCES, Station, prepare, spoil_clashes
 from sim.verify import steady_cycles, verify
 
 # Small and awkward: one lane row and several, words of 24 to 144 bits, row tiles of 2 to 16 channels, both slot widths.
@@ -84,7 +84,7 @@ def fitting(shape, count, start):
 def test_random_networks_in_rtl(name, tmp_path):
     """Back to back on one engine that nobody cleans, each run but the first after one that ended badly."""
     shape, at = SHAPES[name], list(SHAPES).index(name)
-    library = compile_engine(write_rtl(shape, load_board("pynq-z2"), tmp_path), quick=True)
+    library = compile_engine(spoil_clashes(write_rtl(shape, load_board("pynq-z2"), tmp_path)), quick=True)
     with Station(library, at, MemoryTiming((1, 90), 0.3, seed=at)) as station:
         seeds = fitting(shape, NETWORKS_PER_SHAPE, 100 * (1 + at))
         for seed, disturbance in zip(seeds, ("", *DISTURBANCES), strict=True):

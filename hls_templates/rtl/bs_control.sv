@@ -47,14 +47,15 @@ module bs_control (
     input  logic             read_error_i,
     input  logic             write_error_i
 );
-  typedef enum logic [2:0] {
-    IDLE,
-    CLEAR,   // reset of the stages before the run
-    LOAD,    // the program
-    LAUNCH,  // the queues
-    RUN,
-    STOP,    // wait until the masters are idle
-    CLEAN    // reset of the stages after a stop
+  // The top bit stops the masters.
+  typedef enum logic [3:0] {
+    IDLE   = 4'h0,
+    CLEAR  = 4'h1,  // reset of the stages before the run
+    LOAD   = 4'h2,  // the program
+    LAUNCH = 4'h3,  // the queues
+    RUN    = 4'h4,
+    STOP   = 4'h8,  // wait until the masters are idle
+    CLEAN  = 4'h9   // reset of the stages after a stop
   } state_e;
 
   state_e state_q;
@@ -66,7 +67,7 @@ module bs_control (
   logic finished_q, idle_q;  // the stages, in the same cycle: nothing left to start, nothing to finish
   logic ended_q, images_q;  // both; all images are in memory
   logic complete_q;  // everything has been done
-  logic stopped_q;   // the masters were idle in STOP, so they stay idle
+  logic masters_idle_q, stopping_q, stopped_q;  // once the masters were idle in STOP, they stay idle
   logic [7:0] code;
   logic [31:0] info;
 
@@ -78,8 +79,10 @@ module bs_control (
     idle_q     <= stages_idle_i;
     ended_q    <= state_q == RUN && finished_q && idle_q;
     images_q   <= images_done_i >= image_count_i;
-    complete_q <= state_q == RUN && ended_q && images_q && masters_idle_i;
-    stopped_q  <= state_q == STOP && masters_idle_i;
+    masters_idle_q <= masters_idle_i;
+    complete_q <= state_q == RUN && ended_q && images_q && masters_idle_q;
+    stopping_q <= state_q == STOP;
+    stopped_q  <= stopping_q && masters_idle_q;
   end
 
   always_comb begin
@@ -112,7 +115,7 @@ module bs_control (
   end
 
   assign busy_o  = state_q != IDLE;
-  assign abort_o = state_q == STOP || state_q == CLEAN;
+  assign abort_o = state_q[3];
   assign irq_o   = irq_enable_i && (done_o || error_o);
 
   always_ff @(posedge clk) begin
@@ -206,6 +209,7 @@ module bs_control (
 
   // ------------------------------------------------------------------ counters, kept after the run
   logic forget;
+  logic [3:0] active_q;  // a cycle late: a run does not end with a stage's last cycle
 
   assign forget = rst || state_q == CLEAR;
 
@@ -215,10 +219,11 @@ module bs_control (
       read_beats_o  <= read_beats_o + 32'(read_beats_i[0]) + 32'(read_beats_i[1]);
       write_beats_o <= write_beats_o + 32'(write_beat_i);
       for (int stage = 0; stage < 4; stage++) begin
-        active_cycles_o[stage] <= active_cycles_o[stage] + 32'(active_i[stage]);
+        active_cycles_o[stage] <= active_cycles_o[stage] + 32'(active_q[stage]);
       end
       images_done_o <= images_done_i;
     end
+    active_q <= active_i;
     quiet_q <= progress_i || !running ? '0 : quiet_q + 32'd1;
     if (forget) begin
       cycles_o        <= '0;

@@ -131,18 +131,19 @@ module bs_core #(
   // ------------------------------------------------------------------ plane buffer, twice for two windows a cycle
   logic [D_N-1:0][PLANE_ADDR-1:0] bank_addr, halo_addr;
   logic [D_N-1:0][G-1:0] bank_data, halo_data;
+  logic pack_write;
   logic [ROWS_G-1:0] pack_we, plane_we_q;
   logic [3:0] pack_quarters, quarters_q;
   logic [PLANE_ADDR-1:0] pack_row, plane_row_q;
   logic [D_N-1:0][D_M-1:0] pack_data;
   logic [D_N-1:0][G-1:0] plane_data_q;
 
-  assign plane_ready_o = pack_we == '0;
+  assign plane_ready_o = !pack_write;
 
   always_ff @(posedge clk) begin
-    plane_we_q <= pack_we != '0 ? pack_we : {ROWS_G{plane_valid_i}};
-    quarters_q <= pack_we != '0 ? pack_quarters : 4'b1111;
-    if (pack_we != '0) begin
+    plane_we_q <= pack_write ? pack_we : {ROWS_G{plane_valid_i}};
+    quarters_q <= pack_write ? pack_quarters : 4'b1111;
+    if (pack_write) begin
       plane_row_q <= pack_row;
       for (int bank = 0; bank < D_N; bank++) plane_data_q[bank] <= {ROWS_G{pack_data[bank]}};
     end else begin
@@ -371,6 +372,7 @@ module bs_core #(
       .param_channel_i,
       .param_word_i,
       .param_data_i,
+      .plane_write_o(pack_write),
       .plane_we_o(pack_we),
       .plane_quarters_o(pack_quarters),
       .plane_row_o(pack_row),

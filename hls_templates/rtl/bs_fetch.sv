@@ -85,6 +85,7 @@ module bs_fetch #(
   bs_pkg::load_image_t image;
   logic is_weights, is_params, is_image, push_load, start_load, start_image, image_busy, failed_q;
   logic is_load_q, is_image_q, beyond_q;  // of the instruction a cycle before
+  logic [23:0] words_q;                   // that the load copies
   logic queue_full, queue_empty, waiting_q;
   logic beyond;
   logic [31:0] image_addr_q;
@@ -119,6 +120,7 @@ module bs_fetch #(
     is_load_q  <= is_weights || is_params;
     is_image_q <= is_image;
     beyond_q   <= beyond;
+    words_q    <= is_params ? {7'd0, params.channels, 1'b0} : 24'(weights.rows) * 24'(CHUNKS);
   end
 
   // Images come in order.
@@ -140,7 +142,7 @@ module bs_fetch #(
     logic        post;
     logic [7:0]  need;
     logic [15:0] row;
-    logic [15:0] count;   // rows or channels
+    logic [23:0] words;
     logic [31:0] offset;
   } queued_t;
 
@@ -159,7 +161,7 @@ module bs_fetch #(
     pushed.params = is_params;
     pushed.post   = is_params ? params.post_issue : weights.post_issue;
     pushed.row    = is_params ? params.base : weights.base;
-    pushed.count  = is_params ? params.channels : weights.rows;
+    pushed.words  = words_q;
     pushed.offset = is_params ? params.offset : weights.offset;
     if (is_params) pushed.need = first_image_i ? params.wait_issue_first : params.wait_issue;
     else pushed.need = first_image_i ? weights.wait_issue_first : weights.wait_issue;
@@ -232,11 +234,11 @@ module bs_fetch #(
       next_q.params    <= queued.params;
       next_q.post      <= queued.post;
       next_q.row       <= queued.row;
-      next_q.empty     <= queued.count == '0;
+      next_q.empty     <= queued.words == '0;
       // A load without words asks for none.
-      next_asked_q     <= queued.count == '0;
+      next_asked_q     <= queued.words == '0;
       load_cmd_addr_o  <= program_addr_i + queued.offset;
-      load_cmd_words_o <= queued.params ? {7'd0, queued.count, 1'b0} : 24'(queued.count) * 24'(CHUNKS);
+      load_cmd_words_o <= queued.words;
     end
     if (rst) begin
       next_valid_q <= 1'b0;

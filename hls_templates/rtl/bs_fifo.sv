@@ -24,7 +24,7 @@ module bs_fifo #(
     $error("bs_fifo: DEPTH must be a power of two, at least 4 (instance %m)");
   end
 
-  (* ram_style = "block" *) logic [WIDTH-1:0] mem [DEPTH];
+  (* ram_style = "block", no_rw_check *) logic [WIDTH-1:0] mem [DEPTH];
   logic [ADDR:0] write_q, read_q;
   logic [WIDTH-1:0] read_data_q, spare_q;
   logic read_valid_q, spare_valid_q, valid_q, fetch, move;
@@ -39,7 +39,8 @@ module bs_fifo #(
     if (push_i) mem[write_q[ADDR-1:0]] <= data_i;
     if (fetch) read_data_q <= mem[read_q[ADDR-1:0]];
     if (!spare_valid_q) spare_q <= read_data_q;
-    if (move) data_o <= spare_valid_q ? spare_q : read_data_q;
+    // Not a multiplexer that spare_q could share: the memory's word goes to spare_q without one.
+    if (move) data_o <= (spare_q & {WIDTH{spare_valid_q}}) | (read_data_q & {WIDTH{!spare_valid_q}});
   end
 
   always_ff @(posedge clk) begin

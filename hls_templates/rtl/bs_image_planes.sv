@@ -54,7 +54,7 @@ module bs_image_planes #(
   } state_e;
 
   state_e state_q;
-  logic [19:0] pixels_q, stride_q;
+  logic [19:0] stride_q;
   logic [11:0] channels_q, channel_last_q;
   logic [3:0] bits_q;
   logic [15:0] pitch_q;
@@ -64,6 +64,8 @@ module bs_image_planes #(
   // (H, W, C) is one run of bytes. (C, H, W) is one command per block of D_N pixels and channel.
   logic asking_q;
   logic [31:0] ask_addr_q, block_addr_q, size_q;
+  logic [28:0] size_low_q;   // of the size: by the lower 17 bits of pixels, and by the others
+  logic [14:0] size_high_q;
   logic [11:0] ask_channel_q;
   logic [19:0] ask_left_q;
   logic [5:0] ask_bytes, ask_padded;
@@ -95,8 +97,10 @@ module bs_image_planes #(
       block_addr_q  <= addr_i;
       ask_channel_q <= '0;
       ask_left_q    <= pixels_i;
+      size_low_q    <= 29'(pixels_i[16:0]) * 29'(channels_i);
+      size_high_q   <= 15'(pixels_i[19:17]) * 15'(channels_i);
     end
-    size_q <= 32'(pixels_q) * 32'(channels_q);
+    size_q <= 32'(size_low_q) + {size_high_q, 17'b0};
     channel_last_q <= channels_q - 12'd1;
     if (rst) asking_q <= 1'b0;
   end
@@ -115,6 +119,7 @@ module bs_image_planes #(
   logic [D_N-1:0][G-1:0][7:0] stage_q;
   logic last_pixel_q;              // left_q is one
   logic last_channel_q, one_channel_q;  // channels_left_q is one, channels_q is
+  logic clear_q;                   // stage_q is to be cleared
   logic last_lane, chunk_end, run_end, flush, take;
   logic [2:0] chunk_next, block_next;
 
@@ -128,14 +133,22 @@ module bs_image_planes #(
   assign chunk_next   = chunk_q + stride_q[2:0];
   assign block_next   = block_q + 3'(D_N % 8);
 
+  // Written as one enable per byte: synthesis does not find it behind a variable index. Clearing follows a cycle after
+  // the last plane, where a block's first byte may already come; it goes to lane 0, slot 0.
   always_ff @(posedge clk) begin
-    if (take) begin
-      // Written as one enable per byte: synthesis does not find it behind a variable index.
-      for (int lane = 0; lane < D_N; lane++) begin
-        for (int slot = 0; slot < G; slot++) begin
-          if (32'(lane_q) == lane && 32'(slot_q) == slot) stage_q[lane][slot] <= data_i[{byte_q, 3'b000}+:8];
+    clear_q <= state_q == IDLE || (state_q == FLUSH && next_collect);
+    for (int lane = 0; lane < D_N; lane++) begin
+      for (int slot = 0; slot < G; slot++) begin
+        if (clear_q && !(take && lane == 0 && slot == 0)) stage_q[lane][slot] <= '0;
+        else if (take && 32'(lane_q) == lane && 32'(slot_q) == slot) begin
+          stage_q[lane][slot] <= data_i[{byte_q, 3'b000}+:8];
         end
       end
+    end
+  end
+
+  always_ff @(posedge clk) begin
+    if (take) begin
       byte_q <= byte_q + 3'd1;
       if (planar_q) begin
         lane_q <= lane_q + 1'b1;
@@ -179,15 +192,11 @@ module bs_image_planes #(
         end
       end
     end
-    if (state_q == FLUSH && next_collect) begin
-      stage_q <= '0;
-      if (!wide_q) begin
-        lane_q      <= '0;
-        lane_last_q <= 1'b0;
-      end
+    if (state_q == FLUSH && next_collect && !wide_q) begin
+      lane_q      <= '0;
+      lane_last_q <= 1'b0;
     end
     if (state_q == IDLE) begin
-      stage_q   <= '0;
       byte_q    <= '0;
       chunk_q   <= '0;
       block_q   <= '0;
@@ -228,7 +237,6 @@ module bs_image_planes #(
     done_q <= 1'b0;
     case (state_q)
       IDLE: begin
-        pixels_q    <= pixels_i;
         stride_q    <= stride_i;
         channels_q  <= channels_i;
         bits_q      <= bits_i;

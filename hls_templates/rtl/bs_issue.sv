@@ -53,10 +53,12 @@ module bs_issue #(
   logic first_counts_q;              // the sum of all codes enters at the top significance
   logic [9:0] words_behind_first_q;  // of a pair (merged: of the top significance)
   logic [3:0] weight_top_q, weight_second_q;  // weight_bits - 1, - 2
+  logic [4:0] rest_behind_q;         // slots of a word behind plane_rest
   // Merged words: start and stop (see below) of the significance after the top one.
   logic [WORD_BITS-1:0] second_start_q, second_stop_q;
-  logic [4:0] second_start_rest_q, second_stop_rest_q, top, rest;
-  logic second_start_moves, second_stop_moves;
+  logic [4:0] second_start_rest_q, second_stop_rest_q, rest;
+  logic second_start_moves_q, second_stop_moves_q;  // found out when the queue takes the instruction
+  logic [4:0] top_i;                                // its top significance
   logic [1:0] second_stop_step;
 
   // The significance below has one plane less at the start once the top plane is too high for it, one more at the stop
@@ -69,19 +71,17 @@ module bs_issue #(
   endfunction
 
   always_comb begin
-    top = queue_q.significances - 5'd1;
     rest = queue_q.plane_rest;
-    second_start_moves = start_moves_on(top, queue_q.in_bits, queue_q.nibbles);
-    second_stop_moves = stop_moves_on(top, queue_q.weight_bits, queue_q.nibbles);
     one_word = queue_q.plane_words == 10'd1 ? !queue_q.merged || rest == '0
                                             : queue_q.merged && queue_q.plane_words == '0;
     one_significance = queue_q.merged ? queue_q.significances == 5'd1
                                       : queue_q.weight_bits == 4'd1 && queue_q.in_bits == 4'd1;
     // Of one or two planes the last slot's word, less their whole words: -1, 0 or 1.
-    second_stop_step = rest == '0 ? 2'b11 : {1'b0, second_stop_moves && {rest, 1'b0} > 6'(SLOTS)};
+    second_stop_step = rest == '0 ? 2'b11 : {1'b0, second_stop_moves_q && {rest, 1'b0} > 6'(SLOTS)};
   end
 
   assign instr_ready_o = !queue_valid_q;
+  assign top_i = instr_i.significances - 5'd1;
   // The tokens are compared a cycle before they are looked at: once an instruction runs, for the one behind it.
   assign need_weights_o = cfg_valid_q && !started_q ? cfg_need_q : queue_need_q;
   assign start = cfg_valid_q && !started_q && enough_weights_i && write_back_armed_i;
@@ -93,6 +93,8 @@ module bs_issue #(
       queue_q       <= instr_i;
       queue_need_q  <= first_image_i ? instr_i.wait_weights_first : instr_i.wait_weights;
       queue_valid_q <= 1'b1;
+      second_start_moves_q <= start_moves_on(top_i, instr_i.in_bits, instr_i.nibbles);
+      second_stop_moves_q  <= stop_moves_on(top_i, instr_i.weight_bits, instr_i.nibbles);
     end else if (!cfg_valid_q || done) begin
       queue_valid_q <= 1'b0;
     end
@@ -107,15 +109,16 @@ module bs_issue #(
       one_row_q            <= queue_q.row_tiles == 10'd1;
       one_tile_q           <= queue_q.tiles == 16'd1;
       one_cycle_q          <= queue_q.tile_cycles == 8'd1;
+      rest_behind_q        <= 5'(SLOTS) - rest;
       weight_top_q         <= queue_q.weight_bits - 4'd1;
       weight_second_q      <= queue_q.weight_bits - 4'd2;
       first_counts_q       <= queue_q.significances <= 5'(queue_q.weight_bits);
       words_behind_first_q <= queue_q.plane_words - 10'(!queue_q.merged || rest == '0);
-      second_start_q       <= second_start_moves ? WORD_BITS'(queue_q.plane_words) : '0;
-      second_start_rest_q  <= second_start_moves ? rest : '0;
-      second_stop_q        <= (second_stop_moves ? WORD_BITS'({queue_q.plane_words, 1'b0}) : WORD_BITS'(queue_q.plane_words)) +
+      second_start_q       <= second_start_moves_q ? WORD_BITS'(queue_q.plane_words) : '0;
+      second_start_rest_q  <= second_start_moves_q ? rest : '0;
+      second_stop_q        <= (second_stop_moves_q ? WORD_BITS'({queue_q.plane_words, 1'b0}) : WORD_BITS'(queue_q.plane_words)) +
                               {{WORD_BITS - 1{second_stop_step[1]}}, second_stop_step[0]};
-      second_stop_rest_q   <= !second_stop_moves ? rest : rest + rest - ({rest, 1'b0} >= 6'(SLOTS) ? 5'(SLOTS) : 5'd0);
+      second_stop_rest_q   <= !second_stop_moves_q ? rest : rest + rest - ({rest, 1'b0} >= 6'(SLOTS) ? 5'(SLOTS) : 5'd0);
     end else if (start) begin
       started_q <= 1'b1;
     end
@@ -158,15 +161,23 @@ module bs_issue #(
   logic go, first_of_row, next_last_word, next_last_pair, next_bottom, next_last_row, next_last_tile;
   logic start_moves, stop_moves, start_carry, stop_carry, last_carry;
 
+  // One carry chain: the carry comes in below the lowest bit.
+  function automatic logic [WORD_BITS-1:0] sum_with(
+      input logic [WORD_BITS-1:0] a, input logic [WORD_BITS-1:0] b, input logic carry
+  );
+    logic unused_low;
+    {sum_with, unused_low} = {a, 1'b1} + {b, carry};
+  endfunction
+
   always_comb begin
     go = started_q && any_filled_q && (spaced_q || !ending_q);
     // Until an instruction starts it stands at its first word.
     first_of_row = !started_q || (go && ending_q);
     start_moves = start_moves_on(below_q, cfg_q.in_bits, cfg_q.nibbles);
     stop_moves = stop_moves_on(below_q, cfg_q.weight_bits, cfg_q.nibbles);
-    start_carry = 6'(start_rest_q) + 6'(cfg_q.plane_rest) >= 6'(SLOTS);
-    stop_carry = 6'(stop_rest_q) + 6'(cfg_q.plane_rest) >= 6'(SLOTS);
-    last_carry = stop_rest_q == '0 ? cfg_q.plane_rest != '0 : 6'(stop_rest_q) + 6'(cfg_q.plane_rest) > 6'(SLOTS);
+    start_carry = start_rest_q >= rest_behind_q;
+    stop_carry = stop_rest_q >= rest_behind_q;
+    last_carry = stop_rest_q == '0 ? cfg_q.plane_rest != '0 : stop_rest_q > rest_behind_q;
 
     // Of the word behind, within a row tile.
     next_last_word = words_behind_q == 10'd1;
@@ -312,12 +323,12 @@ module bs_issue #(
         below_q  <= below_q - 5'd1;
         counts_q <= below_q < 5'(cfg_q.weight_bits);
         if (start_moves) begin
-          start_q      <= start_q + WORD_BITS'(cfg_q.plane_words) + WORD_BITS'(start_carry);
-          start_rest_q <= start_rest_q + cfg_q.plane_rest - (start_carry ? 5'(SLOTS) : 5'd0);
+          start_q      <= sum_with(start_q, WORD_BITS'(cfg_q.plane_words), start_carry);
+          start_rest_q <= start_carry ? start_rest_q - rest_behind_q : start_rest_q + cfg_q.plane_rest;
         end
         if (stop_moves) begin
-          stop_q      <= stop_q + WORD_BITS'(cfg_q.plane_words) + WORD_BITS'(last_carry);
-          stop_rest_q <= stop_rest_q + cfg_q.plane_rest - (stop_carry ? 5'(SLOTS) : 5'd0);
+          stop_q      <= sum_with(stop_q, WORD_BITS'(cfg_q.plane_words), last_carry);
+          stop_rest_q <= stop_carry ? stop_rest_q - rest_behind_q : stop_rest_q + cfg_q.plane_rest;
         end
       end else if (last_word_q) begin
         // Next pair: one weight plane up, one activation plane down.

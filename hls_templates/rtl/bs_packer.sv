@@ -23,7 +23,8 @@ module bs_packer #(
     input  logic [$clog2(ROWS_G+1)-1:0]             chunk_i,       // row tile within its channel group
     input  logic                                    done_i,        // pulse done_o after this row tile
     input  logic [LANE_ROWS-1:0][D_N-1:0][7:0]      code_i,
-    output logic [ROWS_G-1:0]                       we_o,
+    output logic                                    write_o,       // a plane leaves
+    output logic [ROWS_G-1:0]                       we_o,          // for its chunk
     output logic [3:0]                              quarters_o,    // parts of the banks to write
     output logic [ROW_BITS-1:0]                     row_o,
     output logic [D_N-1:0][D_M-1:0]                 data_o,        // for the chunk that we_o names
@@ -110,6 +111,7 @@ module bs_packer #(
       end
     end
 
+    write_o <= writing_q && store_held_q;
     for (int chunk = 0; chunk < ROWS_G; chunk++) we_o[chunk] <= writing_q && store_held_q && 32'(chunk_held_q) == chunk;
     for (int quarter = 0; quarter < 4; quarter++) begin
       quarters_o[quarter] <= !pooled_held_q || 32'(quarter_held_q) == quarter;
@@ -124,6 +126,7 @@ module bs_packer #(
     if (rst) begin
       full_q    <= 1'b0;
       writing_q <= 1'b0;
+      write_o   <= 1'b0;
       we_o      <= '0;
       done_o    <= 1'b0;
     end

@@ -35,6 +35,7 @@ module bs_pool #(
   logic [9:0] rows_left_q;
   logic [BEAT_BITS-1:0] beats_left_q;
   logic [11:0] zero_left_q, groups_left_q;
+  logic zero_any_q, groups_none_q;  // zero_left_q is not zero, groups_left_q is
   logic [ROW_BITS-1:0] group_row_q, row_q;
   logic ahead_zero, ahead_row_end, ahead_tile_end, ahead_last, step;
   // The run's operations: taps left in the window, this one included.
@@ -73,7 +74,7 @@ module bs_pool #(
   );
 
   always_comb begin
-    ahead_zero = zero_left_q != '0 || groups_left_q == '0;
+    ahead_zero = zero_any_q || groups_none_q;
     ahead_row_end = beats_left_q == BEAT_BITS'(1);
     ahead_tile_end = ahead_row_end && rows_left_q == 10'd1;
     two_taps = stride_2_q && kx_left_q != 4'd1;
@@ -143,13 +144,20 @@ module bs_pool #(
       beats_left_q  <= BEAT_BITS'(BEATS);
       rows_left_q   <= cfg_q.row_tiles;
       zero_left_q   <= cfg_q.zero_groups;
+      zero_any_q    <= cfg_q.zero_groups != '0;
       groups_left_q <= cfg_q.in_groups;
+      groups_none_q <= cfg_q.in_groups == '0;
       group_row_q   <= ROW_BITS'(cfg_q.in_base);
     end else if (step && ahead_last) begin
       beats_left_q <= ahead_row_end ? BEAT_BITS'(BEATS) : beats_left_q - 1'b1;
       if (ahead_row_end) rows_left_q <= rows_left_q - 10'd1;
-      if (zero_left_q != '0) zero_left_q <= zero_left_q - 12'd1;
-      else if (!ahead_zero) groups_left_q <= groups_left_q - 12'd1;
+      if (zero_any_q) begin
+        zero_left_q <= zero_left_q - 12'd1;
+        zero_any_q  <= zero_left_q != 12'd1;
+      end else if (!groups_none_q) begin
+        groups_left_q <= groups_left_q - 12'd1;
+        groups_none_q <= groups_left_q == 12'd1;
+      end
       if (!ahead_zero) group_row_q <= group_row_q + ROW_BITS'(cfg_q.in_pitch);
     end
     if (rst) begin

@@ -1,6 +1,7 @@
 /// Simple dual-port memory: one write port with one enable per chunk, one read port.
 /// Read data appears two cycles after the address (memory, then output register).
-/// Reading a row in the cycle in which it is written gives the old row.
+/// Reading a row in the cycle in which it is written gives anything: no program uses such a word, so that synthesis need
+/// not care (no_rw_check).
 module bs_ram #(
     parameter int WIDTH  = 64,   // bits per row, >= 1; a multiple of CHUNKS
     parameter int DEPTH  = 512,  // rows, >= 2
@@ -19,7 +20,7 @@ module bs_ram #(
     $error("bs_ram: WIDTH must be a multiple of CHUNKS and DEPTH at least 2 (instance %m)");
   end
 
-  (* ram_style = "block" *) logic [WIDTH-1:0] mem [DEPTH];
+  (* ram_style = "block", no_rw_check *) logic [WIDTH-1:0] mem [DEPTH];
   logic [WIDTH-1:0] read_q;
 
   always_ff @(posedge clk) begin

@@ -58,8 +58,10 @@ module bs_read_dma #(
   logic [4:0] beats_q;
   // Words of the buffer that no burst in flight and no stored word needs.
   logic [ROOM_BITS-1:0] room_q;
+  logic room_enough_q;  // for a burst, a cycle late; after a burst the next one waits longer
   // Bursts in flight, with a mark on the last one of a command.
   logic [SLOT_BITS:0] flight_q;
+  logic flying_q, flight_room_q;  // there is one; there may be one more
   logic [SLOT_BITS-1:0] head_q, tail_q;
   logic [OUTSTANDING-1:0] final_q;
   logic arvalid_q, error_q;
@@ -71,13 +73,12 @@ module bs_read_dma #(
 
   assign fits = words_left_q[23:5] == '0 && words_left_q[4:0] <= room_4k;
 
-  assign issue = sized_q && !abort_i && room_q[ROOM_BITS-1:4] != '0 &&
-                 flight_q != (SLOT_BITS + 1)'(OUTSTANDING) && (!arvalid_q || m_axi_arready);
+  assign issue = sized_q && !abort_i && room_enough_q && flight_room_q && (!arvalid_q || m_axi_arready);
   assign arrive = m_axi_rvalid;
   assign burst_end = arrive && m_axi_rlast;
 
   assign cmd_ready_o = !busy_q;
-  assign idle_o = !busy_q && !arvalid_q && flight_q == '0 && fifo_empty;
+  assign idle_o = !busy_q && !arvalid_q && !flying_q && fifo_empty;
   assign error_o = error_q;
   assign beat_o = arrive;
   assign data_valid_o = fifo_valid;
@@ -121,7 +122,10 @@ module bs_read_dma #(
     end
     if (burst_end) head_q <= head_q + 1'b1;
     flight_q <= flight_q + (SLOT_BITS + 1)'(issue) - (SLOT_BITS + 1)'(burst_end);
+    flying_q <= issue || (burst_end ? flight_q > (SLOT_BITS + 1)'(1) : flying_q);
+    flight_room_q <= burst_end || (issue ? flight_q < (SLOT_BITS + 1)'(OUTSTANDING - 1) : flight_room_q);
     popped_q <= fifo_valid && data_ready_i;
+    room_enough_q <= room_q[ROOM_BITS-1:4] != '0;
     room_q   <= room_q - (issue ? ROOM_BITS'(beats_q) : '0) + ROOM_BITS'(popped_q);
     if (arrive && m_axi_rresp[1]) error_q <= 1'b1;
     if (abort_i) begin
@@ -137,6 +141,8 @@ module bs_read_dma #(
       popped_q     <= 1'b0;
       arvalid_q    <= 1'b0;
       flight_q     <= '0;
+      flying_q     <= 1'b0;
+      flight_room_q <= 1'b1;
       head_q       <= '0;
       tail_q       <= '0;
       room_q       <= ROOM_BITS'(FIFO_DEPTH);

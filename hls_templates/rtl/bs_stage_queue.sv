@@ -30,7 +30,7 @@ module bs_stage_queue #(
     $error("bs_stage_queue: DEPTH must be a power of two in 16..65536 (instance %m)");
   end
 
-  (* ram_style = "block" *) logic [63:0] mem [DEPTH];
+  (* ram_style = "block", no_rw_check *) logic [63:0] mem [DEPTH];
   logic [63:0] word_q;
   logic [bs_pkg::INSTRUCTION_BITS-1:0] collect_q;
   logic [15:0] index_q, last_q, loop_start_q;
@@ -38,6 +38,7 @@ module bs_stage_queue #(
   logic [7:0] batch_q;
   logic [3:0] step_q;  // words requested of the instruction being collected; 9: it is complete
   logic active_q, loops_q, settle_q, valid_q, hand_over;
+  logic last_index_q;  // the instruction is the loop's last one
   logic ends_q;        // no image after those of this loop
 
   localparam logic [3:0] COMPLETE = 4'd9;
@@ -54,7 +55,8 @@ module bs_stage_queue #(
   always_ff @(posedge clk) begin
     if (step_q != COMPLETE) step_q <= step_q + 4'd1;
     if (step_q != '0 && step_q != COMPLETE) collect_q <= {word_q, collect_q[bs_pkg::INSTRUCTION_BITS-1:64]};
-    // Two cycles behind the image and its batch; an instruction takes longer to collect.
+    // One and two cycles behind index, image and batch; an instruction takes longer to collect.
+    last_index_q <= index_q == last_q;
     image_next_q <= image_q + 32'(batch_q);
     ends_q       <= image_next_q >= images_q || !loops_q;
     settle_q     <= hand_over;
@@ -65,7 +67,7 @@ module bs_stage_queue #(
       first_image_o <= image_q == '0;
       step_q        <= '0;
       index_q       <= index_q + 16'd1;
-      if (index_q == last_q) begin
+      if (last_index_q) begin
         index_q <= loop_start_q;
         image_q <= image_next_q;
         if (ends_q) active_q <= 1'b0;

@@ -32,16 +32,16 @@ module bs_tokens #(
   end
 
   if (AHEAD) begin : gen_ahead
-    // count + give >= need is the carry of (count + 1) + ~need + give.
+    // count + give >= need is the carry of (count + 1) + ~need + give. give_i comes late: without it the sum is one short of a
+    // carry where it is all ones.
     logic [WIDTH:0] sum;
-    logic enough_q, unused_sum;
+    logic enough_q;
 
-    assign sum = {1'b0, count_q} + {1'b0, ~need} + {{WIDTH{1'b0}}, give_i};
+    assign sum = {1'b0, count_q} + {1'b0, ~need};
     assign enough_o = enough_q;
-    assign unused_sum = ^sum[WIDTH-1:0];
 
     always_ff @(posedge clk) begin
-      enough_q <= sum[WIDTH] && !take_i && !take_q;
+      enough_q <= (sum[WIDTH] || (give_i && (&sum[WIDTH-1:0]))) && !take_i && !take_q;
       if (rst) enough_q <= 1'b0;
     end
   end else begin : gen_now

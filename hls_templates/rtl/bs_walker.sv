@@ -37,7 +37,7 @@ module bs_walker #(
 
   logic [COLUMN_BITS-1:0] span, room, taken, rest;
   logic [9:0] after, next_left, next_down, x, y;
-  logic row_done, map_done, upper, turn, again, step;
+  logic row_done, map_done, upper, last_row, turn, again, step;
 
   assign step = next_i || start_q;
   assign x = out_width_i + ~(start_i ? start_x_i : left_q);
@@ -50,10 +50,12 @@ module bs_walker #(
     {row_done, after} = 11'(left_q) - 11'(room) - 11'd1;
     taken = pooled_i ? COLUMN_BITS'({left_q, 1'b1}) : COLUMN_BITS'(left_q);
     rest = row_done ? behind_q - taken : behind_q & ~span;  // columns behind the run
-    map_done = row_done && down_q == '0;
+    last_row = down_q == '0;
+    map_done = row_done && last_row;
     upper = pooled_i && behind_q[COLUMN_BITS-1];
-    turn = upper && (map_done || (rest & LOW) == '0);
-    ahead_last_o = !upper && (map_done || rest == '0);
+    // What row_done decides is ready before it: it comes late.
+    turn = upper && (row_done ? last_row || ((behind_q ^ taken) & LOW) == '0 : (behind_q & ~span & LOW) == '0);
+    ahead_last_o = !upper && (row_done ? last_row || behind_q == taken : (behind_q & ~span) == '0);
     again = turn || (ahead_last_o && again_i);
     next_left = again ? tile_left_q : row_done ? row_q : after;
     next_down = again ? tile_down_q : row_done ? down_q - 10'd1 : down_q;

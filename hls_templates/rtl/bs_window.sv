@@ -25,27 +25,24 @@ module bs_window #(
   localparam int LANES = D_N + TAPS - 1;
   localparam int BANK_BITS = $clog2(D_N);
 
-  // Stage 1: row product, lane bounds.
+  // Stage 1: row product, distance to the map's right edge.
   logic signed [22:0] product_q;
   logic signed [11:0] x_1_q;
+  logic signed [12:0] left_1_q;  // pixels of the row from lane 0 on
   logic [ADDR_BITS-1:0] row_1_q, fixed_1_q;  // fixed: bits of the address that the row within the map does not change
-  logic [LANES-1:0] valid_1_q, valid_2_q, valid_3_q, valid_4_q, valid_5_q, valid_6_q;
-  logic y_inside;
-
-  assign y_inside = !y_i[11] && y_i < $signed({2'b00, height_i});
+  logic inside_1_q;              // the row is one of the map's
+  logic [LANES-1:0] valid_2_q, valid_3_q, valid_4_q, valid_5_q, valid_6_q;
 
   always_ff @(posedge clk) begin
     product_q <= 23'(y_i * $signed({1'b0, width_i}));
     x_1_q     <= x_i;
+    left_1_q  <= $signed({3'b000, width_i}) - 13'(x_i);
+    inside_1_q <= !y_i[11] && y_i < $signed({2'b00, height_i});
     row_1_q   <= row_i;
     for (int i = 0; i < ADDR_BITS; i++) fixed_1_q[i] <= ring_i != '0 && i >= 32'(ring_i);
-    for (int lane = 0; lane < LANES; lane++) begin
-      valid_1_q[lane] <= y_inside && x_i >= -$signed(12'(lane)) &&
-                         x_i < $signed({2'b00, width_i}) - $signed(12'(lane));
-    end
   end
 
-  // Stage 2: bank row and bank of lane 0.
+  // Stage 2: bank row and bank of lane 0, lanes inside the map.
   logic signed [22:0] pixel;
   logic [ADDR_BITS-1:0] row_2_q, base_2_q, fixed_2_q;
   logic [BANK_BITS-1:0] bank_2_q, bank_3_q, bank_4_q, bank_5_q, bank_6_q;
@@ -57,7 +54,9 @@ module bs_window #(
     bank_2_q  <= pixel[BANK_BITS-1:0];
     base_2_q  <= row_1_q;
     fixed_2_q <= fixed_1_q;
-    valid_2_q <= valid_1_q;
+    for (int lane = 0; lane < LANES; lane++) begin
+      valid_2_q[lane] <= inside_1_q && x_1_q >= -$signed(12'(lane)) && left_1_q > $signed(13'(lane));
+    end
   end
 
   // Stage 3: that row and the two after it. Stage 4: one of them per bank; banks below that of lane 0 hold pixels of the

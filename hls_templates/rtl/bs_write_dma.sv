@@ -55,8 +55,10 @@ module bs_write_dma #(
   // A burst takes two cycles at least: one finds its length, another issues it.
   logic sized_q, final_burst_q;
   logic [4:0] beats_q;
-  logic [4:0] beats_left_q;   // beats of the open burst that W has not been given
-  logic [3:0] flight_q;       // bursts without an answer
+  logic open_q;               // W has not been given all beats of a burst
+  logic [4:0] beats_left_q;   // so many
+  logic flying_q, room_q;     // there are bursts without an answer; there may be one more
+  logic [3:0] flight_q;       // so many
   logic active_q, awvalid_q, wvalid_q, wlast_q, wstrb_q, error_q;
   logic [4:0] room_4k;
   logic issue, give, answered, finished, fits;
@@ -66,11 +68,11 @@ module bs_write_dma #(
 
   assign fits = words_left_q[15:5] == '0 && words_left_q[4:0] <= room_4k;
 
-  assign issue = sized_q && !abort_i && beats_left_q == '0 && !awvalid_q && flight_q < 4'(OUTSTANDING);
-  assign data_ready_o = beats_left_q != '0 && (!wvalid_q || m_axi_wready);
+  assign issue = sized_q && !abort_i && !open_q && !awvalid_q && room_q;
+  assign data_ready_o = open_q && (!wvalid_q || m_axi_wready);
   assign give = data_ready_o && (data_valid_i || abort_i);
   assign answered = m_axi_bvalid;
-  assign finished = active_q && !left_q && beats_left_q == '0 && !awvalid_q && !wvalid_q && flight_q == '0;
+  assign finished = active_q && !left_q && !open_q && !awvalid_q && !wvalid_q && !flying_q;
 
   assign cmd_ready_o = !active_q;
   assign idle_o = !active_q;
@@ -99,6 +101,7 @@ module bs_write_dma #(
       words_left_q <= words_left_q - 16'(beats_q);
       left_q       <= !final_burst_q;
       beats_left_q <= beats_q;
+      open_q       <= 1'b1;
     end
     if (give) begin
       wvalid_q     <= 1'b1;
@@ -106,8 +109,11 @@ module bs_write_dma #(
       wstrb_q      <= !abort_i;
       m_axi_wdata  <= data_i;
       beats_left_q <= beats_left_q - 5'd1;
+      open_q       <= beats_left_q != 5'd1;
     end
     flight_q <= flight_q + 4'(issue) - 4'(answered);
+    flying_q <= issue || (answered ? flight_q > 4'd1 : flying_q);
+    room_q   <= answered || (issue ? flight_q < 4'(OUTSTANDING - 1) : room_q);
     if (answered && m_axi_bresp[1]) error_q <= 1'b1;
     if (abort_i) begin
       left_q  <= 1'b0;
@@ -117,7 +123,10 @@ module bs_write_dma #(
       left_q       <= 1'b0;
       sized_q      <= 1'b0;
       beats_left_q <= '0;
+      open_q       <= 1'b0;
       flight_q     <= '0;
+      flying_q     <= 1'b0;
+      room_q       <= 1'b1;
       active_q     <= 1'b0;
       awvalid_q    <= 1'b0;
       wvalid_q     <= 1'b0;

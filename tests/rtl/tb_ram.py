@@ -1,4 +1,4 @@
-"""cocotb tests of bs_ram: chunk enables, latency, read during write."""
+"""cocotb tests of bs_ram: chunk enables, latency."""
 
 from __future__ import annotations
 
@@ -25,18 +25,17 @@ async def random_access(dut: Any) -> None:
         dut.wdata_i.value = rows[row]
         await RisingEdge(dut.clk)
     pipeline: list[int | None] = [None, None]
-    collisions = checked = 0
+    checked = 0
     for _ in range(1500):
         enable = rng.choice([0, 0, (1 << chunks) - 1, rng.getrandbits(chunks)])
         write, data = rng.randrange(depth), rng.getrandbits(width)
-        read = write if rng.random() < 0.4 else rng.randrange(depth)
+        read = rng.randrange(depth)
         dut.we_i.value, dut.waddr_i.value, dut.wdata_i.value, dut.raddr_i.value = enable, write, data, read
         await RisingEdge(dut.clk)
         if pipeline[0] is not None:
             assert int(dut.rdata_o.value) == pipeline[0]
             checked += 1
-        pipeline = [pipeline[1], rows[read]]
-        collisions += int(bool(enable) and read == write)
+        pipeline = [pipeline[1], None if enable and read == write else rows[read]]
         mask = sum(((1 << part) - 1) << part * chunk for chunk in range(chunks) if enable >> chunk & 1)
         rows[write] = (rows[write] or 0) & ~mask | data & mask
-    assert collisions > 100 and checked > 1400
+    assert checked > 1000
