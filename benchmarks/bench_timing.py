@@ -4,9 +4,9 @@
     python -m benchmarks.bench_timing --xc7     # only the 7-series netlist, about 4 minutes
 
 ECP5: a mid-size engine, complete, in portable arithmetic, is placed and routed for a Lattice ECP5 of speed grade 8 by
-nextpnr (``pip install -e .[bench]``), the registers behind its products inside the multipliers. 7 series: of the mapped netlist of an engine with the reference's dot units, the
-most LUTs in a row between two registers, and the slowest path's logic, routing not counted. Rows go to
-build/bench/timing.json.
+nextpnr (``pip install -e .[bench]``), the registers behind its products inside the multipliers. 7 series: of the mapped
+netlist of an engine with the reference's dot units, the most LUTs in a row between two registers, and the slowest path's
+logic, routing not counted. Rows go to build/bench/timing.json.
 """
 
 from __future__ import annotations
