@@ -75,6 +75,7 @@ def xc7(scratch: Path) -> dict[str, Any]:
         "xc7_engine": MAPPED.name,
         "xc7_lut_levels": found.levels,
         "xc7_logic_ns": round(found.picoseconds / 1000, 3),
+        "xc7_deepest": list(found.deepest),
         "xc7_slowest": list(found.slowest),
     }
 

@@ -31,11 +31,12 @@ _MULTIPLIER_SETUP = {"A": 1416, "B": 1285}
 class Longest:
     """levels: LUTs in a row on the path with the most. picoseconds: logic of the slowest path, clock and setup included.
 
-    slowest: cells of that path, first to last.
+    deepest, slowest: cells of the one and of the other path, first to last.
     """
 
     levels: int
     picoseconds: int
+    deepest: tuple[str, ...]
     slowest: tuple[str, ...]
 
 
@@ -91,7 +92,7 @@ def longest(netlist: Mapping[str, Any], top: str, library: Path) -> Longest:
     """
     delays = read_delays(library)
     cells: Mapping[str, Any] = netlist["modules"][top]["cells"]
-    arrival: dict[int, tuple[int, int, str, int | None]] = {}  # bit: time, levels, cell, bit before
+    arrival: dict[int, tuple[int, str, int | None]] = {}  # bit: time, cell, bit before
     arcs: dict[int, list[_Arc]] = {}
     waiting: dict[int, int] = {}
     ends: list[tuple[int, int, str]] = []
@@ -113,31 +114,39 @@ def longest(netlist: Mapping[str, Any], top: str, library: Path) -> Longest:
                         continue
                     if cell["port_directions"][port] == "output":
                         if port != "PCOUT":
-                            arrival[bit] = (_CLOCK_TO_OUT[kind], 0, f"{kind} {name}", None)
+                            arrival[bit] = (_CLOCK_TO_OUT[kind], f"{kind} {name}", None)
                     elif port not in ("C", "CLK", "PCIN") and "CLK" not in port:
                         ends.append((bit, _setup(cell, port), f"{kind} {name}"))
         elif kind not in ("BUFG", "GND", "VCC", "$scopeinfo"):
             raise ValueError(f"the delays of the cell {kind} are not known")
-    levels = dict.fromkeys(arrival, 0)
+    depth: dict[int, tuple[int, str, int | None]] = {bit: (0, cell, None) for bit, (_, cell, _) in arrival.items()}
     ready = deque(bit for bit in {*arrival, *arcs} if not waiting.get(bit))
     while ready:
         bit = ready.popleft()
         for arc in arcs.get(bit, ()):
             if bit in arrival:
-                time, depth, _, _ = arrival[bit]
-                if arc.target not in arrival or time + arc.delay > arrival[arc.target][0]:
-                    arrival[arc.target] = (time + arc.delay, depth + arc.level, arc.cell, bit)
-                levels[arc.target] = max(levels.get(arc.target, 0), levels[bit] + arc.level)
+                time, levels = arrival[bit][0] + arc.delay, depth[bit][0] + arc.level
+                if arc.target not in arrival or time > arrival[arc.target][0]:
+                    arrival[arc.target] = (time, arc.cell, bit)
+                if arc.target not in depth or levels > depth[arc.target][0]:
+                    depth[arc.target] = (levels, arc.cell, bit)
             waiting[arc.target] -= 1
             if not waiting[arc.target]:
                 ready.append(arc.target)
     if any(waiting.values()):
         raise ValueError("the netlist holds a combinational loop")
-    reached = [(arrival[bit][0] + setup, bit, cell) for bit, setup, cell in ends if bit in arrival]
-    time, at, last = max(reached)
-    path = [last]
-    step: int | None = at
-    while step is not None:
-        path.append(arrival[step][2])
-        step = arrival[step][3]
-    return Longest(max(levels.get(bit, 0) for bit, _, _ in ends), time, tuple(reversed(path)))
+    reached = [(bit, setup, cell) for bit, setup, cell in ends if bit in arrival]
+    picoseconds, slow_end, slow_cell = max((arrival[bit][0] + setup, bit, cell) for bit, setup, cell in reached)
+    most, deep_end, deep_cell = max((depth[bit][0], bit, cell) for bit, _, cell in reached)
+    return Longest(most, picoseconds, _path(depth, deep_end, deep_cell), _path(arrival, slow_end, slow_cell))
+
+
+def _path(steps: Mapping[int, tuple[int, str, int | None]], end: int, last: str) -> tuple[str, ...]:
+    """Cells from the first one to ``last``, which reads bit ``end``; steps: how far a bit is, its cell, the bit before."""
+    path, bit = [last], end
+    while True:
+        _, cell, before = steps[bit]
+        path.append(cell)
+        if before is None:
+            return tuple(reversed(path))
+        bit = before

@@ -100,7 +100,7 @@ def test_tokens(tmp_path: Path, ahead: int) -> None:
         ("proof_adder3", "bs_adder3_xc7", "17e817e8", "17e817e9", ""),
         ("proof_less", "bs_less", "84218421", "84218422", ""),
         ("proof_fifo", "bs_fifo", "!valid_q || ready_i;", "!valid_q || !ready_i;", HISTORY.format(14)),
-        ("proof_fifo", "bs_fifo", "if (!spare_valid_q) spare_q", "if (fetch) spare_q", HISTORY.format(14)),
+        ("proof_fifo", "bs_fifo", "!promised_q[3];", "!(promised_q[3] && read_valid_q);", HISTORY.format(14)),
         ("proof_tokens", "bs_tokens", "count_q >= need", "count_q > need", HISTORY.format(20)),
     ],
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 from rtl.shell_bench import simulate
 
 MODULES = [
-    "bs_fifo", "bs_tokens", "bs_read_dma", "bs_write_dma", "bs_axil_regs", "bs_control", "bs_loader", "bs_stage_queue",
+    "bs_burst", "bs_fifo", "bs_tokens", "bs_read_dma", "bs_write_dma", "bs_axil_regs", "bs_control", "bs_loader", "bs_stage_queue",
     "bs_image_planes", "bs_fetch", "bs_logits_writer", "bs_shell",
 ]  # fmt: skip
 

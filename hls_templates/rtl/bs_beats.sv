@@ -45,7 +45,7 @@ module bs_beats #(
   logic [15:0] tiles_left_q;        // tiles after this one
   logic [1:0] tile_q;
   // Where this beat is, found out with the beat before: what begins an instruction hangs on its predecessor's last beat.
-  logic beats_open_q, last_q, row_tile_last_q, row_first_q, row_last_q, tile_first_q, tile_last_q;
+  logic beats_open_q, last_q, tile_ends_q, row_tile_last_q, row_first_q, row_last_q, tile_first_q, tile_last_q;
   logic row_tile_last, row_last, tile_last;  // of the next beat
   logic [CHUNK_BITS-1:0] chunk_q;
   logic [PARAM_BITS-1:0] param_q;
@@ -54,7 +54,8 @@ module bs_beats #(
   logic fire, replaces, advance, sums_fire;
   logic [GROUP_BITS-1:0] group_q;
   logic [9:0] skip_zero_left_q, skip_left_q;  // groups from this one on before the skip's, and of the skip
-  logic skip_here_q, sums_run_q, spaced_q;    // skip_here_q: this group is one of the skip's
+  logic skip_zero_q, skip_here_q;  // skip_zero_left_q is not zero; this group is one of the skip's
+  logic sums_run_q, spaced_q;
   logic [3:0] spacing_q;           // cycles until the next row tile of sums, for the packer to keep up; spaced_q: none
   // The subsampled map: tiles left in the map row, this one included; whether it is the row's last one; whether the row is
   // dropped; half rows stored before.
@@ -98,7 +99,7 @@ module bs_beats #(
     row_last = row_last_q;
     tile_last = tile_last_q;
     if (row_tile_last_q) row_last = row_last_q ? work_i.row_tiles == 10'd1 : rows_left_q == 10'd1;
-    if (row_tile_last_q && row_last_q) tile_last = tiles_left_q == 16'd1;
+    if (tile_ends_q) tile_last = tiles_left_q == 16'd1;
     if (replaces) begin
       row_tile_last = BEATS == 1;
       row_last = next_i.row_tiles == 10'd1;
@@ -111,6 +112,7 @@ module bs_beats #(
       row_tile_last_q <= row_tile_last;
       row_last_q      <= row_last;
       tile_last_q     <= tile_last;
+      tile_ends_q     <= row_tile_last && row_last;
       last_q          <= row_tile_last && row_last && tile_last;
     end
     if (start_i) beats_left_q <= BEAT_BITS'(BEATS);
@@ -141,6 +143,7 @@ module bs_beats #(
         chunk_q         <= '0;
         group_q         <= GROUP_BITS'(next_i.sum_group);
         skip_zero_left_q <= next_i.skip_zero_groups;
+        skip_zero_q     <= next_i.skip_zero_groups != '0;
         skip_left_q     <= next_i.skip_groups;
         skip_here_q     <= next_i.skip_zero_groups == '0 && next_i.skip_groups != '0;
         map_left_q      <= next_i.row_position_tiles;
@@ -161,8 +164,9 @@ module bs_beats #(
         beat_q          <= beat_q + 1'b1;
         param_q         <= param_q + 1'b1;
         group_q         <= group_q + 1'b1;
-        if (skip_zero_left_q != '0) begin
+        if (skip_zero_q) begin
           skip_zero_left_q <= skip_zero_left_q - 10'd1;
+          skip_zero_q      <= skip_zero_left_q != 10'd1;
           skip_here_q      <= skip_zero_left_q == 10'd1 && skip_left_q != '0;
         end else if (skip_here_q) begin
           skip_left_q <= skip_left_q - 10'd1;
@@ -180,29 +184,30 @@ module bs_beats #(
           end else begin
             chunk_q <= chunk_q + 1'b1;
           end
-          if (row_last_q) begin
-            rows_left_q  <= work_i.row_tiles - 10'd1;
-            row_first_q  <= 1'b1;
-            tiles_left_q <= tiles_left_q - 16'd1;
-            tile_first_q <= 1'b0;
-            tile_q       <= tile_q + 2'd1;
-            chunk_q      <= '0;
-            param_q      <= PARAM_BITS'(work_i.param_base / 16'(LANE_ROWS));
-            group_q      <= GROUP_BITS'(work_i.sum_group);
-            skip_zero_left_q <= work_i.skip_zero_groups;
-            skip_left_q  <= work_i.skip_groups;
-            skip_here_q  <= work_i.skip_zero_groups == '0 && work_i.skip_groups != '0;
-            skip_row_q   <= tile_skip_q + 1'b1;
-            tile_skip_q  <= tile_skip_q + 1'b1;
-            byte_row_q   <= tile_byte_q + BYTE_ROW_BITS'(byte_row_full);
-            tile_byte_q  <= tile_byte_q + BYTE_ROW_BITS'(byte_row_full);
-            if (!map_row_odd_q) half_q <= !half_q;
-            map_left_q <= map_last_q ? work_i.row_position_tiles : map_left_q - 6'd1;
-            map_last_q <= map_last_q ? work_i.row_position_tiles == 6'd1 : map_left_q == 6'd2;
-            if (map_last_q) map_row_odd_q <= !map_row_odd_q;
-            plane_row_q  <= tile_plane_q + PLANE_ROW_BITS'(plane_row_full);
-            tile_plane_q <= tile_plane_q + PLANE_ROW_BITS'(plane_row_full);
-          end
+        end
+        if (tile_ends_q) begin
+          rows_left_q  <= work_i.row_tiles - 10'd1;
+          row_first_q  <= 1'b1;
+          tiles_left_q <= tiles_left_q - 16'd1;
+          tile_first_q <= 1'b0;
+          tile_q       <= tile_q + 2'd1;
+          chunk_q      <= '0;
+          param_q      <= PARAM_BITS'(work_i.param_base / 16'(LANE_ROWS));
+          group_q      <= GROUP_BITS'(work_i.sum_group);
+          skip_zero_left_q <= work_i.skip_zero_groups;
+          skip_zero_q  <= work_i.skip_zero_groups != '0;
+          skip_left_q  <= work_i.skip_groups;
+          skip_here_q  <= work_i.skip_zero_groups == '0 && work_i.skip_groups != '0;
+          skip_row_q   <= tile_skip_q + 1'b1;
+          tile_skip_q  <= tile_skip_q + 1'b1;
+          byte_row_q   <= tile_byte_q + BYTE_ROW_BITS'(byte_row_full);
+          tile_byte_q  <= tile_byte_q + BYTE_ROW_BITS'(byte_row_full);
+          if (!map_row_odd_q) half_q <= !half_q;
+          map_left_q <= map_last_q ? work_i.row_position_tiles : map_left_q - 6'd1;
+          map_last_q <= map_last_q ? work_i.row_position_tiles == 6'd1 : map_left_q == 6'd2;
+          if (map_last_q) map_row_odd_q <= !map_row_odd_q;
+          plane_row_q  <= tile_plane_q + PLANE_ROW_BITS'(plane_row_full);
+          tile_plane_q <= tile_plane_q + PLANE_ROW_BITS'(plane_row_full);
         end
       end
     end

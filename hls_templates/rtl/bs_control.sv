@@ -47,13 +47,13 @@ module bs_control (
     input  logic             read_error_i,
     input  logic             write_error_i
 );
-  // The top bit stops the masters.
+  // The top bit stops the masters, the bit below it says that a run is on.
   typedef enum logic [3:0] {
     IDLE   = 4'h0,
-    CLEAR  = 4'h1,  // reset of the stages before the run
-    LOAD   = 4'h2,  // the program
-    LAUNCH = 4'h3,  // the queues
-    RUN    = 4'h4,
+    CLEAR  = 4'h4,  // reset of the stages before the run
+    LOAD   = 4'h5,  // the program
+    LAUNCH = 4'h6,  // the queues
+    RUN    = 4'h7,
     STOP   = 4'h8,  // wait until the masters are idle
     CLEAN  = 4'h9   // reset of the stages after a stop
   } state_e;
@@ -68,10 +68,11 @@ module bs_control (
   logic ended_q, images_q;  // both; all images are in memory
   logic complete_q;  // everything has been done
   logic masters_idle_q, stopping_q, stopped_q;  // once the masters were idle in STOP, they stay idle
-  logic [7:0] code;
-  logic [31:0] info;
+  logic [7:0] code, code_q;
+  logic [31:0] info, info_q;
+  logic report_q;    // code_q and info_q are why the run ends
 
-  assign running = state_q == CLEAR || state_q == LOAD || state_q == LAUNCH || state_q == RUN;
+  assign running = state_q[2];
 
   always_ff @(posedge clk) begin
     bark_q     <= running && watchdog_i != '0 && quiet_q >= watchdog_i;
@@ -83,6 +84,9 @@ module bs_control (
     complete_q <= state_q == RUN && ended_q && images_q && masters_idle_q;
     stopping_q <= state_q == STOP;
     stopped_q  <= stopping_q && masters_idle_q;
+    report_q   <= !rst && running && fault && !stop_i;
+    code_q     <= code;
+    info_q     <= info;
   end
 
   always_comb begin
@@ -176,8 +180,11 @@ module bs_control (
       queues_start_o <= 1'b0;
       done_o         <= 1'b0;
       failed_q       <= 1'b1;
-      error_code_o   <= code;
-      error_info_o   <= info;
+    end
+    // A cycle late: the stop takes longer.
+    if (report_q) begin
+      error_code_o <= code_q;
+      error_info_o <= info_q;
     end
     if (stop_i && (running || state_q == IDLE)) begin
       state_q        <= STOP;

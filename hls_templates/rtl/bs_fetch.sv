@@ -7,8 +7,8 @@ module bs_fetch #(
     parameter int D_N          = 16,    // array columns, 2..32, a power of two
     parameter int D_K          = 144,   // bits per word, 1..1024
     parameter int G            = 16,    // channels per group, 8 or 16
-    parameter int WEIGHT_DEPTH = 512,   // rows of the weight buffer, up to 65536
-    parameter int PARAM_DEPTH  = 1024,  // channels of the parameter buffer, up to 65536
+    parameter int WEIGHT_DEPTH = 512,   // rows of the weight buffer, a power of two up to 65536
+    parameter int PARAM_DEPTH  = 1024,  // channels of the parameter buffer, a power of two up to 65536
     parameter int PLANE_DEPTH  = 512    // rows of the plane buffer, up to 65536
 ) (
     input  logic                                clk,
@@ -74,8 +74,9 @@ module bs_fetch #(
   localparam int LOADS = 16;  // loads that wait for their tokens at most
   localparam int LOAD_BITS = $clog2(LOADS);
 
-  if (CHUNKS > 256 || WEIGHT_DEPTH > 65536 || PARAM_DEPTH > 65536) begin : gen_bad
-    $error("bs_fetch: a weight row has at most 256 chunks, a buffer at most 65536 rows (instance %m)");
+  if (CHUNKS > 256 || WEIGHT_DEPTH > 65536 || PARAM_DEPTH > 65536 || (1 << $clog2(WEIGHT_DEPTH)) != WEIGHT_DEPTH ||
+      (1 << $clog2(PARAM_DEPTH)) != PARAM_DEPTH) begin : gen_bad
+    $error("bs_fetch: a weight row has at most 256 chunks, a buffer has rows by a power of two up to 65536 (instance %m)");
   end
 
   // ------------------------------------------------------------------ decoding and start
@@ -84,8 +85,9 @@ module bs_fetch #(
   bs_pkg::load_params_t params;
   bs_pkg::load_image_t image;
   logic is_weights, is_params, is_image, push_load, start_load, start_image, image_busy, failed_q;
-  logic is_load_q, is_image_q, beyond_q;  // of the instruction a cycle before
-  logic [23:0] words_q;                   // that the load copies
+  logic is_load_q, is_params_q, is_image_q;  // of the instruction a cycle before
+  logic [16:0] end_q;                        // first row or channel behind those that the load fills
+  logic [23:0] words_q;                      // that the load copies
   logic queue_full, queue_empty, waiting_q;
   logic beyond;
   logic [31:0] image_addr_q;
@@ -99,10 +101,8 @@ module bs_fetch #(
   assign is_params  = head.opcode == bs_pkg::OP_LOAD_PARAMS;
   assign is_image   = head.opcode == bs_pkg::OP_LOAD_IMAGE;
 
-  always_comb begin
-    need_fill_o = '0;
-    if (is_image) need_fill_o = first_image_i ? image.wait_fill_first : image.wait_fill;
-  end
+  // Of what is no image, nobody looks at the answer.
+  assign need_fill_o = first_image_i ? image.wait_fill_first : image.wait_fill;
 
   assign push_load     = instr_valid_i && !failed_q && is_load_q && !queue_full;
   assign start_image   = instr_valid_i && !failed_q && is_image_q && !image_busy && enough_fill_i;
@@ -110,17 +110,19 @@ module bs_fetch #(
   assign take_fill_o   = start_image;
   assign instr_ready_o = push_load || start_image;
 
-  always_comb begin
-    beyond = 1'b0;
-    if (is_weights) beyond = 17'(weights.base) + 17'(weights.rows) > 17'(WEIGHT_DEPTH);
-    if (is_params) beyond = 17'(params.base) + 17'(params.channels) > 17'(PARAM_DEPTH);
-  end
+  // end_q > depth, a power of two, written as logic: a comparison becomes a carry chain.
+  function automatic logic lies_beyond(input logic [16:0] rows, input int depth);
+    lies_beyond = (rows & ~17'(2 * depth - 1)) != '0 || ((rows & 17'(depth)) != '0 && (rows & 17'(depth - 1)) != '0);
+  endfunction
+
+  assign beyond = is_params_q ? lies_beyond(end_q, PARAM_DEPTH) : lies_beyond(end_q, WEIGHT_DEPTH);
 
   always_ff @(posedge clk) begin
-    is_load_q  <= is_weights || is_params;
-    is_image_q <= is_image;
-    beyond_q   <= beyond;
-    words_q    <= is_params ? {7'd0, params.channels, 1'b0} : 24'(weights.rows) * 24'(CHUNKS);
+    is_load_q   <= is_weights || is_params;
+    is_params_q <= is_params;
+    is_image_q  <= is_image;
+    end_q       <= 17'(is_params ? params.base : weights.base) + 17'(is_params ? params.channels : weights.rows);
+    words_q     <= is_params ? {7'd0, params.channels, 1'b0} : 24'(weights.rows) * 24'(CHUNKS);
   end
 
   // Images come in order.
@@ -169,8 +171,8 @@ module bs_fetch #(
 
   always_ff @(posedge clk) begin
     if (push_load) queue[queue_write_q[LOAD_BITS-1:0]] <= pushed;
-    queue_write_q <= queue_write_q + (LOAD_BITS + 1)'(push_load && !beyond_q);
-    queue_read_q  <= queue_read_q + (LOAD_BITS + 1)'(start_load);
+    if (push_load && !beyond) queue_write_q <= queue_write_q + 1'b1;
+    if (start_load) queue_read_q <= queue_read_q + 1'b1;
     // A cycle late, as the tokens are. After the last one is taken, next_valid_q holds off another start.
     waiting_q     <= !queue_empty;
     if (rst) begin
@@ -298,7 +300,7 @@ module bs_fetch #(
       if (image_failed) begin
         failed_q     <= 1'b1;
         error_info_o <= {bs_pkg::STAGE_FETCH, image_layer_q, 8'd0, bs_pkg::OP_LOAD_IMAGE};
-      end else if (push_load && beyond_q) begin
+      end else if (push_load && beyond) begin
         failed_q     <= 1'b1;
         error_info_o <= {bs_pkg::STAGE_FETCH, head.layer, 8'd0, head.opcode};
       end

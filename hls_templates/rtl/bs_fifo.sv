@@ -1,8 +1,8 @@
 /// First-in first-out buffer in block RAM with a registered output.
 /// push_i while full_o is high loses the word: the user reserves room before it asks for data. A word appears at the
-/// output three cycles after it was pushed: behind the memory, whose own output is late in its cycle, stand a register and
-/// one more for the word that comes when the taker has just stopped, so that the memory does not wait for ready_i.
-/// flush_i empties the buffer.
+/// output four cycles after it was pushed: block RAM puts its words out late in a cycle, so they go straight to a few rows
+/// of distributed memory, and only from there to the output. A word leaves the block RAM once one of those rows is
+/// promised to it; the block RAM does not wait for ready_i. flush_i empties the buffer.
 module bs_fifo #(
     parameter int WIDTH = 64,  // bits per word, >= 1
     parameter int DEPTH = 512  // words, a power of two, >= 4
@@ -25,37 +25,48 @@ module bs_fifo #(
   end
 
   (* ram_style = "block", no_rw_check *) logic [WIDTH-1:0] mem [DEPTH];
+  (* ram_style = "distributed" *) logic [WIDTH-1:0] near [4];
   logic [ADDR:0] write_q, read_q;
-  logic [WIDTH-1:0] read_data_q, spare_q;
-  logic read_valid_q, spare_valid_q, valid_q, fetch, move;
+  logic [2:0] near_write_q, near_read_q;
+  // Rows of near, of words that come or have come: as many ones from below. A row returns a cycle after its word left, for
+  // ready_i comes late; four rows are enough for a word a cycle.
+  logic [3:0] promised_q;
+  logic [WIDTH-1:0] read_data_q;
+  logic read_valid_q, valid_q, fetch, near_any, move, take, taken_q;
 
-  assign full_o  = write_q == {~read_q[ADDR], read_q[ADDR-1:0]};
-  assign fetch   = write_q != read_q && !(read_valid_q && spare_valid_q);
-  assign move    = !valid_q || ready_i;
-  assign valid_o = valid_q;
-  assign empty_o = write_q == read_q && !read_valid_q && !spare_valid_q && !valid_q;
+  assign full_o   = write_q == {~read_q[ADDR], read_q[ADDR-1:0]};
+  assign fetch    = write_q != read_q && !promised_q[3];
+  assign near_any = near_write_q != near_read_q;
+  assign move     = !valid_q || ready_i;
+  assign take     = near_any && move;
+  assign valid_o  = valid_q;
+  assign empty_o  = write_q == read_q && !promised_q[0] && !valid_q;
 
   always_ff @(posedge clk) begin
     if (push_i) mem[write_q[ADDR-1:0]] <= data_i;
     if (fetch) read_data_q <= mem[read_q[ADDR-1:0]];
-    if (!spare_valid_q) spare_q <= read_data_q;
-    // Not a multiplexer that spare_q could share: the memory's word goes to spare_q without one.
-    if (move) data_o <= (spare_q & {WIDTH{spare_valid_q}}) | (read_data_q & {WIDTH{!spare_valid_q}});
+    if (read_valid_q) near[near_write_q[1:0]] <= read_data_q;
+    if (move) data_o <= near[near_read_q[1:0]];
   end
 
   always_ff @(posedge clk) begin
     if (push_i && !full_o) write_q <= write_q + 1'b1;
     if (fetch) read_q <= read_q + 1'b1;
-    if (fetch) read_valid_q <= 1'b1;
-    else if (!spare_valid_q) read_valid_q <= 1'b0;
-    if (move) valid_q <= spare_valid_q || read_valid_q;
+    read_valid_q <= fetch;
+    if (read_valid_q) near_write_q <= near_write_q + 1'b1;
+    if (take) near_read_q <= near_read_q + 1'b1;
+    taken_q      <= take;
+    if (fetch != taken_q) promised_q <= fetch ? {promised_q[2:0], 1'b1} : promised_q >> 1;
+    if (move) valid_q <= near_any;
     if (rst || flush_i) begin
       write_q      <= '0;
       read_q       <= '0;
       read_valid_q <= 1'b0;
+      near_write_q <= '0;
+      near_read_q  <= '0;
+      promised_q   <= '0;
+      taken_q      <= 1'b0;
       valid_q      <= 1'b0;
     end
-    // One LUT, reset included: ready_i comes late.
-    spare_valid_q <= !rst && !flush_i && !move && (spare_valid_q || read_valid_q);
   end
 endmodule

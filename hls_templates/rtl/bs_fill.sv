@@ -79,10 +79,11 @@ module bs_fill #(
   logic [ROW_BITS-1:0] base_q, group_pitch_q;
   // Words of the column buffer that no tile claims, less those that the next tile will claim, as far as there is one:
   // its sign tells at once whether that tile fits.
-  logic [11:0] spare_q;
+  logic [11:0] spare_q, spare;
   logic [WORD_BITS-1:0] tile_word_q;   // first word of the tile
   logic tile_fits, claim, run_last, tile_last, walk_last;
 
+  assign spare = spare_q + 12'(released_words_i);
   assign tile_fits = !spare_q[11];
   assign need_fetch_o = first_image_i ? instr_i.wait_fetch_first : instr_i.wait_fetch;
   assign need_write_back_o = first_image_i ? instr_i.wait_write_back_first : instr_i.wait_write_back;
@@ -116,7 +117,7 @@ module bs_fill #(
         state_q      <= one_left_q ? IDLE : tile_fits ? RUN : TILE;
       end
     endcase
-    spare_q <= spare_q + 12'(released_words_i) - (claim ? 12'(cfg_q.column_words) : '0);
+    spare_q <= claim ? spare - 12'(cfg_q.column_words) : spare;
     if (rst) begin
       state_q     <= IDLE;
       spare_q     <= 12'(COLUMN_DEPTH);
@@ -137,7 +138,7 @@ module bs_fill #(
 
   // ------------------------------------------------------------------ loop nest of a run
   logic [9:0] walk_x, walk_y;
-  logic walk_lower, unused_ahead_last;
+  logic walk_lower;
   logic [COLUMN_BITS-1:0] walk_column;
   logic [D_N-1:0] walk_columns;
 
@@ -159,8 +160,7 @@ module bs_fill #(
       .lower_o(walk_lower),
       .column_o(walk_column),
       .columns_o(walk_columns),
-      .last_o(walk_last),
-      .ahead_last_o(unused_ahead_last)
+      .last_o(walk_last)
   );
 
   logic [3:0] plane_q;
@@ -175,21 +175,21 @@ module bs_fill #(
   logic [WORD_BITS-1:0] word_q;
   logic fresh_q;               // first operation of a word
   logic run_first_q, plane_first_q;  // first operation of the run, of a plane
-  logic [1:0] room, taps, phase_end;
-  logic kx_last, ky_last, group_last, plane_last, word_full, flush, next_group_last;
+  logic [1:0] room;
+  logic [TAPS-1:0] placed;  // slots of the triple that the operation fills; with the highest one the triple is full
+  logic kx_last, ky_last, group_last, plane_last, word_full, word_cut, flush, next_group_last;
 
   always_comb begin
     room = ~phase_q;  // 3 - phase_q
     // kx_left_q <= room, written as logic: a comparison becomes a carry chain.
     kx_last = kx_left_q[3:2] == '0 && (phase_q == 2'd0 || (phase_q[0] ? kx_left_q[1:0] != 2'd3 : !kx_left_q[1]));
-    taps = kx_last ? kx_left_q[1:0] : room;
-    phase_end = kx_last ? phase_q + kx_left_q[1:0] : 2'd3;
+    placed = TAPS'({!kx_last || (&kx_left_q[1:0]), !kx_last || kx_left_q[1], 1'b1} << phase_q);
     ky_last = ky_left_q == 4'd1;
     group_last = group_last_q;
     plane_last = plane_q == '0;
-    word_full = phase_end == 2'd3 && triple_q == SLOT_BITS'(SLOTS / TAPS - 1);
-    flush = word_full || (kx_last && ky_last &&
-                          (cfg_q.depthwise || (group_last && (!cfg_q.merged || plane_last))));
+    word_full = placed[TAPS-1] && triple_q == SLOT_BITS'(SLOTS / TAPS - 1);
+    word_cut = kx_last && ky_last && (cfg_q.depthwise || (group_last && (!cfg_q.merged || plane_last)));
+    flush = word_full || word_cut;
     run_last = kx_last && row_final_q;
     tile_last = run_last && walk_last;
     next_group_last = group_last ? one_group_q : groups_left_q == 10'd2;
@@ -218,15 +218,12 @@ module bs_fill #(
       plane_first_q <= kx_last && ky_last && group_last;
       if (flush) begin
         triple_q <= '0;
-        phase_q  <= '0;
         word_q   <= word_q + WORD_BITS'(1);
-      end else if (phase_end == 2'd3) begin
+      end else if (placed[TAPS-1]) begin
         triple_q <= triple_q + SLOT_BITS'(1);
-        phase_q  <= '0;
-      end else begin
-        phase_q <= phase_end;
       end
-      kx_left_q <= kx_last ? cfg_q.kernel_w : kx_left_q - 4'(taps);
+      phase_q <= placed[TAPS-1] || word_cut ? 2'd0 : placed[1] ? 2'd2 : 2'd1;
+      kx_left_q <= kx_last ? cfg_q.kernel_w : kx_left_q - 4'(room);
       if (kx_last) begin
         ky_left_q   <= ky_last ? cfg_q.kernel_h : ky_left_q - 4'd1;
         row_final_q <= ky_last ? cfg_q.kernel_h == 4'd1 && next_group_last && plane_q == 4'(group_last)
@@ -277,7 +274,7 @@ module bs_fill #(
     op.post_fetch = last_of_instr && cfg_q.post_fetch;
     op.post_write_back = last_of_instr && cfg_q.post_write_back;
     op.stride_2 = cfg_q.stride == 4'd2;
-    for (int tap = 0; tap < TAPS; tap++) op.taps[tap] = tap >= 32'(phase_q) && tap < 32'(phase_q) + 32'(taps);
+    op.taps = placed;
     op.triple = triple_q;
     op.word = tile_word_q + word_q;
     op.columns = walk_columns;
@@ -371,6 +368,7 @@ module bs_fill #(
     for (int i = 0; i < LANES; i++) pixel[i] = lane_valid[i] ? lane[i] & op_end.mask : op_end.pad;
   end
 
+  logic [D_N-1:0][TAPS-1:0][LANE_COUNT_BITS-1:0] tap_count;
   logic [D_N-1:0][LANE_COUNT_BITS+1:0] taken, taken_q;  // what an operation added to each column's word
   logic [D_N-1:0][COUNT_BITS-1:0] earlier;              // the count it is added to
 
@@ -384,13 +382,13 @@ module bs_fill #(
       earlier[column] = count_q[column];
       if (summed_q.count_shift) earlier[column] = summed_q.nibbles ? count_q[column] << 4 : count_q[column] << 1;
       if (summed_q.count_clear) earlier[column] = '0;
-      taken[column] = '0;
       for (int tap = 0; tap < TAPS; tap++) begin
-        if (weighed_q.taps[tap]) begin
-          taken[column] = taken[column] + (LANE_COUNT_BITS + 2)'(
-              weighed_q.stride_2 ? lane_count_q[2*(column%HALF_TILE)+tap] : lane_count_q[column+tap]);
-        end
+        tap_count[column][tap] = weighed_q.stride_2 ? lane_count_q[2*(column%HALF_TILE)+tap] : lane_count_q[column+tap];
+        if (!weighed_q.taps[tap]) tap_count[column][tap] = '0;
       end
+      // One sum of three, not two one behind the other.
+      taken[column] = (LANE_COUNT_BITS + 2)'(tap_count[column][0]) + (LANE_COUNT_BITS + 2)'(tap_count[column][1]) +
+                      (LANE_COUNT_BITS + 2)'(tap_count[column][2]);
     end
   end
 

@@ -327,7 +327,8 @@ module bs_issue #(
           start_rest_q <= start_carry ? start_rest_q - rest_behind_q : start_rest_q + cfg_q.plane_rest;
         end
         if (stop_moves) begin
-          stop_q      <= sum_with(stop_q, WORD_BITS'(cfg_q.plane_words), last_carry);
+          // Both sums at once: the carry is late.
+          stop_q      <= last_carry ? stop_q + WORD_BITS'(cfg_q.plane_words) + 1'b1 : stop_q + WORD_BITS'(cfg_q.plane_words);
           stop_rest_q <= stop_carry ? stop_rest_q - rest_behind_q : stop_rest_q + cfg_q.plane_rest;
         end
       end else if (last_word_q) begin

@@ -43,7 +43,9 @@ module bs_packer #(
   logic [3:0] bits_held_q;
   logic [ROW_BITS-1:0] pitch_held_q;
   logic [$clog2(ROWS_G+1)-1:0] chunk_held_q;
-  logic first, top, ending;
+  logic first, ending;
+  logic [2:0] bit_q;        // of the codes, in the plane at hand
+  logic invert_q;           // it is the top one, and that is to be inverted
   logic [3:0] top_plane;
   logic [D_M-1:0][D_N-1:0] plane;               // the plane at hand
   logic [D_M-1:0][WINDOWS-1:0] largest;
@@ -52,13 +54,11 @@ module bs_packer #(
   assign top_plane = bits_held_q - 4'd1;
   assign first = plane_q == '0;
   assign ending = writing_q && plane_q == top_plane;
-  assign top = pooled_held_q ? first : plane_q == top_plane;
 
   always_comb begin
     for (int channel = 0; channel < D_M; channel++) begin
       for (int position = 0; position < D_N; position++) begin
-        plane[channel][position] =
-            held_q[channel][position][pooled_held_q ? 3'(top_plane - plane_q) : plane_q[2:0]] ^ (flip_held_q && top);
+        plane[channel][position] = held_q[channel][position][bit_q] ^ invert_q;
       end
       for (int window = 0; window < WINDOWS; window++) begin
         ones[channel][window] = {plane[channel][D_N/2+2*window+:2], plane[channel][2*window+:2]} &
@@ -89,6 +89,8 @@ module bs_packer #(
     if (full_q) begin
       held_q       <= beats_q;
       plane_q      <= '0;
+      bit_q        <= pooled_q ? 3'(bits_q - 4'd1) : 3'd0;
+      invert_q     <= flip_q && (pooled_q || bits_q == 4'd1);
       plane_row_q  <= row_q;
       bits_held_q  <= store_q ? bits_q : 4'd1;  // what is not stored takes a cycle, so that no pulse is lost
       store_held_q <= store_q;
@@ -101,6 +103,8 @@ module bs_packer #(
       writing_q    <= 1'b1;
     end else if (writing_q) begin
       plane_q     <= plane_q + 4'd1;
+      bit_q       <= pooled_held_q ? bit_q - 3'd1 : bit_q + 3'd1;
+      invert_q    <= flip_held_q && !pooled_held_q && 4'(plane_q + 4'd1) == top_plane;
       plane_row_q <= plane_row_q + pitch_held_q;
       if (ending) writing_q <= 1'b0;
     end

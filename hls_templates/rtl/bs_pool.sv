@@ -28,7 +28,7 @@ module bs_pool #(
     $error("bs_pool: LANE_ROWS must divide D_M (instance %m)");
   end
 
-  // Beats and row tiles are counted for the run ahead of the walker's; what belongs to the run itself is in registers.
+  // Counts and flags are those of the walker's run; what the run behind it has follows from them.
   bs_pkg::pool_t cfg_q;
   logic busy_q, run_q, begin_q, prime_q;  // begin_q: the walker starts; prime_q: its first run moves up
   logic [15:0] tiles_left_q;
@@ -36,11 +36,12 @@ module bs_pool #(
   logic [BEAT_BITS-1:0] beats_left_q;
   logic [11:0] zero_left_q, groups_left_q;
   logic zero_any_q, groups_none_q;  // zero_left_q is not zero, groups_left_q is
-  logic [ROW_BITS-1:0] group_row_q, row_q;
-  logic ahead_zero, ahead_row_end, ahead_tile_end, ahead_last, step;
+  logic [ROW_BITS-1:0] row_q;
+  logic next_row_end, next_tile_end, next_zero, first_zero;  // of the beat behind the run's, of a tile's first one
+  logic beat_ends, ahead_tile_end, step;
   // The run's operations: taps left in the window, this one included.
   logic [3:0] ky_left_q, kx_left_q, spacing_q;
-  logic stride_2_q, zero_q, row_end_q, tile_end_q, first_op_q;
+  logic stride_2_q, zero_q, row_end_q, tile_end_q, one_row_q, first_op_q;
   // Whether the operation is the last of its window's row or column, found out with the one before; of the first one.
   logic kx_end_q, ky_end_q, whole_row_q, whole_column_q;
   logic spaced_q;  // spacing_q is 0
@@ -69,14 +70,17 @@ module bs_pool #(
       .lower_o(unused_lower),
       .column_o(walk_column),
       .columns_o(walk_columns),
-      .last_o(walk_last),
-      .ahead_last_o(ahead_last)
+      .last_o(walk_last)
   );
 
   always_comb begin
-    ahead_zero = zero_any_q || groups_none_q;
-    ahead_row_end = beats_left_q == BEAT_BITS'(1);
-    ahead_tile_end = ahead_row_end && rows_left_q == 10'd1;
+    next_row_end = row_end_q ? BEATS == 1 : beats_left_q == BEAT_BITS'(2);
+    next_tile_end = next_row_end && (!row_end_q ? rows_left_q == 10'd1 : tile_end_q ? one_row_q : rows_left_q == 10'd2);
+    // Before the first run the counts are its own.
+    beat_ends = walk_last && !prime_q;
+    ahead_tile_end = beat_ends ? next_tile_end : tile_end_q;
+    first_zero = cfg_q.zero_groups != '0 || cfg_q.in_groups == '0;
+    next_zero = groups_none_q || (zero_any_q ? zero_left_q != 12'd1 : groups_left_q == 12'd1);
     two_taps = stride_2_q && kx_left_q != 4'd1;
     kx_last = zero_q || kx_end_q;
     ky_last = zero_q || ky_end_q;
@@ -133,24 +137,23 @@ module bs_pool #(
     if (prime_q) first_op_q <= 1'b1;
     else if (go) first_op_q <= window_last;
 
-    // The run ahead becomes the run.
-    if (step) begin
-      zero_q     <= ahead_zero;
-      row_end_q  <= ahead_row_end;
-      tile_end_q <= ahead_tile_end;
-      row_q      <= group_row_q;
-    end
-    if (begin_q || (step && ahead_last && ahead_tile_end)) begin
+    one_row_q <= cfg_q.row_tiles == 10'd1;
+    if (begin_q || (step && beat_ends && tile_end_q)) begin
       beats_left_q  <= BEAT_BITS'(BEATS);
+      row_end_q     <= BEATS == 1;
       rows_left_q   <= cfg_q.row_tiles;
+      tile_end_q    <= BEATS == 1 && cfg_q.row_tiles == 10'd1;
       zero_left_q   <= cfg_q.zero_groups;
       zero_any_q    <= cfg_q.zero_groups != '0;
       groups_left_q <= cfg_q.in_groups;
       groups_none_q <= cfg_q.in_groups == '0;
-      group_row_q   <= ROW_BITS'(cfg_q.in_base);
-    end else if (step && ahead_last) begin
-      beats_left_q <= ahead_row_end ? BEAT_BITS'(BEATS) : beats_left_q - 1'b1;
-      if (ahead_row_end) rows_left_q <= rows_left_q - 10'd1;
+      zero_q        <= first_zero;
+      row_q         <= ROW_BITS'(cfg_q.in_base);
+    end else if (step && beat_ends) begin
+      beats_left_q <= row_end_q ? BEAT_BITS'(BEATS) : beats_left_q - 1'b1;
+      row_end_q    <= next_row_end;
+      tile_end_q   <= next_tile_end;
+      if (row_end_q) rows_left_q <= rows_left_q - 10'd1;
       if (zero_any_q) begin
         zero_left_q <= zero_left_q - 12'd1;
         zero_any_q  <= zero_left_q != 12'd1;
@@ -158,7 +161,8 @@ module bs_pool #(
         groups_left_q <= groups_left_q - 12'd1;
         groups_none_q <= groups_left_q == 12'd1;
       end
-      if (!ahead_zero) group_row_q <= group_row_q + ROW_BITS'(cfg_q.in_pitch);
+      zero_q <= next_zero;
+      if (!zero_q) row_q <= row_q + ROW_BITS'(cfg_q.in_pitch);
     end
     if (rst) begin
       begin_q  <= 1'b0;

@@ -65,13 +65,17 @@ module bs_read_dma #(
   logic [SLOT_BITS-1:0] head_q, tail_q;
   logic [OUTSTANDING-1:0] final_q;
   logic arvalid_q, error_q;
-  logic [4:0] room_4k;
-  logic issue, arrive, burst_end, popped_q, fits, fifo_valid, fifo_empty, unused_full;
+  logic [4:0] beats;
+  logic issue, arrive, burst_end, final_burst, popped_q, fifo_valid, fifo_empty, unused_full;
 
-  // Words to the next 4 KiB boundary, 16 if there are more.
-  assign room_4k = word_addr_q[8:4] == 5'h1f ? 5'd16 - {1'b0, word_addr_q[3:0]} : 5'd16;
-
-  assign fits = words_left_q[23:5] == '0 && words_left_q[4:0] <= room_4k;
+  bs_burst #(
+      .WORDS_BITS(24)
+  ) u_burst (
+      .word_addr_i(word_addr_q[8:0]),
+      .words_i(words_left_q),
+      .beats_o(beats),
+      .last_o(final_burst)
+  );
 
   assign issue = sized_q && !abort_i && room_enough_q && flight_room_q && (!arvalid_q || m_axi_arready);
   assign arrive = m_axi_rvalid;
@@ -107,8 +111,8 @@ module bs_read_dma #(
       words_left_q <= cmd_words_i;
       busy_q       <= 1'b1;
     end
-    beats_q       <= fits ? words_left_q[4:0] : room_4k;
-    final_burst_q <= fits;
+    beats_q       <= beats;
+    final_burst_q <= final_burst;
     sized_q       <= busy_q && !issue;
     if (issue) begin
       arvalid_q       <= 1'b1;

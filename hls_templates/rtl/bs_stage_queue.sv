@@ -37,13 +37,13 @@ module bs_stage_queue #(
   logic [31:0] image_q, images_q, image_next_q;
   logic [7:0] batch_q;
   logic [3:0] step_q;  // words requested of the instruction being collected; 9: it is complete
-  logic active_q, loops_q, settle_q, valid_q, hand_over;
+  logic active_q, loops_q, settle_q, valid_q, complete, hand_over;
   logic last_index_q;  // the instruction is the loop's last one
   logic ends_q;        // no image after those of this loop
 
-  localparam logic [3:0] COMPLETE = 4'd9;
-
-  assign hand_over = active_q && step_q == COMPLETE && !settle_q && !valid_q;
+  // Steps end with the ninth: two of its bits tell.
+  assign complete = step_q[3] && step_q[0];
+  assign hand_over = active_q && complete && !settle_q && !valid_q;
   assign instr_valid_o = valid_q;
   assign finished_o = !active_q && !settle_q && !valid_q;
 
@@ -53,8 +53,8 @@ module bs_stage_queue #(
   end
 
   always_ff @(posedge clk) begin
-    if (step_q != COMPLETE) step_q <= step_q + 4'd1;
-    if (step_q != '0 && step_q != COMPLETE) collect_q <= {word_q, collect_q[bs_pkg::INSTRUCTION_BITS-1:64]};
+    if (!complete) step_q <= step_q + 4'd1;
+    if (step_q != '0 && !complete) collect_q <= {word_q, collect_q[bs_pkg::INSTRUCTION_BITS-1:64]};
     // One and two cycles behind index, image and batch; an instruction takes longer to collect.
     last_index_q <= index_q == last_q;
     image_next_q <= image_q + 32'(batch_q);

@@ -33,15 +33,16 @@ module bs_tokens #(
 
   if (AHEAD) begin : gen_ahead
     // count + give >= need is the carry of (count + 1) + ~need + give. give_i comes late: without it the sum is one short of a
-    // carry where it is all ones.
+    // carry where count_q equals need.
     logic [WIDTH:0] sum;
-    logic enough_q;
+    logic enough_q, unused_low;
 
     assign sum = {1'b0, count_q} + {1'b0, ~need};
+    assign unused_low = ^sum[WIDTH-1:0];
     assign enough_o = enough_q;
 
     always_ff @(posedge clk) begin
-      enough_q <= (sum[WIDTH] || (give_i && (&sum[WIDTH-1:0]))) && !take_i && !take_q;
+      enough_q <= (sum[WIDTH] || (give_i && (count_q ^ need) == '0)) && !take_i && !take_q;
       if (rst) enough_q <= 1'b0;
     end
   end else begin : gen_now

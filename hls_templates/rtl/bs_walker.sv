@@ -3,7 +3,7 @@
 /// half a tile), one at other strides. next_i moves on. With pooled_i a tile is D_N/4 windows of 2x2 positions, and
 /// start, width, height, x and y count windows: their upper positions are the tile's lower half of columns, their lower
 /// positions (lower_o) the upper half.
-/// Two runs are held, so that no output but ahead_last_o has logic before it: the one put out and the one ahead of it.
+/// Two runs are held, so that no output has logic before it: the one put out and the one ahead of it.
 /// again_i belongs to the run ahead: if it is the last one of its tile, the tile is walked once more behind it.
 module bs_walker #(
     parameter int D_N = 16  // columns of a position tile, 2..32, a power of two
@@ -23,8 +23,7 @@ module bs_walker #(
     output logic                   lower_o,
     output logic [$clog2(D_N)-1:0] column_o,      // first column of the run
     output logic [D_N-1:0]         columns_o,     // columns of the run, one bit each
-    output logic                   last_o,        // last run of the tile
-    output logic                   ahead_last_o   // the run ahead is the last one of its tile
+    output logic                   last_o         // last run of the tile
 );
   localparam int COLUMN_BITS = $clog2(D_N);
   localparam logic [COLUMN_BITS-1:0] LOW = COLUMN_BITS'(D_N / 2 - 1);  // columns within half a tile
@@ -37,7 +36,7 @@ module bs_walker #(
 
   logic [COLUMN_BITS-1:0] span, room, taken, rest;
   logic [9:0] after, next_left, next_down, x, y;
-  logic row_done, map_done, upper, last_row, turn, again, step;
+  logic row_done, map_done, upper, last_row, turn, ahead_last, again, step;
 
   assign step = next_i || start_q;
   assign x = out_width_i + ~(start_i ? start_x_i : left_q);
@@ -47,7 +46,12 @@ module bs_walker #(
     span = (low_q ? LOW : '0) | (top_q ? ~LOW : '0);
     room = behind_q & span;
     if (pooled_i) room = room >> 1;
-    {row_done, after} = 11'(left_q) - 11'(room) - 11'd1;
+    after = left_q - 10'(room) - 10'd1;
+    // left_q <= room, written as logic: a comparison becomes a carry chain.
+    row_done = left_q[9:COLUMN_BITS] == '0;
+    for (int i = 0; i < COLUMN_BITS; i++) begin
+      if (left_q[9:COLUMN_BITS] == '0 && left_q[i] != room[i]) row_done = room[i];
+    end
     taken = pooled_i ? COLUMN_BITS'({left_q, 1'b1}) : COLUMN_BITS'(left_q);
     rest = row_done ? behind_q - taken : behind_q & ~span;  // columns behind the run
     last_row = down_q == '0;
@@ -55,8 +59,8 @@ module bs_walker #(
     upper = pooled_i && behind_q[COLUMN_BITS-1];
     // What row_done decides is ready before it: it comes late.
     turn = upper && (row_done ? last_row || ((behind_q ^ taken) & LOW) == '0 : (behind_q & ~span & LOW) == '0);
-    ahead_last_o = !upper && (row_done ? last_row || behind_q == taken : (behind_q & ~span) == '0);
-    again = turn || (ahead_last_o && again_i);
+    ahead_last = !upper && (row_done ? last_row || behind_q == taken : (behind_q & ~span) == '0);
+    again = turn || (ahead_last && again_i);
     next_left = again ? tile_left_q : row_done ? row_q : after;
     next_down = again ? tile_down_q : row_done ? down_q - 10'd1 : down_q;
   end
@@ -76,7 +80,7 @@ module bs_walker #(
       behind_q <= map_done ? (upper ? LOW : '1) : rest - 1'b1;
       left_q   <= next_left;
       down_q   <= next_down;
-      if (ahead_last_o) begin
+      if (ahead_last) begin
         tile_left_q <= next_left;
         tile_down_q <= next_down;
       end
@@ -93,7 +97,7 @@ module bs_walker #(
       lower_o  <= pooled_i && !upper;
       column_o <= ~behind_q;
       end_q    <= ~rest;
-      last_o   <= ahead_last_o;
+      last_o   <= ahead_last;
     end
   end
 

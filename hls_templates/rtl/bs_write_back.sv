@@ -95,6 +95,7 @@ module bs_write_back #(
   logic logits_open_q;  // all of an image's logits are on their way, but not in memory
   logic next_valid_q, work_valid_q, quiet_q, take, load, work_done;
   logic alone_q, fence_q, logits_q, logits_last_q;  // of the instruction a cycle before
+  logic work_alone_q;  // there is work, and nothing else may begin beside it
   logic pool_start, pool_busy, packer_busy, sums_busy, in_flight;
   bs_pkg::pool_t pool_q;
 
@@ -106,7 +107,7 @@ module bs_write_back #(
     logits_q <= !is_pool && conv_out.logits;
     logits_last_q <= !is_pool && conv_out.logits && conv_out.logits_last;
   end
-  assign instr_ready_o = !next_valid_q && enough_fill_i && (fence_q ? quiet_q : !(work_valid_q && work_q.alone)) &&
+  assign instr_ready_o = !next_valid_q && enough_fill_i && (fence_q ? quiet_q : !work_alone_q) &&
                          !(logits_q && logits_open_q);
   always_comb begin
     if (is_pool) need_fill_o = first_image_i ? pool.wait_fill_first : pool.wait_fill;
@@ -133,12 +134,15 @@ module bs_write_back #(
     if (load) begin
       work_q       <= loaded;
       work_valid_q <= 1'b1;
+      work_alone_q <= next_q.alone;
     end else if (work_done) begin
       work_valid_q <= 1'b0;
+      work_alone_q <= 1'b0;
     end
     if (rst) begin
       next_valid_q  <= 1'b0;
       work_valid_q  <= 1'b0;
+      work_alone_q  <= 1'b0;
       logits_open_q <= 1'b0;
     end
   end

@@ -60,13 +60,17 @@ module bs_write_dma #(
   logic flying_q, room_q;     // there are bursts without an answer; there may be one more
   logic [3:0] flight_q;       // so many
   logic active_q, awvalid_q, wvalid_q, wlast_q, wstrb_q, error_q;
-  logic [4:0] room_4k;
-  logic issue, give, answered, finished, fits;
+  logic [4:0] beats;
+  logic issue, give, answered, finished, final_burst;
 
-  // Words to the next 4 KiB boundary, 16 if there are more.
-  assign room_4k = word_addr_q[8:4] == 5'h1f ? 5'd16 - {1'b0, word_addr_q[3:0]} : 5'd16;
-
-  assign fits = words_left_q[15:5] == '0 && words_left_q[4:0] <= room_4k;
+  bs_burst #(
+      .WORDS_BITS(16)
+  ) u_burst (
+      .word_addr_i(word_addr_q[8:0]),
+      .words_i(words_left_q),
+      .beats_o(beats),
+      .last_o(final_burst)
+  );
 
   assign issue = sized_q && !abort_i && !open_q && !awvalid_q && room_q;
   assign data_ready_o = open_q && (!wvalid_q || m_axi_wready);
@@ -90,8 +94,8 @@ module bs_write_dma #(
       left_q       <= 1'b1;
       active_q     <= 1'b1;
     end
-    beats_q       <= fits ? words_left_q[4:0] : room_4k;
-    final_burst_q <= fits;
+    beats_q       <= beats;
+    final_burst_q <= final_burst;
     sized_q       <= left_q && !issue;
     if (issue) begin
       awvalid_q    <= 1'b1;

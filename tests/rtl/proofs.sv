@@ -137,26 +137,26 @@ module proof_fifo #(
 );
   logic full, valid, empty, wanted, taken;
   logic [WIDTH-1:0] head;
-  logic [2:0] count_q;                 // words pushed and not taken: four in the memory, two behind it, one at the output
-  logic [7*WIDTH-1:0] words_q;         // the oldest lowest
+  logic [3:0] count_q;                 // words pushed and not taken: four in the memory, four behind it, one at the output
+  logic [9*WIDTH-1:0] words_q;         // the oldest lowest
   bs_fifo #(.WIDTH(WIDTH), .DEPTH(4)) u_unit (.clk, .rst, .flush_i(flush), .push_i(wanted), .data_i(data), .full_o(full),
       .valid_o(valid), .ready_i(ready), .data_o(head), .empty_o(empty));
   assign wanted = push & ~full;
   assign taken = valid & ready;
   always_ff @(posedge clk) begin
-    count_q <= count_q + 3'(wanted) - 3'(taken);
+    count_q <= count_q + 4'(wanted) - 4'(taken);
     if (taken) words_q <= words_q >> WIDTH;
-    for (int i = 0; i < 7; i++) begin
-      if (wanted && 3'(i) == count_q - 3'(taken)) words_q[i*WIDTH+:WIDTH] <= data;
+    for (int i = 0; i < 9; i++) begin
+      if (wanted && 4'(i) == count_q - 4'(taken)) words_q[i*WIDTH+:WIDTH] <= data;
     end
     if (rst | flush) count_q <= '0;
   end
-  logic [1:0] waited_q;  // cycles in which words lay there and none was at the output
-  always_ff @(posedge clk) waited_q <= rst | flush | valid | (count_q == '0) ? '0 : waited_q + 2'd1;
+  logic [2:0] waited_q;  // cycles in which words lay there and none was at the output
+  always_ff @(posedge clk) waited_q <= rst | flush | valid | (count_q == '0) ? '0 : waited_q + 3'd1;
   logic seen_q;
   always_ff @(posedge clk) seen_q <= seen_q | rst;
   assign bad = seen_q & ((valid & (count_q == '0 | head != words_q[WIDTH-1:0])) | (empty != (count_q == '0)) |
-                         (full & count_q < 3'd4) | waited_q > 2'd2);
+                         (full & count_q < 4'd4) | waited_q > 3'd3);
 endmodule
 
 // The semaphore against a balance; the taker asks first, and the program never has more than 15 tokens waiting. With AHEAD

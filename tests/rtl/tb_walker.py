@@ -82,7 +82,6 @@ async def random_maps(dut: Any) -> None:
             got = (dut.x_o, dut.y_o, dut.lower_o, dut.column_o, dut.columns_o, dut.last_o)
             want = (x, y, lower, column, ((1 << count) - 1) << column, last)
             assert tuple(int(signal.value) for signal in got) == want, (width, height, stride, pooled, at)
-            assert ahead is None or int(dut.ahead_last_o.value) == ahead[1], (width, height, stride, pooled, at)
             seen += 1
         dut.next_i.value = 0
     assert seen > 1000 and repeats > 50

@@ -1,0 +1,27 @@
+/// Length of the next burst of a run of 64-bit words: 16 beats, less before a 4 KiB boundary or where fewer words are left.
+/// Combinational.
+module bs_burst #(
+    parameter int WORDS_BITS = 24  // bits of words_i, 6..32
+) (
+    input  logic [8:0]            word_addr_i,  // address within 4 KiB, in words
+    input  logic [WORDS_BITS-1:0] words_i,      // left to move, at least 1
+    output logic [4:0]            beats_o,
+    output logic                  last_o        // the burst moves all that is left
+);
+  if (WORDS_BITS < 6 || WORDS_BITS > 32) begin : gen_bad
+    $error("bs_burst: WORDS_BITS must lie in 6..32 (instance %m)");
+  end
+
+  logic near_end, fits_whole, fits_rest;  // a burst of 16 would cross the boundary (or just reach it)
+  logic [6:0] over;                       // words beyond the boundary, less one
+  logic unused_low;
+
+  // Both cases at once: which one it is comes as late.
+  assign near_end = &word_addr_i[8:4];
+  assign fits_whole = !(words_i[4] && words_i[3:0] != '0);
+  assign over = 7'(words_i[4:0]) + 7'(word_addr_i[3:0]) - 7'd17;
+  assign fits_rest = over[6];
+  assign last_o = words_i[WORDS_BITS-1:5] == '0 && (near_end ? fits_rest : fits_whole);
+  assign beats_o = last_o ? words_i[4:0] : 5'd16 - (near_end ? {1'b0, word_addr_i[3:0]} : 5'd0);
+  assign unused_low = ^over[5:0];
+endmodule
