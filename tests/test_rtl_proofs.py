@@ -82,6 +82,10 @@ def test_popcount(tmp_path: Path, width: int) -> None:
     prove(tmp_path, "proof_popcount", units, "-seq 5 -prove-skip 4", sources=sources, D_K=width)
 
 
+def test_burst(tmp_path: Path) -> None:
+    prove(tmp_path, "proof_burst", ["bs_burst"])
+
+
 def test_fifo(tmp_path: Path) -> None:
     prove(tmp_path, "proof_fifo", ["bs_fifo"], HISTORY.format(14))
 
@@ -101,6 +105,7 @@ def test_tokens(tmp_path: Path, ahead: int) -> None:
         ("proof_less", "bs_less", "84218421", "84218422", ""),
         ("proof_fifo", "bs_fifo", "!valid_q || ready_i;", "!valid_q || !ready_i;", HISTORY.format(14)),
         ("proof_fifo", "bs_fifo", "!promised_q[3];", "!(promised_q[3] && read_valid_q);", HISTORY.format(14)),
+        ("proof_burst", "bs_burst", "- 7'd17", "- 7'd16", ""),
         ("proof_tokens", "bs_tokens", "count_q >= need", "count_q > need", HISTORY.format(20)),
     ],
 )

@@ -159,6 +159,21 @@ module proof_fifo #(
                          (full & count_q < 4'd4) | waited_q > 3'd3);
 endmodule
 
+// A burst's length against the smallest of 16, what is left and the words to the boundary.
+module proof_burst (
+    input  logic [8:0] word_addr,
+    input  logic [9:0] words,
+    output logic       bad
+);
+  logic [4:0] beats;
+  logic last;
+  logic [9:0] room, most;
+  bs_burst #(.WORDS_BITS(10)) u_unit (.word_addr_i(word_addr), .words_i(words), .beats_o(beats), .last_o(last));
+  assign room = 10'd512 - {1'b0, word_addr};
+  assign most = room < 10'd16 ? room : 10'd16;
+  assign bad = words != '0 & (10'(beats) != (words < most ? words : most) | last != (words <= most));
+endmodule
+
 // The semaphore against a balance; the taker asks first, and the program never has more than 15 tokens waiting. With AHEAD
 // the need is that of the cycle before, and the taker waits until it stands.
 module proof_tokens #(
