@@ -181,6 +181,29 @@ def study(rows: Rows) -> str:
     )
 
 
+def study_rtl(rows: Rows) -> str:
+    """A row of the study in RTL: accuracy simulated and of the integer network."""
+    head = ["row", "seed", "engine", "test images", "accuracy in RTL", "integer network", "tensors", "mismatches", "cycles per image", "model"]
+    return table(
+        head,
+        [
+            (
+                row["row"],
+                row["seed"],
+                row["engine"],
+                f"{row['images']:,}",
+                f"{100 * row['rtl_accuracy']:.2f} %",
+                f"{100 * row['integer_accuracy']:.2f} %",
+                f"{row['tensors']:,}",
+                row["mismatches"],
+                f"{row['cycles_per_image']:,.0f}",
+                f"{row['modelled_cycles']:,}",
+            )
+            for row in rows
+        ],
+    )
+
+
 SECTIONS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "engine": ("engine", engine),
     "layers": ("engine", layers),
@@ -190,6 +213,7 @@ SECTIONS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "timing": ("timing", timing),
     "search": ("search", search),
     "study": ("study", study),
+    "study-rtl": ("study_rtl", study_rtl),
 }
 
 

@@ -7,10 +7,14 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from benchmarks import study_cifar
+from benchmarks import study_cifar, study_rtl
+from hwgen.cycles import time_program
 from hwgen.engine import read_engine
+from hwgen.schedule import schedule
+from model.data import DataSet, Split
 from model.recipe import read_recipe
 
 CONFIGS = sorted(study_cifar.HERE.glob("study_*.toml"))
@@ -90,3 +94,17 @@ def test_kept_rows_are_taken_where_their_settings_are_the_same(tmp_path: Path) -
     assert study_cifar.take_kept(kept, folder, study) == ["u-1"]
     assert sorted(path.name for path in folder.iterdir()) == ["u-1.json", "u-1.pt"]
     assert study_cifar.take_kept(kept, folder, study) == []  # already there
+
+
+def test_a_kept_row_is_exported_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = study_cifar.HERE / "study_resnet8.toml"
+    study = tomllib.loads(config.read_text())
+    rng = np.random.default_rng(1)
+    noise = Split(rng.integers(0, 256, (40, 32, 32, 3), np.uint8), rng.integers(0, 10, 40))
+    enough = Split(np.zeros((1000, 32, 32, 3), np.uint8), np.zeros(1000, np.int64))  # for the recipe; nothing is trained
+    monkeypatch.setattr("model.pipeline.load_data", lambda *_: DataSet(enough, noise, 8, 10))
+    row = next(item for item in study["row"] if item["name"] == "ebs-at-w4a4")
+    network = study_rtl.rebuild(row, 1, study, config.with_suffix(""), tmp_path / "run", "nowhere")
+    figures = json.loads((config.with_suffix("") / "ebs-at-w4a4-1.json").read_text())
+    engine = read_engine(study_cifar.HERE / study["engine"])
+    assert time_program(schedule(network, engine)).cycles_per_image == figures["cycles"]
