@@ -105,7 +105,7 @@ def test_tokens(tmp_path: Path, ahead: int) -> None:
         ("proof_less", "bs_less", "84218421", "84218422", ""),
         ("proof_fifo", "bs_fifo", "!valid_q || ready_i;", "!valid_q || !ready_i;", HISTORY.format(14)),
         ("proof_fifo", "bs_fifo", "!promised_q[3];", "!(promised_q[3] && read_valid_q);", HISTORY.format(14)),
-        ("proof_burst", "bs_burst", "- 7'd17", "- 7'd16", ""),
+        ("proof_burst", "bs_burst", "reach[3:0] != '0", "reach[3:1] != '0", ""),
         ("proof_tokens", "bs_tokens", "count_q >= need", "count_q > need", HISTORY.format(20)),
     ],
 )

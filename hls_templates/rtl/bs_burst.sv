@@ -13,15 +13,13 @@ module bs_burst #(
   end
 
   logic near_end, fits_whole, fits_rest;  // a burst of 16 would cross the boundary (or just reach it)
-  logic [6:0] over;                       // words beyond the boundary, less one
-  logic unused_low;
+  logic [5:0] reach;                      // from the 4 KiB's last 16 words on, where the burst would end
 
   // Both cases at once: which one it is comes as late.
   assign near_end = &word_addr_i[8:4];
   assign fits_whole = !(words_i[4] && words_i[3:0] != '0);
-  assign over = 7'(words_i[4:0]) + 7'(word_addr_i[3:0]) - 7'd17;
-  assign fits_rest = over[6];
+  assign reach = 6'(words_i[4:0]) + 6'(word_addr_i[3:0]);
+  assign fits_rest = !(reach[5] || (reach[4] && reach[3:0] != '0));
   assign last_o = words_i[WORDS_BITS-1:5] == '0 && (near_end ? fits_rest : fits_whole);
   assign beats_o = last_o ? words_i[4:0] : 5'd16 - (near_end ? {1'b0, word_addr_i[3:0]} : 5'd0);
-  assign unused_low = ^over[5:0];
 endmodule
