@@ -71,6 +71,8 @@ module bs_fetch #(
 );
   localparam int CHUNKS = (D_M * D_K + 63) / 64;
   localparam int CHUNK_BITS = 8;
+  localparam int WEIGHT_BITS = $clog2(WEIGHT_DEPTH);
+  localparam int PARAM_BITS = $clog2(PARAM_DEPTH);
   localparam int LOADS = 16;  // loads that wait for their tokens at most
   localparam int LOAD_BITS = $clog2(LOADS);
 
@@ -110,12 +112,12 @@ module bs_fetch #(
   assign take_fill_o   = start_image;
   assign instr_ready_o = push_load || start_image;
 
-  // end_q > depth, a power of two, written as logic: a comparison becomes a carry chain.
-  function automatic logic lies_beyond(input logic [16:0] rows, input int depth);
-    lies_beyond = (rows & ~17'(2 * depth - 1)) != '0 || ((rows & 17'(depth)) != '0 && (rows & 17'(depth - 1)) != '0);
-  endfunction
+  // end_q > depth, written as logic: a comparison becomes a carry chain.
+  logic beyond_weights, beyond_params;
 
-  assign beyond = is_params_q ? lies_beyond(end_q, PARAM_DEPTH) : lies_beyond(end_q, WEIGHT_DEPTH);
+  assign beyond_weights = (end_q >> (WEIGHT_BITS + 1)) != '0 || (end_q[WEIGHT_BITS] && end_q[WEIGHT_BITS-1:0] != '0);
+  assign beyond_params = (end_q >> (PARAM_BITS + 1)) != '0 || (end_q[PARAM_BITS] && end_q[PARAM_BITS-1:0] != '0);
+  assign beyond = is_params_q ? beyond_params : beyond_weights;
 
   always_ff @(posedge clk) begin
     is_load_q   <= is_weights || is_params;
