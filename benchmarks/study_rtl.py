@@ -24,6 +24,7 @@ from bitsmith.console import bars
 from hwgen.board import load_board
 from hwgen.build import generate
 from hwgen.engine import read_engine
+from hwgen.errors import InputError
 from hwgen.network import Network
 from model import choose
 from model.checkpoint import load
@@ -59,7 +60,7 @@ def rebuild(row: Mapping[str, Any], seed: int, study: Mapping[str, Any], kept: P
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Export, generate, simulate; 1 where anything differs."""
+    """Export, generate, simulate; 1 where anything differs, 2 where something given is unusable."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path, help="the study: recipe, engine, seeds and rows (TOML)")
     parser.add_argument("--row", required=True, help="a finished row")
@@ -67,6 +68,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", required=True, help="folder cifar-10-batches-bin, or the JPEG archive (.npz)")
     parser.add_argument("--images", type=int, default=1000, help="test images, evenly spaced, at most 1,000")
     options = parser.parse_args(arguments)
+    try:
+        return simulate(parser, options)
+    except (InputError, OSError, tomllib.TOMLDecodeError) as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def simulate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    """What :func:`main` does.
+
+    Raises:
+        InputError: the data or the number of images is unusable, or the exported network differs from the trained one.
+    """
     study = tomllib.loads(options.config.read_text(encoding="utf-8"))
     row = next((item for item in study["row"] if item["name"] == options.row), None)
     if row is None or row["name"] == study_cifar.FLOAT:

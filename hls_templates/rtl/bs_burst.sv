@@ -12,8 +12,9 @@ module bs_burst #(
     $error("bs_burst: WORDS_BITS must lie in 6..32 (instance %m)");
   end
 
-  logic near_end, fits_whole, fits_rest;  // a burst of 16 would cross the boundary (or just reach it)
-  logic [5:0] reach;                      // from the 4 KiB's last 16 words on, where the burst would end
+  logic near_end;               // among the last 16 words of the 4 KiB
+  logic fits_whole, fits_rest;  // what is left fits in 16 beats; before the boundary, if near_end
+  logic [5:0] reach;            // where it would end, counted from the first of those 16 words
 
   // Both cases at once: which one it is comes as late.
   assign near_end = &word_addr_i[8:4];
