@@ -24,7 +24,7 @@ module bs_logits_writer #(
     input  logic                    dma_done_i,      // pulse: the command's data is in memory
     // status
     output logic                    idle_o,
-    output logic                    written_o,       // pulse: an image's logits are in memory
+    output logic                    written_o,       // pulse, a cycle after dma_done_i: an image's logits are in memory
     output logic [31:0]             images_done_o
 );
   localparam int COUNT_BITS = $clog2(LOGIT_DEPTH) + 1;
@@ -105,10 +105,10 @@ module bs_logits_writer #(
   end
 
   assign cmd_valid_o = state_q == ASK;
-  assign written_o = state_q == WRITE && dma_done_i;
   assign idle_o = state_q == COLLECT && beats_q == '0;
 
   always_ff @(posedge clk) begin
+    written_o <= state_q == WRITE && dma_done_i;
     case (state_q)
       COLLECT: begin
         if (valid_i) begin
@@ -128,6 +128,7 @@ module bs_logits_writer #(
       default: state_q <= COLLECT;
     endcase
     if (rst) begin
+      written_o     <= 1'b0;
       state_q       <= COLLECT;
       beats_q       <= '0;
       images_done_o <= '0;
