@@ -139,15 +139,15 @@ def bits_of(plan: Schedule, index: int) -> list[int]:
     return [made.weight_bits, made.source.bits]
 
 
-def row(case: Case, build: Build, latency: int, images: int) -> dict[str, Any]:
-    """Simulate one case; ``images`` of 0 takes the model's cycles."""
+def row(case: Case, build: Build, latency: int, images: int, outstanding: int) -> dict[str, Any]:
+    """Simulate one case; ``images`` of 0 takes the model's cycles. outstanding: bursts that a port of memory accepts."""
     plan = build.schedule
     timing = time_program(plan)
     cycles, first = float(timing.cycles_per_image), timing.first_image
     by_layer: dict[str, float] = {layer.name: layer.cycles for layer in timing.layers}
     if images:
         pictures = random_images(plan.network, images if case.batch == 1 else 4 * case.batch, 1)
-        memory = {"latency": (latency, latency), "stall": 0.0}
+        memory = {"latency": (latency, latency), "stall": 0.0, "outstanding": outstanding}
         beats = DDR_BYTES_PER_S / (CLOCK_MHZ * 1e6) / 8
         result = verify(build.path, images=pictures, processes=1, beats_per_cycle=beats, **memory)  # type: ignore[arg-type]
         alone = verify(build.path, images=pictures[:1], beats_per_cycle=beats, **memory)  # type: ignore[arg-type]
@@ -203,6 +203,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", metavar="network", help=f"of {', '.join(NETWORKS)}; none: all rows")
     parser.add_argument("--images", type=int, default=IMAGES, help="images to simulate")
+    parser.add_argument("--outstanding", type=int, default=16, help="bursts that a port of memory accepts (16)")
     parser.add_argument("--quick", action="store_true", help="the cycle model's figures, without simulation")
     options = parser.parse_args()
     unknown = set(options.networks) - set(NETWORKS)
@@ -217,7 +218,7 @@ def main() -> None:
             build = generate(network, case.engine, board, Path(scratch) / str(index), batch=case.batch)
             for latency in LATENCIES[:1] if options.quick else LATENCIES:
                 images = LARGE_IMAGES if case.large else options.images
-                rows.append(row(case, build, latency, 0 if options.quick else images))
+                rows.append(row(case, build, latency, 0 if options.quick else images, options.outstanding))
                 console.print(f"{case.network} W{case.weight_bits}A{case.activation_bits}: {rows[-1]['cycles_per_image']:,}")
     print_rows(rows)
     print(f"Written: {write_rows('engine', rows)}")

@@ -64,7 +64,7 @@ class Timing:
 
     latency: tuple[int, int] = (30, 30)
     stall: float = 0.0
-    outstanding: int = 8
+    outstanding: int = 16
 
 
 @dataclass

@@ -72,7 +72,7 @@ class MemoryTiming:
 
     latency: tuple[int, int] = (30, 30)
     stall: float = 0.0
-    outstanding: int = 8
+    outstanding: int = 16
     beats_per_cycle: float | None = None
     seed: int = 1
 

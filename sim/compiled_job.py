@@ -73,7 +73,7 @@ def run(folder: Path) -> Result:
     setting = Setting(folder)
     job = setting.job
     monitor = TensorMonitor(setting.plan, setting.golden, first_image=job.first_image)
-    timing = MemoryTiming(job.latency, job.stall, beats_per_cycle=job.beats_per_cycle, seed=job.seed)
+    timing = MemoryTiming(job.latency, job.stall, job.outstanding, job.beats_per_cycle, job.seed)
     waves = Path(job.waves) if job.waves else None
 
     def tell(done: int) -> None:

@@ -48,6 +48,7 @@ class Job:
         seed: of the memory's latencies, pauses and first contents.
         latency: least and most cycles of a memory access. stall: chance per cycle that a memory channel pauses.
         beats_per_cycle: 8-byte beats that all ports move per cycle; None: no limit.
+        outstanding: bursts that memory accepts per port and direction.
         limit: cycles after which the engine counts as stuck.
         first_image: number of the first image in messages.
         library: of the compiled path. waves: file that the compiled path records. window: its first and last cycle, since
@@ -60,6 +61,7 @@ class Job:
     stall: float
     limit: int
     beats_per_cycle: float | None = None
+    outstanding: int = 16
     first_image: int = 0
     library: str = ""
     waves: str = ""

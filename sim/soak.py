@@ -133,7 +133,7 @@ def _random_timing(seed: int) -> MemoryTiming:
     return MemoryTiming(
         latency=(least, least + rng.choice([0, 10, 90])),
         stall=rng.choice([0.0, 0.1, 0.3, 0.5]),
-        outstanding=rng.choice([1, 2, 8]),
+        outstanding=rng.choice([1, 2, 8, 16]),
         beats_per_cycle=rng.choice([None, None, 4 / 3, 0.5]),
         seed=seed,
     )

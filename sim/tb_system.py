@@ -33,7 +33,7 @@ class TB:
         self.monitor = TensorMonitor(self.setting.plan, self.setting.golden, first_image=job.first_image)
         self.memory = AxiMemory(self.setting.memory_bytes, seed=job.seed, beats_per_cycle=job.beats_per_cycle)
         self.setting.fill(self.memory.data)
-        timing = Timing(latency=job.latency, stall=job.stall)
+        timing = Timing(job.latency, job.stall, job.outstanding)
         for prefix in ("m_axi_0", "m_axi_1"):
             self.memory.attach(dut, prefix, timing)
         self.axil = AxilMaster(dut, "s_axil", dut.clk)

@@ -135,6 +135,7 @@ def verify(
     latency: tuple[int, int] = (20, 60),
     stall: float = 0.1,
     beats_per_cycle: float | None = None,
+    outstanding: int = 16,
     waves: Path | None = None,
     failing_waves: Path | None = None,
     junit: Path | None = None,
@@ -152,6 +153,7 @@ def verify(
             some images to do. Waves are recorded by one process.
         latency: least and most cycles of a memory access. stall: chance per cycle that a memory channel pauses.
         beats_per_cycle: 8-byte beats that all memory ports together move per cycle; None: no limit.
+        outstanding: bursts that memory accepts per port and direction before it stops taking addresses.
         waves: folder for a waveform of the whole run. failing_waves: folder for one of the cycles around a failure, written
             only if there is one (see :mod:`sim.failure`). junit: file for a JUnit report.
         progress: called with a stage, steps done and steps in all.
@@ -216,6 +218,7 @@ def verify(
                 latency=latency,
                 stall=stall,
                 beats_per_cycle=beats_per_cycle,
+                outstanding=outstanding,
                 limit=_limit(build, len(chosen)),
                 first_image=int(chosen[0]),
                 library=library,

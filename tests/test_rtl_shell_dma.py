@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from rtl.shell_bench import simulate
 
 
-@pytest.mark.parametrize("outstanding", [8])
-def test_read_dma(tmp_path: Path, outstanding: int) -> None:
-    simulate(tmp_path, "bs_read_dma", ["bs_burst", "bs_fifo", "bs_read_dma"], "tb_read_dma", {"OUTSTANDING": outstanding})
+def test_read_dma(tmp_path: Path) -> None:
+    simulate(tmp_path, "bs_read_dma", ["bs_burst", "bs_fifo", "bs_read_dma"], "tb_read_dma")
 
 
 def test_write_dma(tmp_path: Path) -> None:

@@ -54,9 +54,9 @@ extern "C" void bs_kernel(uint32_t registers[REGISTER_WORDS], const uint64_t* im
 #pragma HLS INTERFACE s_axilite port=registers bundle=control offset=0x100
 // Two masters, as in the RTL. Bases are registers that read 0 after reset and stay so: addresses are those of the register map.
 // Bursts end after 16 beats, the most of the processing system's AXI3. The depth is that of co-simulation.
-#pragma HLS INTERFACE m_axi port=images bundle=m_axi_0 offset=slave depth=MEMORY_WORDS max_read_burst_length=16 num_read_outstanding=8
+#pragma HLS INTERFACE m_axi port=images bundle=m_axi_0 offset=slave depth=MEMORY_WORDS max_read_burst_length=16 num_read_outstanding=16
 #pragma HLS INTERFACE m_axi port=logits bundle=m_axi_0 offset=slave depth=MEMORY_WORDS max_write_burst_length=16 num_write_outstanding=8
-#pragma HLS INTERFACE m_axi port=loads bundle=m_axi_1 offset=slave depth=MEMORY_WORDS max_read_burst_length=16 num_read_outstanding=8
+#pragma HLS INTERFACE m_axi port=loads bundle=m_axi_1 offset=slave depth=MEMORY_WORDS max_read_burst_length=16 num_read_outstanding=16
 #pragma HLS INTERFACE s_axilite port=images bundle=control
 #pragma HLS INTERFACE s_axilite port=logits bundle=control
 #pragma HLS INTERFACE s_axilite port=loads bundle=control

@@ -4,7 +4,7 @@
 /// abort_i (level) stops issuing, drops commands and data; idle_o then says when nothing is in flight any more.
 module bs_read_dma #(
     parameter int FIFO_DEPTH  = 512,  // words of the data buffer, a power of two, 32..4096
-    parameter int OUTSTANDING = 8     // bursts in flight, a power of two, 2..16
+    parameter int OUTSTANDING = 16    // bursts in flight, a power of two, 2..16
 ) (
     input  logic        clk,
     input  logic        rst,
