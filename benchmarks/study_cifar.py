@@ -29,6 +29,7 @@ import torch
 from benchmarks.rows import FOLDER, write_rows
 from bitsmith import run as runs
 from hwgen.cycles import time_program
+from hwgen.errors import InputError
 from hwgen.network import Network
 from hwgen.schedule import schedule
 from model.checkpoint import save
@@ -40,6 +41,7 @@ from model.train import accuracy
 HERE = Path(__file__).resolve().parent
 FLOAT = "float"
 SETTINGS = {"recipe", "board", "engine", "seeds", "set", "quantised", "row"}
+NEEDED = {"recipe", "board", "engine", "seeds", "row"}
 EQUAL = {"cycles_of": ("cycles", "cycles"), "bitops_of": ("bitops", "bit_operations")}  # what a row equals: cost, figure
 
 
@@ -165,7 +167,8 @@ def problems(study: Mapping[str, Any]) -> list[str]:
     """What is wrong with a study: unknown settings; the float row comes first, and a row comes after the one it equals."""
     names: list[str] = []
     found = [f"There is no setting '{name}'; there are {', '.join(sorted(SETTINGS))}." for name in sorted({*study} - SETTINGS)]
-    for row in study["row"]:
+    found += [f"The setting '{name}' is missing." for name in sorted(NEEDED - {*study})]
+    for row in study.get("row", []):
         if not names and row["name"] != FLOAT:
             found.append(f"The first row is '{row['name']}'; every other row starts from '{FLOAT}'.")
         for setting in EQUAL:
@@ -176,7 +179,7 @@ def problems(study: Mapping[str, Any]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Work through the rows; the order is all rows of the first seed, then of the next."""
+    """Train what is not finished; 2 where something given is unusable."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path, help="the study: recipe, engine, seeds and rows (TOML)")
     parser.add_argument("--data", required=True, help="cifar-10-batches-bin or an archive of JPEG files (.npz)")
@@ -185,10 +188,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     options = parser.parse_args(arguments)
-    study = tomllib.loads(options.config.read_text(encoding="utf-8"))
-    if wrong := problems(study):
-        print("\n".join(wrong), file=sys.stderr)
+    try:
+        study = tomllib.loads(options.config.read_text(encoding="utf-8"))
+        if wrong := problems(study):
+            raise InputError(wrong, str(options.config))
+        train(study, options)
+    except tomllib.TOMLDecodeError as error:
+        print(f"{options.config} is not TOML: {error}", file=sys.stderr)
         return 2
+    except (InputError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def train(study: Mapping[str, Any], options: argparse.Namespace) -> None:
+    """Work through the rows; the order is all rows of the first seed, then of the next.
+
+    Raises:
+        InputError: the data or a row's settings are unusable.
+    """
     load_data("cifar10", options.data)  # say what is missing before anything is made
     folder = (options.out or FOLDER.parent / "study" / options.config.stem).resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -202,7 +221,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rows = collect(folder, study)
             write_rows("study", rows)
             print(f"{row['name']}, seed {seed}: {100 * rows[-1]['accuracy']:.2f} %", flush=True)
-    return 0
 
 
 if __name__ == "__main__":

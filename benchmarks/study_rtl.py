@@ -70,7 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         return simulate(parser, options)
-    except (InputError, OSError, tomllib.TOMLDecodeError) as error:
+    except tomllib.TOMLDecodeError as error:
+        print(f"{options.config} is not TOML: {error}", file=sys.stderr)
+        return 2
+    except (InputError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
 

@@ -17,6 +17,7 @@ from hwgen.schedule import schedule
 from model.data import DataSet, Split
 from model.recipe import read_recipe
 
+REST = {"recipe": "r", "board": "b", "engine": "e", "seeds": [1]}
 CONFIGS = sorted(study_cifar.HERE.glob("study_*.toml"))
 
 
@@ -43,22 +44,44 @@ def test_the_configurations_make_recipes(path: Path, tmp_path: Path) -> None:
 
 
 def test_rows_in_a_wrong_order_are_named() -> None:
-    found = study_cifar.problems({"row": [{"name": "a", "cycles_of": "b"}, {"name": "b"}]})
+    found = study_cifar.problems(REST | {"row": [{"name": "a", "cycles_of": "b"}, {"name": "b"}]})
     assert len(found) == 2
     assert "The first row is 'a'" in found[0]
     assert "'a' takes the cost of 'b'" in found[1]
 
 
 def test_a_misspelt_setting_is_named() -> None:
-    found = study_cifar.problems({"row": [{"name": "float"}], "quantized": []})
+    found = study_cifar.problems(REST | {"row": [{"name": "float"}], "quantized": []})
     assert len(found) == 1
     assert "'quantized'" in found[0]
     assert "quantised" in found[0].partition("there are")[2]
 
 
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (None, "No such file"),
+        ("row = [", "some.toml is not TOML"),
+        ('seeds = [1]\nrow = [{ name = "float" }]\n', "'recipe' is missing"),
+        (f"{CONFIGS[0].read_text()}\n", "nowhere"),
+    ],
+)
+def test_what_is_unusable_is_told_in_sentences(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None, sentence: str
+) -> None:
+    config = tmp_path / "some.toml"
+    if text is not None:
+        config.write_text(text)
+    assert study_cifar.main([str(config), "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_finished_rows_are_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tmp_path / "small.toml"
-    config.write_text('seeds = [1, 2]\nrow = [{ name = "float" }, { name = "u", method = "uniform" }]\n')
+    config.write_text(
+        'recipe = "r"\nboard = "b"\nengine = "e"\nseeds = [1, 2]\nrow = [{ name = "float" }, { name = "u", method = "uniform" }]\n'
+    )
     worked: list[tuple[str, int]] = []
     written: list[list[dict[str, Any]]] = []
     most = 1
