@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
@@ -293,7 +294,11 @@ def _begin(judge: Judge) -> None:
 
 
 def _verdict(mutant: tuple[str, int, str]) -> str:
-    return _judge.verdict(*mutant)
+    """What became of a mutant; else how the checks themselves fell over it, which must not cost the other verdicts."""
+    try:
+        return _judge.verdict(*mutant)
+    except Exception:
+        return traceback.format_exc()
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -324,6 +329,7 @@ def main() -> int:
     start = time.perf_counter()
     todo = works()
     rows: list[dict[str, Any]] = []
+    failures: list[str] = []
     with ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="bitsmith-mutate-"))
         sources = write_rtl(ENGINE, load_board("pynq-z2"), Path(scratch) / "rtl")
@@ -348,8 +354,11 @@ def main() -> int:
                         target.killed += 1
                     case "equivalent":
                         target.equivalent += 1
-                    case _:
+                    case "survived":
                         target.survive(mutation, Path(scratch) / "rtl")
+                    case broken:
+                        target.survive(mutation, Path(scratch) / "rtl")
+                        failures.append(f"{mutation}\n{broken}")
                 target.mutants += 1
                 bar.advance(task)
             facts = {"engine": ENGINE.name, "seed": SEED, "seconds": round(time.perf_counter() - start, 1)}
@@ -360,7 +369,9 @@ def main() -> int:
             plain_library = compile_engine(sources, quick=True)
             rows += python_rows(plain_library, given.python_mutants, Path(scratch) / "python.json")
             write(given.out / "mutation.json", rows)
-    return 0
+    if failures:
+        print("The checks themselves fail on these mutants:", *failures, sep="\n", file=sys.stderr)
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

@@ -230,8 +230,8 @@ class TensorMonitor:
         self._write(self.bytes, enables, row, np.frombuffer(data.to_bytes(self.engine.lanes, "little"), np.uint8), cycle)
 
     def _write(self, port: Port, enables: int, row: int, values: NDArray[np.uint8], cycle: int | None) -> None:
-        if port.batch >= self.batches:
-            what = f"a {port.name} write after the last image"
+        if not port.order or port.batch >= self.batches:
+            what = f"a {port.name} write " + ("after the last image" if port.order else "where the network has none")
             self._wrong_write(self.images, None, "-", what, 0, row, cycle)
             return
         want = port.order[port.at]

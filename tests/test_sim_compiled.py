@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from networks import one_layer
 
 from hwgen import isa
 from hwgen.board import load_board
@@ -15,10 +16,12 @@ from hwgen.build import generate
 from hwgen.engine import EngineConfig
 from hwgen.errors import InputError
 from hwgen.program import Instruction, disassemble
+from hwgen.schedule import schedule
 from sim import failure, golden
 from sim.compiled import CompiledEngine, MemoryTiming, RegisterError, SimulationError, compile_engine
 from sim.fst import read_declared
 from sim.job import Job, Result, Setting
+from sim.monitor import TensorMonitor
 from sim.random_network import random_images, random_network
 from sim.verify import verify
 
@@ -120,6 +123,17 @@ def test_a_broken_weight_image_is_told_with_node_address_and_cycle(one, tmp_path
     address = int(first.split("program address ")[1].split(")")[0].split(",")[0], 16)
     instruction = Instruction.decode(bytes(image[address : address + isa.INSTRUCTION_BITS // 8]))
     assert (instruction.op.name, instruction["layer"]) == ("conv_out", 0)
+
+
+def test_a_write_that_no_network_asks_for_is_told():
+    """Logits alone are written to memory: neither buffer is."""
+    network = one_layer()
+    chosen = random_images(network, 1, 1)
+    monitor = TensorMonitor(schedule(network, SHAPE), golden.run(network, chosen))
+    monitor.plane_write(1, 0, 0)
+    monitor.byte_write(1, 0, 0)
+    assert monitor.tally.wrong == 2
+    assert all("where the network has none" in str(mismatch) for mismatch in monitor.tally.mismatches)
 
 
 def test_broken_rtl_is_found(one, tmp_path):
