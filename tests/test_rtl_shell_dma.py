@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from rtl.shell_bench import simulate
+
+
+@pytest.mark.parametrize("bits", [16, 24])
+def test_burst(tmp_path: Path, bits: int) -> None:
+    simulate(tmp_path, "bs_burst", ["bs_burst"], "tb_burst", {"WORDS_BITS": bits})
 
 
 def test_read_dma(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Registers and logits writer alone."""
+"""Registers, control and logits writer alone."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from rtl.shell_bench import simulate
 
 def test_axil_regs(tmp_path: Path) -> None:
     simulate(tmp_path, "bs_axil_regs", ["bs_axil_regs"], "tb_axil_regs", {"ENGINE_HASH": 0xDEADBEEF})
+
+
+def test_control(tmp_path: Path) -> None:
+    simulate(tmp_path, "bs_control", ["bs_control"], "tb_control")
 
 
 @pytest.mark.parametrize("lane_rows", [1, 2, 8])
