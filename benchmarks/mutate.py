@@ -3,8 +3,8 @@
 Yosys elaborates the engine, applies some mutations to each module (an inverted bit, a constant, a bit swapped for another), every one
 behind a compare with a number that is chosen at run time, and writes the design back: one compilation for all mutants. Each mutant
 then runs what the fast tests run, random networks back to back with interrupted runs, until something differs from the golden model or
-the registers from their documents. For each survivor Yosys tries to prove that its module computes the same: those are equivalent.
-What is left meets the bench of its module (:mod:`benchmarks.mutate_benches`).
+the registers from their documents. What small networks do not notice meets the bench of its module (:mod:`benchmarks.mutate_benches`); of
+what is left Yosys tries to prove that the module computes the same: those mutants are equivalent. The others run large networks and every fault.
 Then the mutants of :mod:`benchmarks.mutate_python`. Figures go to build/bench/mutation.json after every module, a list of objects.
 """
 
@@ -276,12 +276,12 @@ class Judge:
 
     def verdict(self, base: str, number: int, mutation: str) -> str:
         """``killed``, ``equivalent`` or ``survived``."""
-        # Most fall over the first networks, and a proof takes less time than the last ones.
-        if killed(self.library, number, self.todo[:_QUICK], faults=False):
+        # Most fall over the first networks; what is seen at the module's ports alone takes less time than a proof.
+        if killed(self.library, number, self.todo[:_QUICK], faults=False) or self.benches.fails(base, number):
             return "killed"
         if proved_equal(self.design, mutation):
             return "equivalent"
-        return "killed" if killed(self.library, number, self.todo) or self.benches.fails(base, number) else "survived"
+        return "killed" if killed(self.library, number, self.todo) else "survived"
 
 
 _judge: Judge

@@ -98,6 +98,18 @@ def random_words(rng: random.Random, count: int) -> bytes:
     return rng.randbytes(8 * count)
 
 
+class Everywhere:
+    """Memory with something else at each of 2^32 addresses, read by slices; they may not go beyond the end."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def __getitem__(self, place: slice) -> bytes:
+        first, end = place.start // 8, -(-place.stop // 8)
+        words = b"".join(random.Random(self.seed << 32 | word).randbytes(8) for word in range(first, end))
+        return words[place.start - 8 * first :][: place.stop - place.start]
+
+
 class ReadMaster:
     """Plays a read DMA for a module that gives commands on ``{prefix}cmd_*`` and takes words on ``{prefix}data_*``.
 
@@ -106,7 +118,7 @@ class ReadMaster:
         stall: probability, per cycle, that commands or data pause.
     """
 
-    def __init__(self, dut: Any, prefix: str, content: bytes, rng: random.Random, stall: float) -> None:
+    def __init__(self, dut: Any, prefix: str, content: bytes | Everywhere, rng: random.Random, stall: float) -> None:
         self.dut, self.content, self.rng, self.stall = dut, content, rng, stall
         self.commands: list[tuple[int, int]] = []
         self._words: deque[tuple[int, int]] = deque()

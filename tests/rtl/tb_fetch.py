@@ -8,14 +8,13 @@ from typing import Any
 import cocotb
 import numpy as np
 from cocotb.triggers import ClockCycles, FallingEdge, RisingEdge
-from shell_bench import ReadMaster, parameters, reset
+from shell_bench import Everywhere, ReadMaster, parameters, reset
 from tb_image_planes import plane_rows
 
 from hwgen import isa
 from hwgen.program import Instruction
 
-PROGRAM, IMAGES, STRIDE = 4096, 16384, 256
-SIZE = 1 << 15
+END = 1 << 32  # of addresses, which wrap there
 
 
 class TB:
@@ -26,18 +25,19 @@ class TB:
         values = parameters()
         self.values = values
         self.chunks = (values["D_M"] * values["D_K"] + 63) // 64
-        self.content = self.random.randbytes(SIZE)
+        self.content = Everywhere(seed)
+        self.program, self.images, self.stride = (8 * self.random.randrange(END // 8) for _ in range(3))
         self.masters = [ReadMaster(dut, prefix, self.content, self.random, stall) for prefix in ("image_", "load_")]
         self.stall = stall
         self.tokens = {"issue": 0, "fill": 0}
         self.events: list[tuple[Any, ...]] = []
         self.taken: list[int] = []
-        self.image = 0  # images whose last part has been asked for
+        self.asked = self.image = 0  # images whose last part is in an instruction; of those that are expected
 
     async def start(self) -> None:
         dut = self.dut
-        dut.program_addr_i.value, dut.image_addr_i.value = PROGRAM, IMAGES
-        dut.image_stride_i.value, dut.image_planar_i.value = STRIDE, 0
+        dut.program_addr_i.value, dut.image_addr_i.value = self.program, self.images
+        dut.image_stride_i.value, dut.image_planar_i.value = self.stride, 0
         await reset(dut, ("instr_valid_i", "enough_issue_i", "enough_fill_i", "plane_ready_i"))
         for task in (self.masters[0].run(), self.masters[1].run(), self._watch(), self._count()):
             cocotb.start_soon(task)
@@ -108,19 +108,20 @@ class TB:
         events: list[tuple[Any, ...]] = []
         name = instruction.op.name
         if name == "load_weights":
-            address = PROGRAM + instruction["offset"]
+            address = (self.program + instruction["offset"]) % END
             for row in range(instruction["rows"]):
                 for chunk in range(self.chunks):
                     word = self.word(address + 8 * (row * self.chunks + chunk))
                     events.append(("weight", instruction["base"] + row, chunk, word))
         elif name == "load_params":
-            address = PROGRAM + instruction["offset"]
+            address = (self.program + instruction["offset"]) % END
             for index in range(2 * instruction["channels"]):
                 word = self.word(address + 8 * index)
                 events.append(("param", instruction["base"] + index // 2, index % 2, word))
         else:
             pixels, channels = instruction["pixels"], instruction["channels"]
-            raw = self.content[IMAGES + self.image * STRIDE + instruction["offset"] :][: pixels * channels]
+            address = (self.images + self.image * self.stride + instruction["offset"]) % END
+            raw = self.content[address : address + pixels * channels]
             self.image += instruction["image_last"]
             picture = np.frombuffer(raw, np.uint8).reshape(pixels, channels)
             bits, base, pitch = instruction["bits"], instruction["base"], instruction["pitch"]
@@ -131,28 +132,34 @@ class TB:
             events.append(("post", post))
         return events
 
+    def offset(self, base: int) -> int:
+        """A random one, with which nothing lies at the very end of memory."""
+        return (8 * self.random.randrange((END >> 3) - 4096) - base) % END
+
     def random_instruction(self) -> Instruction:
         values, rng = self.values, self.random
         kind = rng.choice(["load_weights", "load_params", "load_image"])
         if kind == "load_weights":
             rows = rng.choice([0, 1, 2, rng.randint(1, 30)])
             return Instruction.make(
-                kind, layer=rng.randrange(256), post_issue=rng.randrange(2), offset=8 * rng.randrange(500), rows=rows,
+                kind, layer=rng.randrange(256), post_issue=rng.randrange(2), offset=self.offset(self.program), rows=rows,
                 base=rng.randint(0, values["WEIGHT_DEPTH"] - rows),
             )  # fmt: skip
         if kind == "load_params":
             channels = rng.randint(0, 30)
             return Instruction.make(
-                kind, layer=rng.randrange(256), post_issue=rng.randrange(2), offset=8 * rng.randrange(500),
+                kind, layer=rng.randrange(256), post_issue=rng.randrange(2), offset=self.offset(self.program),
                 channels=channels, base=rng.randint(0, values["PARAM_DEPTH"] - channels),
             )  # fmt: skip
         pixels = rng.randint(2, 25)
-        return Instruction.make(
+        made = Instruction.make(
             kind, layer=rng.randrange(256), post_fill=rng.randrange(2), pixels=pixels,
             channels=rng.randint(1, values["G"]), bits=rng.randint(1, 8),
             base=rng.randrange(values["PLANE_DEPTH"] - 64), pitch=-(-pixels // values["D_N"]),
-            offset=8 * rng.randrange(10), image_pixels=100, image_last=rng.randrange(2),
+            offset=self.offset(self.images + self.asked * self.stride), image_pixels=100, image_last=rng.randrange(2),
         )  # fmt: skip
+        self.asked += made["image_last"]
+        return made
 
 
 def split(events: list[tuple[Any, ...]]) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
@@ -276,11 +283,19 @@ async def bounds(dut: Any, kind: str) -> None:
     assert await tb.give(Instruction.make(kind, layer=9, base=depth - 3, **fields), 0)
     await tb.settle()
     assert not int(dut.error_o.value)
-    tb.events.clear()
-    assert await tb.give(Instruction.make(kind, layer=10, base=depth - 2, **fields), 0)
-    await ClockCycles(dut.clk, 200)
-    assert int(dut.error_o.value)
-    info = isa.Stage.FETCH << 24 | 10 << 16 | isa.BY_NAME[kind].code
-    assert int(dut.error_info_o.value) == info
-    assert all(event[1] < depth for event in tb.events)
-    assert not await tb.give(Instruction.make("load_params", channels=1), 0, limit=50)
+    # One row too much, then so many that a single bit says so.
+    counted = {"load_weights": "rows", "load_params": "channels"}.get(kind)
+    beyond = [fields | {"base": depth - 2}]
+    if counted:
+        beyond += [{counted: 1 + (1 << bit), "base": depth - 1} for bit in range(15)]
+    for more in beyond:
+        layer = tb.random.randrange(256)
+        await reset(dut, clock=False)
+        tb.events.clear()
+        assert await tb.give(Instruction.make(kind, layer=layer, **more), 0)
+        await ClockCycles(dut.clk, 100)
+        assert int(dut.error_o.value), more
+        info = isa.Stage.FETCH << 24 | layer << 16 | isa.BY_NAME[kind].code
+        assert int(dut.error_info_o.value) == info
+        assert all(event[1] < depth for event in tb.events)
+        assert not await tb.give(Instruction.make("load_params", channels=1), 0, limit=50)
