@@ -76,3 +76,16 @@ def test_pool(tmp_path: Path, rows: int, columns: int, lanes: int) -> None:
 def test_sums(tmp_path: Path, columns: int, lanes: int) -> None:
     parameters = {"D_N": columns, "LANE_ROWS": lanes, "GROUPS": 8, "SUM_BITS": 16}
     simulate(tmp_path, "bs_sums", ["bs_ram", "bs_sums"], "tb_sums", parameters)
+
+
+def test_work(tmp_path: Path) -> None:
+    simulate(tmp_path, "bs_work", ["bs_work"], "tb_work")
+
+
+@pytest.mark.parametrize(("columns", "beats", "lanes", "chunks", "bits"), [(4, 4, 1, 2, 9), (32, 1, 4, 3, 16)])
+def test_beats(tmp_path: Path, columns: int, beats: int, lanes: int, chunks: int, bits: int) -> None:
+    parameters = {
+        "D_N": columns, "BEATS": beats, "LANE_ROWS": lanes, "ROWS_G": chunks, "BYTE_ROW_BITS": bits, "PLANE_ROW_BITS": bits - 1,
+        "PARAM_BITS": bits - 2, "GROUP_BITS": 10 if bits == 16 else 8,
+    }  # fmt: skip
+    simulate(tmp_path, "bs_beats", ["bs_beats"], "tb_beats", parameters)
