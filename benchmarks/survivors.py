@@ -52,6 +52,8 @@ KNOWN = (
           "an assertion for the type checker"),
     Known("model/export.py", "values = net.tensors(torch.zeros(1, channels, height, width), Context(Mode.INTEGER))", r"1 becomes 2",
           "two images of zeros instead of one: only shapes and scales are used"),
+    Known("hls_templates/rtl/bs_beats.sv", "else if (beats_open_q) beats_left_q <= beats_left_q - 1'b1;", r"cnot[01] A 0 -",
+          "while no row tile is open the count may stay 0 or 1: only more than 1 is looked for, and a start sets it anew"),
     Known("hls_templates/rtl/bs_array.sv", "logic [D_M-1:0][D_N-1:0][ACC_BITS-1:0] acc, shadow_q;",
           r"inv Q (1(1[2-9]|[2-9]\d)|2([01]\d|2[0-3])|3(3[6-9]|[4-9]\d)|4\d\d) shadow_q",
           "the inverted bit is kept by inverting it every cycle; rows 1 and 3 are read when that has happened an even number of times"),
