@@ -182,7 +182,8 @@ class Chosen:
     """An assignment. table_cost: by the table. cost: of the assembled program.
 
     nearness: "window": at most 1 % of the budget is left; "proven": more is left, and the solver has seen that no assignment
-    is nearer; "neighbours": more is left, and no change of one group of layers is nearer (programs cannot be enumerated).
+    is nearer; "neighbours": more is left, and no change of one group of layers is nearer (programs cannot be enumerated);
+    "engine": the bits are near the budget on the engine before, and this one is faster at them (joint search).
     """
 
     bits: Bits

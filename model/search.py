@@ -124,6 +124,17 @@ class Search:
         self.table = self.cost.table(self.network(self._all(4)))
         return True
 
+    def _alternate(self, net: QuantNet, chosen: choose.Chosen) -> choose.Chosen:
+        """Engine and bits in turn until the engine stays; where they go round in circles, the engine for the last bits."""
+        for _ in range(_JOINT_ROUNDS):
+            if not self._adapt(chosen.bits):
+                return chosen
+            chosen = self._discretise(net, self.last)
+        if not self._adapt(chosen.bits):
+            return chosen
+        table_cost = total_cost(chosen.bits, self.table)
+        return choose.Chosen(chosen.bits, table_cost, self.program(chosen.bits), "engine")
+
     def choose(self, net: QuantNet, accuracy: Callable[[], float]) -> tuple[Bits, dict[str, Any]]:
         """The bits, which ``net`` is set to, and what is to be known about them.
 
@@ -141,10 +152,8 @@ class Search:
                     expected = choose.expected_cost(net, self.table, plain_context(self.last))
                 facts = {"expected_cost": float(expected) + self.offset, "mixed_accuracy": accuracy()}
             chosen = self._discretise(net, self.last)
-            for _ in range(_JOINT_ROUNDS if self.recipe.search.joint else 0):
-                if not self._adapt(chosen.bits):
-                    break
-                chosen = self._discretise(net, self.last)
+            if self.recipe.search.joint:
+                chosen = self._alternate(net, chosen)
             bits = chosen.bits
             if self.trains:
                 layers = self._scored(net, self.last)
