@@ -15,7 +15,7 @@ from hwgen.build import Build
 from hwgen.cycles import time_program
 from hwgen.errors import InputError
 from hwgen.passes import ArrayPass, MeanPass
-from hwgen.synth import synthesise
+from hwgen.synth import Resources, synthesise
 from hwgen.vivado import check_timing, read_reports
 
 
@@ -41,6 +41,11 @@ def layer_rows(build: Build) -> list[dict[str, Any]]:
     return rows
 
 
+def size(rtl: Sequence[Path], cache: Path | None = None) -> Resources:
+    """What Yosys makes of an engine's sources; the second time, of the same ones, from the cache."""
+    return synthesise(rtl, "bs_top", parameters={"XC7": 1}, cache_dir=cache)
+
+
 def estimate(build: Build, *, fast: bool = False, cache: Path | None = None) -> dict[str, Any]:
     """Cycles by the model and resources by Yosys (``fast``: by the fitted model), with the keys that others rely on."""
     timing = time_program(build.schedule)
@@ -56,7 +61,7 @@ def estimate(build: Build, *, fast: bool = False, cache: Path | None = None) -> 
             str(build.path),
         )
     else:
-        found = synthesise(build.rtl, "bs_top", parameters={"XC7": 1}, cache_dir=cache)
+        found = size(build.rtl, cache)
         result |= {
             "lut": found.lut,
             "ff": found.ff,
