@@ -48,7 +48,7 @@ $(PYNQ_VENV)/.ready: constraints-pynq.txt
 	@$(PYNQ_VENV)/bin/python -m pip install --quiet --constraint constraints-pynq.txt setuptools pynq==4.0.0
 	@touch $@
 
-demo: $(READY) tools ## search, generate, simulate and estimate a network for real digits (about 5 minutes)
+demo: $(READY) tools ## search, generate, simulate and estimate a network for real digits (about 8 minutes)
 	@$(BIN)/python -m bitsmith demo --out $(DEMO) --force
 
 test: lint check ## lint, types and the test suite
