@@ -28,6 +28,7 @@ from hwgen.cycles import layer_bound, time_program
 from hwgen.engine import EngineConfig
 from hwgen.passes import ArrayPass
 from hwgen.schedule import Schedule, tile_cycles
+from sim.compiled import MemoryTiming
 from sim.random_network import random_images
 from sim.verify import verify
 
@@ -203,9 +204,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", metavar="network", help=f"of {', '.join(NETWORKS)}; none: all rows")
     parser.add_argument("--images", type=int, default=IMAGES, help="images to simulate")
-    parser.add_argument("--outstanding", type=int, default=16, help="bursts that a port of memory accepts (16)")
+    parser.add_argument("--outstanding", type=int, default=MemoryTiming.outstanding, help="bursts that a port of memory accepts (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="the cycle model's figures, without simulation")
     options = parser.parse_args()
+    if options.outstanding < 1:
+        parser.error(f"--outstanding is {options.outstanding}; a port takes at least one burst")
     unknown = set(options.networks) - set(NETWORKS)
     if unknown:
         parser.error(f"no network {', '.join(sorted(unknown))}; there are {', '.join(NETWORKS)}")

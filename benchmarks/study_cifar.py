@@ -168,7 +168,10 @@ def problems(study: Mapping[str, Any]) -> list[str]:
     names: list[str] = []
     found = [f"There is no setting '{name}'; there are {', '.join(sorted(SETTINGS))}." for name in sorted({*study} - SETTINGS)]
     found += [f"The setting '{name}' is missing." for name in sorted(NEEDED - {*study})]
-    for row in study.get("row", []):
+    rows = study.get("row", [])
+    if nameless := [at for at, row in enumerate(rows, 1) if "name" not in row]:
+        return [*found, f"Rows without a 'name': {', '.join(map(str, nameless))}."]
+    for row in rows:
         if not names and row["name"] != FLOAT:
             found.append(f"The first row is '{row['name']}'; every other row starts from '{FLOAT}'.")
         for setting in EQUAL:
@@ -176,6 +179,22 @@ def problems(study: Mapping[str, Any]) -> list[str]:
                 found.append(f"Row '{row['name']}' takes the cost of '{row[setting]}', which does not come before it.")
         names.append(row["name"])
     return found
+
+
+def read_study(path: Path) -> dict[str, Any]:
+    """A study's settings.
+
+    Raises:
+        InputError: it is no TOML file, or a setting is unknown or missing, or rows are in a wrong order.
+        OSError: it cannot be read.
+    """
+    try:
+        study = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not TOML: {error}") from None
+    if wrong := problems(study):
+        raise InputError(wrong, str(path))
+    return study
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -189,13 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     options = parser.parse_args(arguments)
     try:
-        study = tomllib.loads(options.config.read_text(encoding="utf-8"))
-        if wrong := problems(study):
-            raise InputError(wrong, str(options.config))
-        train(study, options)
-    except tomllib.TOMLDecodeError as error:
-        print(f"{options.config} is not TOML: {error}", file=sys.stderr)
-        return 2
+        train(read_study(options.config), options)
     except (InputError, OSError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,9 +69,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         return simulate(parser, options)
-    except tomllib.TOMLDecodeError as error:
-        print(f"{options.config} is not TOML: {error}", file=sys.stderr)
-        return 2
     except (InputError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -82,9 +78,9 @@ def simulate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> in
     """What :func:`main` does.
 
     Raises:
-        InputError: the data or the number of images is unusable, or the exported network differs from the trained one.
+        InputError: the study, the data or the number of images is unusable, or the exported network differs from the trained one.
     """
-    study = tomllib.loads(options.config.read_text(encoding="utf-8"))
+    study = study_cifar.read_study(options.config)
     row = next((item for item in study["row"] if item["name"] == options.row), None)
     if row is None or row["name"] == study_cifar.FLOAT:
         names = ", ".join(item["name"] for item in study["row"] if item["name"] != study_cifar.FLOAT)

@@ -19,6 +19,7 @@ from hwgen import isa
 from hwgen.build import Build, read_build
 from hwgen.network_file import write_arrays
 from hwgen.schedule import Schedule
+from sim.compiled import MemoryTiming
 from sim.monitor import Tally
 
 STATUS_BUSY, STATUS_DONE, STATUS_ERROR = 1, 2, 4
@@ -61,7 +62,7 @@ class Job:
     stall: float
     limit: int
     beats_per_cycle: float | None = None
-    outstanding: int = 16
+    outstanding: int = MemoryTiming.outstanding
     first_image: int = 0
     library: str = ""
     waves: str = ""

@@ -24,7 +24,7 @@ from hwgen.network import Network
 from hwgen.passes import ArrayPass, MeanPass
 from hwgen.schedule import Schedule
 from sim import failure, golden, verilator
-from sim.compiled import PUBLIC, compile_engine
+from sim.compiled import PUBLIC, MemoryTiming, compile_engine
 from sim.hls import compile_kernel
 from sim.job import Job, Result
 
@@ -135,7 +135,7 @@ def verify(
     latency: tuple[int, int] = (20, 60),
     stall: float = 0.1,
     beats_per_cycle: float | None = None,
-    outstanding: int = 16,
+    outstanding: int = MemoryTiming.outstanding,
     waves: Path | None = None,
     failing_waves: Path | None = None,
     junit: Path | None = None,

@@ -63,6 +63,7 @@ def test_a_misspelt_setting_is_named() -> None:
         (None, "No such file"),
         ("row = [", "some.toml is not TOML"),
         ('seeds = [1]\nrow = [{ name = "float" }]\n', "'recipe' is missing"),
+        ('recipe = "r"\nboard = "b"\nengine = "e"\nseeds = [1]\nrow = [{ method = "uniform" }]\n', "Rows without a 'name': 1"),
         (f"{CONFIGS[0].read_text()}\n", "nowhere"),
     ],
 )
@@ -74,6 +75,9 @@ def test_what_is_unusable_is_told_in_sentences(
         config.write_text(text)
     assert study_cifar.main([str(config), "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]) == 2
     assert sentence in capsys.readouterr().err
+    if sentence != "nowhere":  # a study's kept row needs no data before it is rebuilt
+        assert study_rtl.main([str(config), "--row", "u", "--data", "x"]) == 2
+        assert sentence in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
