@@ -63,6 +63,9 @@ def simulate(
             monitor.logits(index, logits)
     try:
         counters = {name: engine.read_register(name) for name in layout.counters}
+        layers = engine.read_register("layer") >> 8
+        if not problem and layers != layout.last_layers:
+            problem = f"The layer register ends with {layers:#08x} above fetch's byte, not {layout.last_layers:#08x}."
     except SimulationError as error:
         problem = problem or f"The simulation ended early: {error}."
     return Result.of(problem, monitor.finish(), first_issue, counters, layout.predictions(engine.memory), ended)

@@ -118,6 +118,17 @@ FAULTS: Mapping[str, Fault] = {
 }
 
 
+def renumbered(work: Work) -> Work:
+    """The work with other layer numbers, 255 less each: stages only show them."""
+    program = work.plan.program
+    streams: dict[str, Any] = {
+        name: tuple(Instruction(item.op, {**item.values, "layer": 255 - item["layer"]}) for item in getattr(program, name))
+        for name in _STREAMS.values()
+    }
+    other = replace(program, **streams)
+    return replace(work, plan=replace(work.plan, program=other), program=assemble(other))
+
+
 def zero_counts(work: Work) -> Iterator[tuple[str, Fault]]:
     """A fault for every field of the program's instructions that must not be zero."""
     done = set()

@@ -199,6 +199,12 @@ class Layout:
         """Registers to read after a run."""
         return _COUNTERS
 
+    @property
+    def last_layers(self) -> int:
+        """What the layer register holds above fetch's byte after a run: the layers of the last instructions."""
+        execute, write_back = (stream[-1]["layer"] for stream in self.plan.program.streams[1:])
+        return write_back << 16 | execute << 8 | execute
+
     def logits(self, memory: NDArray[np.uint8]) -> list[NDArray[np.int32]]:
         """Each image's logits as they lie in memory, classes rounded up to whole row tiles."""
         starts = [self.output_addr + index * self.output_stride for index in range(len(self.images))]

@@ -12,7 +12,7 @@ from hwgen import isa
 from hwgen.board import load_board
 from hwgen.build import write_rtl
 from sim.compiled import MemoryTiming, compile_engine
-from sim.faults import FAULTS, provoke, zero_counts
+from sim.faults import FAULTS, provoke, renumbered, zero_counts
 from sim.job import Layout
 from sim.random_network import random_images, random_network
 from sim.soak import Station, prepare
@@ -41,6 +41,12 @@ def test_fault(station, works, name):
     result = station.run(works[1])
     assert not result.problem and not result.wrong, result.mismatches
     assert station.engine.read_register("error") == isa.Error.NONE
+
+
+def test_layer_numbers_are_shown_as_they_are(station, works):
+    for work in (works[1], renumbered(works[1])):
+        result = station.run(work)
+        assert not result.problem and not result.wrong, (result.problem, result.mismatches)
 
 
 def test_every_count_of_zero_is_refused(station, works):

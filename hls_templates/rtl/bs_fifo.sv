@@ -1,5 +1,5 @@
 /// First-in first-out buffer in block RAM with a registered output.
-/// push_i while full_o is high loses the word: the user reserves room before it asks for data. A word appears at the
+/// push_i while full_o is high loses the oldest word: the user reserves room before it asks for data. A word appears at the
 /// output four cycles after it was pushed: block RAM puts its words out late in a cycle, so they go straight to a few rows
 /// of distributed memory, and only from there to the output. A word leaves the block RAM once one of those rows is
 /// promised to it; the block RAM does not wait for ready_i. flush_i empties the buffer.

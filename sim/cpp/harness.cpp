@@ -130,6 +130,7 @@ class Engine {
     }
 
     int write(uint32_t address, uint32_t value) {
+        unasked(bvalid, "bvalid");
         awaddr.set(address), awvalid.set(1);
         wdata.set(value), wstrb.set(15), wvalid.set(1);
         bool address_open = true, data_open = true;
@@ -149,6 +150,7 @@ class Engine {
             cycle();
             if (answered) {
                 bready.set(0);
+                unasked(bvalid, "bvalid");
                 return response;
             }
             patience(waited, address);
@@ -156,6 +158,7 @@ class Engine {
     }
 
     int read(uint32_t address, uint32_t* value) {
+        unasked(rvalid, "rvalid");
         araddr.set(address), arvalid.set(1);
         for (int waited = 0;; ++waited) {
             settle();
@@ -173,6 +176,7 @@ class Engine {
             cycle();
             if (answered) {
                 rready.set(0);
+                unasked(rvalid, "rvalid");
                 return response;
             }
             patience(waited, address);
@@ -217,6 +221,12 @@ class Engine {
 
  private:
     static constexpr int PATIENCE = 10000;
+
+    // Registers answer each access once.
+    void unasked(const Signal& valid, const char* name) {
+        settle();
+        if (valid.get()) throw std::runtime_error(std::string("s_axil_") + name + " is high, and nothing was asked");
+    }
 
     static void patience(int waited, uint32_t address) {
         if (waited > PATIENCE) throw std::runtime_error("register " + std::to_string(address) + " does not answer");
