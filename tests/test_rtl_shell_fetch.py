@@ -8,9 +8,9 @@ import pytest
 from rtl.shell_bench import simulate
 
 
-@pytest.mark.parametrize(("columns", "group"), [(16, 16), (4, 8)])
-def test_image_planes(tmp_path: Path, columns: int, group: int) -> None:
-    parameters = {"D_N": columns, "G": group, "PLANE_DEPTH": 256}
+@pytest.mark.parametrize(("columns", "group", "depth"), [(16, 16, 256), (4, 8, 65536), (2, 8, 512)])
+def test_image_planes(tmp_path: Path, columns: int, group: int, depth: int) -> None:
+    parameters = {"D_N": columns, "G": group, "PLANE_DEPTH": depth}
     simulate(tmp_path, "bs_image_planes", ["bs_image_planes"], "tb_image_planes", parameters)
 
 

@@ -1,10 +1,15 @@
-"""The shell as a whole, with a played core: runs, errors, restarts."""
+"""The shell as a whole, with a played core: runs, errors, restarts. The ports of the whole engine."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from rtl.shell_bench import simulate
+from rtl.shell_bench import BENCHES, simulate
+
+from hwgen.board import load_board
+from hwgen.build import write_rtl
+from hwgen.engine import EngineConfig
+from sim.verilator import build
 
 MODULES = [
     "bs_burst", "bs_fifo", "bs_tokens", "bs_read_dma", "bs_write_dma", "bs_axil_regs", "bs_control", "bs_loader", "bs_stage_queue",
@@ -18,3 +23,9 @@ def test_shell(tmp_path: Path) -> None:
         "PARAM_DEPTH": 64, "PROGRAM_DEPTH": 64, "LOGIT_DEPTH": 16, "ENGINE_HASH": 0x600DF00D,
     }  # fmt: skip
     simulate(tmp_path, "bs_shell", MODULES, "tb_shell", parameters)
+
+
+def test_top(tmp_path: Path) -> None:
+    engine = EngineConfig(rows=4, columns=4, slots=3, slot_channels=8, lane_rows=1)
+    top = build(write_rtl(engine, load_board("pynq-z2"), tmp_path / "rtl"), "bs_top")
+    top.test("tb_top", tmp_path / "run", python_path=[BENCHES], timeout_s=300).check()

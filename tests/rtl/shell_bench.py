@@ -93,6 +93,14 @@ def random_address(rng: random.Random, size: int, words: int) -> int:
     return 8 * rng.randrange(most)
 
 
+def random_base(rng: random.Random, size: int) -> int:
+    """Where ``size`` bytes lie within 4 GiB: a multiple of 4 KiB, often such that a multiple of a power of two is in the middle."""
+    if rng.random() < 0.5:
+        carry = 1 << rng.randint(size.bit_length(), 31)
+        return rng.randrange(carry, 1 << 32, carry) - size // 2
+    return 4096 * rng.randrange(((1 << 32) - size) // 4096 + 1)
+
+
 def random_words(rng: random.Random, count: int) -> bytes:
     """``count`` random 64-bit words as bytes."""
     return rng.randbytes(8 * count)

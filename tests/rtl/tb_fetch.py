@@ -8,7 +8,7 @@ from typing import Any
 import cocotb
 import numpy as np
 from cocotb.triggers import ClockCycles, FallingEdge, RisingEdge
-from shell_bench import Everywhere, ReadMaster, parameters, reset
+from shell_bench import Everywhere, ReadMaster, parameters, reset, wait_until
 from tb_image_planes import plane_rows
 
 from hwgen import isa
@@ -20,8 +20,8 @@ END = 1 << 32  # of addresses, which wrap there
 class TB:
     """Fetch with two played read masters and token counters; ``events`` keeps writes and posts in their order."""
 
-    def __init__(self, dut: Any, seed: int, stall: float) -> None:
-        self.dut, self.random = dut, random.Random(seed)
+    def __init__(self, dut: Any, seed: int, stall: float, planar: bool = False) -> None:
+        self.dut, self.random, self.planar = dut, random.Random(seed), planar
         values = parameters()
         self.values = values
         self.chunks = (values["D_M"] * values["D_K"] + 63) // 64
@@ -37,7 +37,7 @@ class TB:
     async def start(self) -> None:
         dut = self.dut
         dut.program_addr_i.value, dut.image_addr_i.value = self.program, self.images
-        dut.image_stride_i.value, dut.image_planar_i.value = self.stride, 0
+        dut.image_stride_i.value, dut.image_planar_i.value = self.stride, int(self.planar)
         await reset(dut, ("instr_valid_i", "enough_issue_i", "enough_fill_i", "plane_ready_i"))
         for task in (self.masters[0].run(), self.masters[1].run(), self._watch(), self._count()):
             cocotb.start_soon(task)
@@ -120,10 +120,17 @@ class TB:
                 events.append(("param", instruction["base"] + index // 2, index % 2, word))
         else:
             pixels, channels = instruction["pixels"], instruction["channels"]
-            address = (self.images + self.image * self.stride + instruction["offset"]) % END
-            raw = self.content[address : address + pixels * channels]
+            address = self.images + self.image * self.stride
+            if self.planar:
+                address += instruction["first_pixel"]
+                starts = [(address + channel * instruction["image_pixels"]) % END for channel in range(channels)]
+                raw = b"".join(self.content[start : start + pixels] for start in starts)
+                picture = np.frombuffer(raw, np.uint8).reshape(channels, pixels).T
+            else:
+                address = (address + instruction["offset"]) % END
+                raw = self.content[address : address + pixels * channels]
+                picture = np.frombuffer(raw, np.uint8).reshape(pixels, channels)
             self.image += instruction["image_last"]
-            picture = np.frombuffer(raw, np.uint8).reshape(pixels, channels)
             bits, base, pitch = instruction["bits"], instruction["base"], instruction["pitch"]
             rows = plane_rows(picture, bits, base, pitch, self.values["D_N"], self.values["G"], False)
             events += [("plane", row, data) for row, data in sorted(rows.items())]
@@ -152,11 +159,13 @@ class TB:
                 channels=channels, base=rng.randint(0, values["PARAM_DEPTH"] - channels),
             )  # fmt: skip
         pixels = rng.randint(2, 25)
+        first_pixel = 8 * rng.randrange(1 << 16)
         made = Instruction.make(
             kind, layer=rng.randrange(256), post_fill=rng.randrange(2), pixels=pixels,
             channels=rng.randint(1, values["G"]), bits=rng.randint(1, 8),
             base=rng.randrange(values["PLANE_DEPTH"] - 64), pitch=-(-pixels // values["D_N"]),
-            offset=self.offset(self.images + self.asked * self.stride), image_pixels=100, image_last=rng.randrange(2),
+            first_pixel=first_pixel, offset=self.offset(self.images + self.asked * self.stride),
+            image_pixels=first_pixel + pixels + rng.randrange(1 << 18), image_last=rng.randrange(2),
         )  # fmt: skip
         self.asked += made["image_last"]
         return made
@@ -172,10 +181,10 @@ def split(events: list[tuple[Any, ...]]) -> tuple[list[tuple[Any, ...]], list[tu
 
 
 @cocotb.test()
-@cocotb.parametrize(stall=[0.0, 0.4])
-async def random_program(dut: Any, stall: float) -> None:
+@cocotb.parametrize(stall=[0.0, 0.4], planar=[False, True])
+async def random_program(dut: Any, stall: float, planar: bool) -> None:
     """Every word lands where it belongs, posts come after the last write, order is kept within each unit."""
-    tb = TB(dut, 1, stall)
+    tb = TB(dut, 1, stall, planar)
     await tb.start()
     tb.tokens = {"issue": 1000, "fill": 1000}
     for image in range(12):
@@ -283,11 +292,20 @@ async def bounds(dut: Any, kind: str) -> None:
     assert await tb.give(Instruction.make(kind, layer=9, base=depth - 3, **fields), 0)
     await tb.settle()
     assert not int(dut.error_o.value)
-    # One row too much, then so many that a single bit says so.
+    # One row too much, then so many that a single bit of where they end says so, whichever of base and count brings it.
     counted = {"load_weights": "rows", "load_params": "channels"}.get(kind)
     beyond = [fields | {"base": depth - 2}]
     if counted:
-        beyond += [{counted: 1 + (1 << bit), "base": depth - 1} for bit in range(15)]
+        for bit in range(17):
+            end = depth + (1 << bit)
+            if end < 1 << 17:
+                base = tb.random.randint(max(0, end - 0xFFFF), min(0xFFFF, end - 1))
+                beyond.append({counted: end - base, "base": base})
+    else:
+        for pixels in range(2, 20):
+            shape = {"pixels": pixels, "channels": 1, "bits": 3}
+            beyond.append(shape | {"base": tb.random.randint(depth, 0xFFFF), "pitch": 1})
+            beyond.append(shape | {"base": tb.random.randrange(depth), "pitch": tb.random.randint(depth, 0xFFFF)})
     for more in beyond:
         layer = tb.random.randrange(256)
         await reset(dut, clock=False)
@@ -299,3 +317,21 @@ async def bounds(dut: Any, kind: str) -> None:
         assert int(dut.error_info_o.value) == info
         assert all(event[1] < depth for event in tb.events)
         assert not await tb.give(Instruction.make("load_params", channels=1), 0, limit=50)
+
+
+@cocotb.test()
+@cocotb.parametrize(kind=["load_weights", "load_image"])
+async def nothing_starts_after_an_error(dut: Any, kind: str) -> None:
+    """Loads that wait for tokens when another instruction fails wait until reset."""
+    tb = TB(dut, 6, 0.0)
+    await tb.start()
+    for load in ("load_weights", "load_params"):
+        counted = "rows" if load == "load_weights" else "channels"
+        assert await tb.give(Instruction.make(load, wait_issue_first=1, post_issue=1, **{counted: 2}), 0)
+    shape = {"rows": 1} if kind == "load_weights" else {"pixels": 4, "channels": 1, "bits": 1, "pitch": 1}
+    assert await tb.give(Instruction.make(kind, base=0xFFFF, **shape), 0)
+    await wait_until(dut, "error_o")
+    await ClockCycles(dut.clk, 4)
+    tb.tokens = {"issue": 2, "fill": 2}
+    await ClockCycles(dut.clk, 200)
+    assert not tb.events and not tb.masters[1].commands and tb.tokens["issue"] == 2

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import cocotb
@@ -10,10 +12,22 @@ import numpy as np
 from cocotb.triggers import ClockCycles, RisingEdge
 from cocotb.utils import get_sim_time
 from numpy.typing import NDArray
-from shell_bench import ReadMaster, parameters, reset
+from shell_bench import Everywhere, ReadMaster, parameters, random_base, reset
 
-BASE_ADDR = 1024
 PERIOD_STEPS = 10_000  # 10 ns in steps of 1 ps
+SAMPLED = ("addr_i", "pixels_i", "stride_i", "channels_i", "bits_i", "base_i", "pitch_i", "planar_i", "nibbles_i")
+
+
+def commands(address: int, pixels: int, stride: int, channels: int, planar: bool, columns: int) -> Iterator[tuple[int, int]]:
+    """(address, words) of every command for an image or a part: whole words around the bytes, a block of a channel at a time."""
+    if not planar or stride == 1:
+        yield address, -(-pixels * channels // 8)
+        return
+    for block in range(0, pixels, columns):
+        for channel in range(channels):
+            first = address + channel * stride + block
+            past = first + min(columns, pixels - block)
+            yield first // 8 * 8, -(-past // 8) - first // 8
 
 
 def plane_rows(
@@ -45,6 +59,7 @@ class TB:
     def __init__(self, dut: Any, seed: int, stall: float) -> None:
         self.dut, self.random, self.stall = dut, random.Random(seed), stall
         self.clocked = False
+        self.content = Everywhere(seed)
         values = parameters()
         self.columns, self.group, self.depth = values["D_N"], values["G"], values["PLANE_DEPTH"]
 
@@ -52,30 +67,45 @@ class TB:
         await reset(self.dut, ("start_i", "plane_ready_i"), clock=not self.clocked)
         self.clocked = True
 
+    def place(self, size: int) -> int:
+        """A multiple of 8 anywhere in 4 GiB, with room for ``size`` bytes."""
+        room = 2 << max(size, 4096).bit_length()
+        return random_base(self.random, room) + 8 * self.random.randrange((room - size) // 8)
+
+    def begin(self, values: Mapping[str, int]) -> None:
+        """Drive the inputs and start; call :meth:`begun` a cycle later."""
+        for name, value in values.items():
+            getattr(self.dut, name).value = value
+        self.dut.start_i.value = 1
+
+    def begun(self) -> None:
+        """End the pulse of start; the inputs are sampled with it and mean nothing from now on."""
+        self.dut.start_i.value = 0
+        for name in SAMPLED:
+            pin = getattr(self.dut, name)
+            pin.value = self.random.getrandbits(len(pin))
+
     async def run(
         self, pixels: int, channels: int, bits: int, planar: bool, base: int, pitch: int, nibbles: bool = False
     ) -> tuple[bool, int]:
         """Whether it ended without an error, and the cycles it took; the rows are checked here."""
         dut = self.dut
-        image = np.frombuffer(self.random.randbytes(pixels * channels), np.uint8).reshape(pixels, channels)
         # A part: the image has other pixels behind it, between the channels where it is planar.
-        stride = pixels + (self.random.choice([0, 0, 5, 64]) if pixels > 1 else 0)
-        whole = np.frombuffer(self.random.randbytes(stride * channels), np.uint8).reshape(stride, channels).copy()
-        whole[:pixels] = image
-        raw = (whole.T if planar else whole).tobytes()
-        content = self.random.randbytes(BASE_ADDR) + raw + self.random.randbytes(64)
-        master = ReadMaster(dut, "", content[: len(content) // 8 * 8], self.random, self.stall)
+        stride = pixels + self.random.choice([0, 0, 5, 64, self.random.randrange(min(1 << 20, (1 << 28) // channels) - pixels)])
+        address = self.place(stride * channels)
+        if planar:
+            raw = b"".join(self.content[at : at + pixels] for at in range(address, address + stride * channels, stride))
+            image = np.frombuffer(raw, np.uint8).reshape(channels, pixels).T
+        else:
+            image = np.frombuffer(self.content[address : address + pixels * channels], np.uint8).reshape(pixels, channels)
+        master = ReadMaster(dut, "", self.content, self.random, self.stall)
         task = cocotb.start_soon(master.run())
-        for name, value in {
-            "addr_i": BASE_ADDR, "pixels_i": pixels, "stride_i": stride, "channels_i": channels, "bits_i": bits, "base_i": base,
+        self.begin({
+            "addr_i": address, "pixels_i": pixels, "stride_i": stride, "channels_i": channels, "bits_i": bits, "base_i": base,
             "pitch_i": pitch, "planar_i": int(planar), "nibbles_i": int(nibbles),
-        }.items():  # fmt: skip
-            getattr(dut, name).value = value
-        dut.start_i.value = 1
+        })  # fmt: skip
         await RisingEdge(dut.clk)
-        dut.start_i.value = 0
-        # The inputs are sampled with start.
-        dut.pixels_i.value = dut.channels_i.value = dut.bits_i.value = 1
+        self.begun()
         rows: dict[int, int] = {}
         ready = 0
         failed = False
@@ -97,10 +127,12 @@ class TB:
         dut.plane_ready_i.value = 0
         await ClockCycles(dut.clk, 2)
         task.cancel()
+        expected = plane_rows(image, bits, base, pitch, self.columns, self.group, nibbles)
+        assert rows.items() <= expected.items(), (pixels, channels, bits, planar)
         if not failed:
-            expected = plane_rows(image, bits, base, pitch, self.columns, self.group, nibbles)
             assert rows == expected, (pixels, channels, bits, planar)
             assert master.idle, "words of the image were left over"
+            assert master.commands == list(commands(address, pixels, stride, channels, planar, self.columns))
             assert not int(dut.busy_o.value)
         return not failed, cycles
 
@@ -123,13 +155,59 @@ async def maps(dut: Any, planar: bool, stall: float) -> None:
 @cocotb.test()
 @cocotb.parametrize(planar=[False, True])
 async def vectors(dut: Any, planar: bool) -> None:
-    """One pixel may have any number of channels; both orders are the same then."""
+    """One pixel, alone or cut out of an image, may have any number of channels."""
     tb = TB(dut, 2, 0.3)
     await tb.start()
     for channels in [1, tb.group, tb.group + 1, 3 * tb.group, 61, 64]:
         bits = tb.random.randint(1, 8)
         ok, _ = await tb.run(1, channels, bits, planar, 5, tb.random.randint(1, 3))
         assert ok
+    most = min(4095, tb.group * tb.depth)
+    for channels in [most, most, tb.random.randint(1025, most), tb.random.randint(1025, most)]:
+        ok, _ = await tb.run(1, channels, 1, planar, 0, 1)
+        assert ok
+
+
+@cocotb.test()
+@cocotb.parametrize(planar=[False, True])
+async def many_pixels(dut: Any, planar: bool) -> None:
+    """An image that fills the buffer, up to some size."""
+    tb = TB(dut, 6, 0.1)
+    await tb.start()
+    pixels = min(tb.columns * tb.depth, 4096) - tb.random.randrange(tb.columns)
+    ok, _ = await tb.run(pixels, 1, 1, planar, tb.depth - -(-pixels // tb.columns), 1)
+    assert ok
+
+
+@cocotb.test()
+@cocotb.parametrize(planar=[False, True])
+async def sizes(dut: Any, planar: bool) -> None:
+    """Commands for images of all sizes. Their bytes do not come: the commands do not wait for them."""
+    tb = TB(dut, 7, 0.0)
+    for bit in 4 * [*range(2, 20)]:
+        await tb.start()
+        pixels = min((1 << bit) + tb.random.randrange(3 * tb.columns), (1 << 20) - 1)
+        channels, stride = tb.random.randint(1, tb.group), tb.random.randrange(pixels, 1 << 20)
+        address = tb.place(stride * channels)
+        dut.cmd_ready_i.value = dut.data_valid_i.value = 0
+        tb.begin({
+            "addr_i": address, "pixels_i": pixels, "stride_i": stride, "channels_i": channels, "bits_i": 1, "base_i": 0,
+            "pitch_i": 1, "planar_i": int(planar), "nibbles_i": 0,
+        })  # fmt: skip
+        await RisingEdge(dut.clk)
+        tb.begun()
+        # Enough of them that an image whose size has lost a bit is over.
+        expected = list(islice(commands(address, pixels, stride, channels, planar, tb.columns), 5 * tb.group))
+        seen = []
+        ready = 0
+        for _ in range(4 * len(expected) + 50):
+            await RisingEdge(dut.clk)
+            if ready and int(dut.cmd_valid_o.value):
+                seen.append((int(dut.cmd_addr_o.value), int(dut.cmd_words_o.value)))
+            ready = tb.random.randint(0, 1)
+            dut.cmd_ready_i.value = ready
+        assert seen[: len(expected)] == expected, (pixels, channels)
+        assert len(seen) == len(expected) or len(expected) == 5 * tb.group
 
 
 @cocotb.test()
@@ -168,7 +246,8 @@ async def beyond_the_buffer(dut: Any) -> None:
     ok, _ = await tb.run(40, 2, 3, False, tb.depth - 3 * rows, rows)
     assert ok
     too_far, too_wide = (40, 2, 3, False, tb.depth - 3 * rows + 1, rows), (2, tb.group + 1, 2, False, 0, 4)
-    for case in [too_far, too_wide, (4, 1, 9, False, 0, 1)]:
+    too_long = (tb.columns + 1, 1, 1, False, tb.depth - 1, 0)
+    for case in [too_far, too_wide, too_long, (4, 1, 9, False, 0, 1)]:
         await tb.start()
         ok, _ = await tb.run(*case)
         assert not ok, case

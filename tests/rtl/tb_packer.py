@@ -11,6 +11,16 @@ from core_bench import pack, unpack
 from shell_bench import parameters, reset
 
 TILES = 300
+NAMES = (
+    "valid_i", "last_i", "store_i", "flip_i", "pooled_i", "quarter_i", "bits_i", "row_i", "pitch_i", "chunk_i", "done_i", "code_i",
+)  # fmt: skip
+
+
+def drive(dut: Any, rng: random.Random, inputs: dict[str, int]) -> None:
+    """Set these inputs and all others to anything, but no beat that is not asked for."""
+    for name in NAMES:
+        port = getattr(dut, name)
+        port.value = inputs[name] if name in inputs else rng.getrandbits(len(port)) if name != "valid_i" else 0
 
 
 @cocotb.test()
@@ -20,8 +30,7 @@ async def random_row_tiles(dut: Any, gap: float) -> None:
     values, rng = parameters(), random.Random(8)
     rows, columns, lanes, chunks = values["D_M"], values["D_N"], values["LANE_ROWS"], values["ROWS_G"]
     depth, beats = 1 << values["ROW_BITS"], values["D_M"] // values["LANE_ROWS"]
-    names = ("valid_i", "last_i", "store_i", "flip_i", "pooled_i", "quarter_i", "bits_i", "row_i", "pitch_i", "chunk_i", "done_i", "code_i")
-    await reset(dut, names)
+    await reset(dut, NAMES)
     wanted: list[tuple[Any, ...]] = []
     got: list[tuple[Any, ...]] = []
     waiting = 0  # events that row tiles that have ended still owe
@@ -29,11 +38,10 @@ async def random_row_tiles(dut: Any, gap: float) -> None:
 
     async def cycle(**inputs: int) -> None:
         nonlocal waiting, silent
-        for name in names:
-            port = getattr(dut, name)
-            port.value = inputs[name] if name in inputs else rng.getrandbits(len(port)) if name != "valid_i" else 0
+        drive(dut, rng, inputs)
         await RisingEdge(dut.clk)
         enable = int(dut.we_o.value)
+        assert int(dut.write_o.value) == int(enable > 0), "write_o"
         if enable:
             data = tuple(unpack(int(dut.data_o.value), rows, columns))
             got.append((enable, int(dut.quarters_o.value), int(dut.row_o.value), data))
@@ -87,3 +95,32 @@ async def random_row_tiles(dut: Any, gap: float) -> None:
         await cycle(valid_i=0)
     assert not int(dut.busy_o.value)
     assert got == wanted
+
+
+@cocotb.test()
+async def reset_ends(dut: Any) -> None:
+    """A reset of a single cycle, at any time, leaves nothing of the row tile: no plane, no pulse, not busy."""
+    values, rng = parameters(), random.Random(9)
+    beats = values["D_M"] // values["LANE_ROWS"]
+    await reset(dut, NAMES)
+    ended = 0  # resets while it was busy
+    for chunk in range(values["ROWS_G"]):
+        for wait in range(12):
+            fields = {"store_i": 1, "bits_i": 8, "chunk_i": chunk, "done_i": 1, "valid_i": 1}
+            for beat in range(beats):
+                drive(dut, rng, fields | {"last_i": int(beat == beats - 1)})
+                await RisingEdge(dut.clk)
+            for _ in range(wait):
+                drive(dut, rng, {})
+                await RisingEdge(dut.clk)
+            drive(dut, rng, {})
+            dut.rst.value = 1
+            await RisingEdge(dut.clk)
+            ended += int(dut.busy_o.value)
+            dut.rst.value = 0
+            for _ in range(12):
+                drive(dut, rng, {})
+                await RisingEdge(dut.clk)
+                for name in ("write_o", "we_o", "done_o", "busy_o"):
+                    assert not int(getattr(dut, name).value), (name, chunk, wait)
+    assert ended > 5 * values["ROWS_G"]

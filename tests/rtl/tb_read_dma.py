@@ -7,22 +7,23 @@ from typing import Any
 
 import cocotb
 from cocotb.triggers import ClockCycles, RisingEdge
-from shell_bench import random_address, random_words, reset, send, wait_until
+from shell_bench import random_address, random_base, random_words, reset, send, wait_until
 
 from sim.axi_memory import AxiMemory, Timing, reader
 
 SIZE = 1 << 16
+SMALL = 8192  # one 4 KiB boundary inside
 
 
 class TB:
     """A read DMA on a memory of random words; the received words lie in ``words`` as (value, last)."""
 
-    def __init__(self, dut: Any, timing: Timing, pause: float, seed: int) -> None:
+    def __init__(self, dut: Any, timing: Timing, pause: float, seed: int, size: int = SIZE) -> None:
         self.dut = dut
         self.random = random.Random(seed)
         self.pause = pause
-        self.memory = AxiMemory(SIZE, seed=seed)
-        self.memory.write(0, random_words(self.random, SIZE // 8))
+        self.memory = AxiMemory(size, seed=seed)
+        self.memory.write(0, random_words(self.random, size // 8))
         self.port = self.memory.attach(dut, "m_axi", timing)
         self.words: list[tuple[int, int]] = []
 
@@ -74,6 +75,47 @@ async def random_commands(dut: Any, timing: Timing, pause: float) -> None:
 
 
 @cocotb.test()
+@cocotb.parametrize(timing=[Timing((1, 1)), Timing((1, 20), stall=0.6)])
+async def anywhere(dut: Any, timing: Timing) -> None:
+    """Commands lie anywhere in 4 GiB, also where the address carries far."""
+    tb = TB(dut, timing, 0.1, seed=8, size=SMALL)
+    await tb.start()
+    for _ in range(60):
+        tb.memory.base = random_base(tb.random, SMALL)
+        words = tb.random.randint(1, 50)
+        command = tb.memory.base + random_address(tb.random, SMALL, words), words
+        tb.words.clear()
+        await tb.command(*command)
+        await wait_until(dut, "idle_o")
+        await ClockCycles(dut.clk, 2)
+        assert tb.words == tb.expected([command]), command
+    assert not int(dut.error_o.value)
+
+
+@cocotb.test()
+async def lengths(dut: Any) -> None:
+    """A command goes on for all of its length: each of these would end early if a bit of it were lost."""
+    tb = TB(dut, Timing((5, 5)), 0.0, seed=9)
+    await tb.start()
+    for bit in range(len(dut.cmd_words_i)):
+        words = (1 << bit) + tb.random.randint(1, 40)
+        seen = min(words, 600)
+        address = 8 * tb.random.randrange(512)
+        tb.words.clear()
+        await tb.command(address, words)
+        await ClockCycles(dut.clk, 700)
+        # A command of millions of words does not run to its end here.
+        if words > seen:
+            assert not int(dut.idle_o.value), f"{words} words"
+            dut.abort_i.value = 1
+        await wait_until(dut, "idle_o")
+        dut.abort_i.value = 0
+        await ClockCycles(dut.clk, 4)
+        expected = [(word, int(index + 1 == words)) for index, (word, _) in enumerate(tb.expected([(address, seen)]))]
+        assert tb.words[:seen] == expected, f"{words} words"
+
+
+@cocotb.test()
 async def full_rate(dut: Any) -> None:
     """At 200 cycles of latency sixteen bursts in flight still give one word per cycle."""
     tb = TB(dut, Timing((200, 200)), 0.0, seed=4)
@@ -117,6 +159,14 @@ async def abort_drains(dut: Any, delay: int) -> None:
     await wait_until(dut, "idle_o")
     assert tb.port.idle
     assert len(tb.words) < 700
+    # What is asked for now is dropped as well.
+    dut.cmd_valid_i.value = 1
+    for _ in range(4):
+        await RisingEdge(dut.clk)
+        assert int(dut.idle_o.value)
+    dut.cmd_valid_i.value = 0
+    await ClockCycles(dut.clk, 4)
+    assert int(dut.idle_o.value)
     dut.abort_i.value = 0
     await ClockCycles(dut.clk, 3)
     tb.words.clear()

@@ -9,61 +9,138 @@ from typing import Any
 import cocotb
 import numpy as np
 from cocotb.triggers import ClockCycles, RisingEdge
+from cocotb.utils import get_sim_time
 from shell_bench import parameters, reset
 from tb_image_planes import plane_rows
 
 from hwgen import isa
 from hwgen.program import Instruction, Program, assemble, code_bytes
-from sim.axi_memory import AxiMemory, Timing
+from sim.axi_memory import AxiMemory, Timing, reader
 from sim.axil import AxilMaster
 
 REG = {register.name: register.offset for register in isa.REGISTERS}
 BUSY, DONE, ERROR = 1, 2, 4
-PROGRAM, IMAGES, OUTPUT = 0x1000, 0x8000, 0xC000
 SIZE = 1 << 16
+IMAGES, OUTPUT = 0x8000, 0xC000  # from the memory's base, where the program lies
 PIXELS, CHANNELS, BITS, PITCH, PLANE_BASE = 10, 3, 4, 5, 7
-IMAGE_STRIDE, OUTPUT_STRIDE = 64, 48
-BEATS = 5
-WEIGHT_ROWS, WEIGHT_BASE, PARAMS, PARAM_BASE = 20, 11, 9, 4
+BEATS = 9
+WEIGHT_BASE, PARAMS, PARAM_BASE = 11, 9, 4
 GUARD = 0xA5
+PACE = 40  # cycles from one step of a slow core to the next
+STAGES = ("fill", "issue", "write_back")  # of the core, in the order of the registers' bits
 QUIET = (
     "execute_ready_i", "write_back_ready_i", "fill_to_fetch_i", "issue_to_fetch_i", "plane_ready_i",
     "logits_valid_i", "logits_last_i", "fill_active_i", "issue_active_i", "write_back_active_i", "fill_layer_i",
     "issue_layer_i", "write_back_layer_i",
 )  # fmt: skip
+# Of every burst: one ID, whose answers come in order; a normal access to data that may be buffered on its way.
+ATTRIBUTES = {"id": 0, "lock": 0, "cache": 3, "prot": 0, "qos": 0}
+
+
+def now() -> int:
+    """Cycles since the simulation began."""
+    return int(get_sim_time("ns")) // 10
+
+
+def random_instruction(rng: random.Random, name: str) -> int:
+    """Random bits behind the opcode, used or not: the shell passes them on. Counts that the loader checks are not zero."""
+    op = isa.BY_NAME[name]
+    word = rng.getrandbits(isa.INSTRUCTION_BITS) >> 8 << 8 | op.code
+    for field, lsb in op.layout():
+        if field.positive:
+            word |= 1 << lsb
+    return word
 
 
 class Core:
-    """Plays the core: takes the instructions, keeps what is written to its buffers, answers with the image's logits."""
+    """Plays the core: takes the instructions, keeps what is written to its buffers, answers with the image's logits.
 
-    def __init__(self, dut: Any, rng: random.Random, logits: list[list[int]]) -> None:
-        self.dut, self.random, self.logits = dut, rng, logits
+    One image at a time, as the tokens of a real core would have it: its ``execute`` instructions, some work, its ``write_back``
+    instructions, its logits. A slow core does one thing at a time, with ``PACE`` cycles between its steps.
+    """
+
+    def __init__(
+        self, dut: Any, rng: random.Random, logits: list[list[int]], execute: int, write_back: int, slow: bool
+    ) -> None:
+        self.dut, self.random, self.logits, self.slow = dut, rng, logits, slow
+        self.each_execute, self.each_write_back = execute, write_back
         self.weights: dict[tuple[int, int], int] = {}
         self.params: dict[tuple[int, int], int] = {}
         self.planes: dict[int, int] = {}
-        self.seen: list[dict[int, int]] = []
-        self.execute: list[int] = []
-        self.write_back: list[int] = []
+        self.seen: list[tuple[dict[int, int], dict[tuple[int, int], int]]] = []  # planes and parameters of each image
+        self.execute: list[tuple[int, int]] = []  # instruction, whether it is for the first image
+        self.write_back: list[tuple[int, int]] = []
+        self.active = [0, 0, 0]  # cycles
+        self.layers = [0, 0, 0]
         self.written = 0
-        self.hold = False  # take no instruction
-        self._ready_images = self._weights_ready = 0
-        self._beats: deque[tuple[int, int]] = deque()
-        self._work = 0
+        self.hold: set[str] = set()  # instructions of these stages are not taken
+        self._clear()
 
     def _clear(self) -> None:
-        self.written = 0
-        self._ready_images = self._weights_ready = self._work = 0
-        self._beats.clear()
-        self.planes.clear()
-        self.seen.clear()
-        self.execute.clear()
-        self.write_back.clear()
+        self.written = self._ready_images = self._weights_ready = self._work = self._rest = self._linger = 0
+        self._beats: deque[tuple[int, int]] = deque()
+        self.active = [0, 0, 0]
+        for kept in (self.weights, self.params, self.planes, self.seen, self.execute, self.write_back):
+            kept.clear()  # type: ignore[attr-defined]
+
+    def _give(self, stage: str) -> None:
+        getattr(self.dut, f"{stage}_to_fetch_i").value = 1
+
+    def _take_execute(self) -> None:
+        dut = self.dut
+        if len(self.execute) % self.each_execute == 0:
+            self.seen.append((dict(self.planes), dict(self.params)))
+            self.planes.clear()
+            self.params.clear()
+            self._ready_images -= 1
+            self._weights_ready -= 1 if self.execute else 2
+            if not self.slow:
+                self._give("fill")
+            self.layers = [self.random.randrange(256) for _ in STAGES]
+            for name, layer in zip(STAGES, self.layers, strict=True):
+                getattr(dut, f"{name}_layer_i").value = layer
+        self.execute.append((int(dut.execute_instr_o.value), int(dut.execute_first_o.value)))
+        if len(self.execute) % self.each_execute == 0:
+            self._work = 15 * PACE if self.slow else self.random.randint(20, 60)
+        self._rest = PACE if self.slow else self.random.choice([0, 0, 1, 5])
+
+    def _take_write_back(self) -> None:
+        dut = self.dut
+        self.write_back.append((int(dut.write_back_instr_o.value), int(dut.write_back_first_o.value)))
+        image, left = divmod(len(self.write_back), self.each_write_back)
+        if not left:
+            values, lanes = self.logits[image - 1], len(dut.logits_i) // 32
+            for at in range(0, len(values), lanes):
+                beat = sum(value << 32 * lane for lane, value in enumerate(values[at : at + lanes]))
+                self._beats.append((beat, int(at + lanes == len(values))))
+        self._rest = PACE if self.slow else self.random.choice([0, 0, 1, 5])
+
+    def _do_work(self) -> None:
+        """One cycle of work: who is active in it."""
+        if not self._work:
+            active = [0, 0, 0]
+        elif self.slow:
+            # One stage after the other, now and then.
+            active = [int(self._work % PACE == 0 and (self._work - 1) // (5 * PACE) == at) for at in range(3)]
+        else:
+            active = [int(self.random.random() < likely) for likely in (0.3, 0.5, 0.8)]
+        for at, name in enumerate(STAGES):
+            getattr(self.dut, f"{name}_active_i").value = active[at]
+            self.active[at] += active[at]
+        if self._work == 1:
+            self._give("issue")
+        if self.slow and self._work == PACE // 2:
+            self._give("fill")
+        self._work = max(0, self._work - 1)
+        self._rest = max(0, self._rest - 1)
+        self._linger = max(0, self._linger - 1)
 
     async def run(self) -> None:
         dut = self.dut
-        plane_ready = execute_ready = write_back_ready = 0
+        plane_ready = execute_ready = write_back_ready = cycle = 0
         while True:
             await RisingEdge(dut.clk)
+            cycle += 1
             for name in ("fill_to_fetch_i", "issue_to_fetch_i", "logits_valid_i", "logits_last_i"):
                 getattr(dut, name).value = 0
             if int(dut.core_rst_o.value):
@@ -79,94 +156,145 @@ class Core:
             self._ready_images += int(dut.fetch_to_fill_o.value)
             self._weights_ready += int(dut.fetch_to_issue_o.value)
             if execute_ready and int(dut.execute_valid_o.value):
-                self.execute.append(int(dut.execute_first_o.value))
-                self.seen.append(dict(self.planes))
-                self.planes.clear()
-                self._ready_images -= 1
-                dut.fill_to_fetch_i.value = 1
-                self._work = self.random.randint(1, 60)
-            self.written += int(dut.logits_written_o.value)
+                self._take_execute()
+            if int(dut.logits_written_o.value):
+                self.written += 1
+                self._linger = self.random.randint(0, 40)
             if write_back_ready and int(dut.write_back_valid_o.value):
-                values = self.logits[len(self.write_back)]
-                self.write_back.append(int(dut.write_back_first_o.value))
-                last = len(values) // 2 - 1
-                self._beats.extend((values[2 * at] | values[2 * at + 1] << 32, int(at == last)) for at in range(last + 1))
+                self._take_write_back()
             if self._beats and self.random.random() < 0.7:
                 data, last = self._beats.popleft()
                 dut.logits_valid_i.value, dut.logits_last_i.value, dut.logits_i.value = 1, last, data
-            self._work = max(0, self._work - 1)
-            # One image at a time, as the tokens of a real core would have it.
-            behind = len(self.write_back) < len(self.execute)
+            self._do_work()
+            begun, inside = divmod(len(self.execute), self.each_execute)
+            ended = len(self.write_back) // self.each_write_back
+            free = not self._work and not self._rest and not self._beats and self.written == ended
+            ready = inside or (self._ready_images > 0 and self._weights_ready >= (1 if begun else 2))
             execute_ready = int(
-                self._ready_images > 0 and not behind and not execute_ready and not self._work
-                and self._weights_ready >= 2 and not self.hold
-            )  # fmt: skip
-            write_back_ready = int(
-                behind and not write_back_ready and not self._work and not self._beats
-                and self.written == len(self.write_back) and not self.hold
-            )  # fmt: skip
-            plane_ready = int(self.random.random() < 0.8)
+                bool(free and begun == ended and ready and not execute_ready and "execute" not in self.hold)
+            )
+            write_back_ready = int(free and begun > ended and not write_back_ready and "write_back" not in self.hold)
+            plane_ready = int(cycle % (2 * PACE) == 0 if self.slow else self.random.random() < 0.8)
             dut.execute_ready_i.value = execute_ready
             dut.write_back_ready_i.value = write_back_ready
             dut.plane_ready_i.value = plane_ready
-            dut.core_idle_i.value = int(not self._beats)
+            # It may have something to finish once its last logits are in memory.
+            dut.core_idle_i.value = int(begun == ended == self.written and not inside and not self._linger)
 
 
 class TB:
-    """The shell between a memory and a played core."""
+    """The shell between a memory, anywhere among the addresses, and a played core.
 
-    def __init__(self, dut: Any, seed: int, timing: Timing, images: int = 4) -> None:
+    Args:
+        counts: instructions of fetch (three at least), execute and write-back.
+        rows: of weights.
+        beats: of the logits of an image.
+    """
+
+    def __init__(
+        self, dut: Any, seed: int, timing: Timing, images: int = 4, *, counts: tuple[int, int, int] | None = None,
+        rows: int = 20, beats: int = BEATS, slow: bool = False,
+    ) -> None:  # fmt: skip
         self.dut, self.random = dut, random.Random(seed)
+        rng = self.random
         self.values = parameters()
         self.images = images
-        self.memory = AxiMemory(SIZE, seed=seed)
+        self.counts = counts or (3, rng.randint(1, 3), rng.randint(1, 3))
+        self.memory = AxiMemory(SIZE, SIZE * rng.randrange((1 << 32) // SIZE), seed=seed)
         self.ports = [self.memory.attach(dut, f"m_axi_{index}", timing) for index in range(2)]
         self.axil = AxilMaster(dut, "s_axil", dut.clk, stall=0.1)
-        logits = [[self.random.getrandbits(32) for _ in range(2 * BEATS)] for _ in range(images)]
-        self.core = Core(dut, self.random, logits)
+        lanes = self.values["LANE_ROWS"]
+        logits = [[rng.getrandbits(32) for _ in range(lanes * beats)] for _ in range(images)]
+        self.words = (lanes * beats + 1) // 2  # of an image's logits
+        self.core = Core(dut, rng, logits, *self.counts[1:], slow)
         generator = np.random.default_rng(seed)
         self.pictures = generator.integers(0, 256, (images, PIXELS, CHANNELS), np.uint8)
         self.chunks = (self.values["D_M"] * self.values["SLOTS"] * self.values["G"] + 63) // 64
-        self.weight_words = generator.integers(0, 2**64, WEIGHT_ROWS * self.chunks, np.uint64)
+        self.rows = rows
+        self.weight_words = generator.integers(0, 2**64, rows * self.chunks, np.uint64)
         self.param_words = generator.integers(0, 2**64, PARAMS * 2, np.uint64)
+        self.layers = {name: rng.randrange(256) for name in ("load_weights", "load_params", "load_image")}
+        self.execute = [random_instruction(rng, "conv") for _ in range(self.counts[1])]
+        self.write_back = [random_instruction(rng, rng.choice(["conv_out", "pool"])) for _ in range(self.counts[2])]
+        self.program_at = self.memory.base
+        self.images_at = self._places(IMAGES, 8 * -(-PIXELS * CHANNELS // 8))
+        self.output_at = self._places(OUTPUT, 8 * self.words)
+
+    def _places(self, offset: int, size: int) -> list[int]:
+        """Where something of each image lies: upwards or downwards, with gaps or without."""
+        first, stride = self.memory.base + offset + 8 * self.random.randrange(64), size + 8 * self.random.randrange(5)
+        places = [first + index * stride for index in range(self.images)]
+        return places[::-1] if self.random.randrange(2) else places
 
     def program(self, **changes: int) -> bytes:
-        """A program of five instructions; ``changes`` are fields of load_weights, or ``hash``."""
+        """The program; ``changes`` are fields of load_weights, or ``hash``."""
         engine_hash = changes.pop("hash", self.values["ENGINE_HASH"])
-        data_at = code_bytes(5)
-        weights = {"layer": 1, "post_issue": 1, "offset": data_at, "rows": WEIGHT_ROWS, "base": WEIGHT_BASE} | changes
-        fetch = (
-            Instruction.make("load_weights", **weights),
+        data_at, row_bytes = code_bytes(sum(self.counts)), 8 * self.chunks
+        single = self.counts[0] - 3  # rows that have an instruction of their own
+        loads = [(row, 1) for row in range(single)] + [(single, self.rows - single)]
+        layer = self.layers["load_weights"]
+        fetch = [
             Instruction.make(
-                "load_params", layer=2, post_issue=1, offset=data_at + self.weight_words.nbytes, channels=PARAMS,
-                base=PARAM_BASE,
+                "load_weights", **{"layer": layer, "post_issue": int(row == single), "offset": data_at + row * row_bytes,
+                "rows": rows, "base": WEIGHT_BASE + row} | changes
+            )
+            for row, rows in loads
+        ]  # fmt: skip
+        fetch += [
+            Instruction.make(
+                "load_params", layer=self.layers["load_params"], wait_issue=1, post_issue=1,
+                offset=data_at + self.weight_words.nbytes, channels=PARAMS, base=PARAM_BASE,
             ),
             Instruction.make(
-                "load_image", layer=3, wait_fill=1, post_fill=1, pixels=PIXELS, image_pixels=PIXELS,
+                "load_image", layer=self.layers["load_image"], wait_fill=1, post_fill=1, pixels=PIXELS, image_pixels=PIXELS,
                 image_last=1, channels=CHANNELS, bits=BITS, base=PLANE_BASE, pitch=PITCH,
             ),
-        )  # fmt: skip
-        ones = {op: {field.name: 1 for field in isa.BY_NAME[op].fields if field.positive} for op in ("conv", "conv_out")}
-        execute = (Instruction.make("conv", layer=4, **ones["conv"]),)
-        write_back = (Instruction.make("conv_out", layer=5, **ones["conv_out"]),)
+        ]  # fmt: skip
+        others = [
+            (Instruction.make(name),) * count for name, count in zip(("conv", "pool"), self.counts[1:], strict=True)
+        ]
         data = self.weight_words.tobytes() + self.param_words.tobytes()
-        return assemble(Program(engine_hash, fetch, execute, write_back, 2, data))
+        image = assemble(Program(engine_hash, tuple(fetch), *others, self.counts[0] - 2, data))
+        # The other stages' instructions, all of their bits.
+        start = 8 * isa.HEADER_WORDS + self.counts[0] * isa.INSTRUCTION_BITS // 8
+        raw = b"".join(word.to_bytes(isa.INSTRUCTION_BITS // 8, "little") for word in self.execute + self.write_back)
+        return image[:start] + raw + image[start + len(raw) :]
 
     async def start(self) -> None:
         self.memory.start(self.dut.clk)
         await reset(self.dut, QUIET)
         cocotb.start_soon(self.core.run())
+        cocotb.start_soon(self._attributes())
+
+    async def _attributes(self) -> None:
+        """Every address of every port has the attributes of a plain access."""
+        channels = [
+            (
+                reader(getattr(self.dut, f"{channel}valid")),
+                {name: (reader(getattr(self.dut, f"{channel}{name}")), value) for name, value in ATTRIBUTES.items()},
+            )
+            for channel in ("m_axi_0_ar", "m_axi_0_aw", "m_axi_1_ar")
+        ]
+        while True:
+            await RisingEdge(self.dut.clk)
+            for valid, pins in channels:
+                if valid():
+                    assert {name: read() for name, (read, _) in pins.items()} == ATTRIBUTES
 
     async def launch(self, program: bytes | None = None, *, planar: bool = False, watchdog: int = 5000) -> None:
         """Fill the memory and the registers, then start."""
         self.memory.data[:] = GUARD
-        self.memory.write(PROGRAM, self.program() if program is None else program)
-        for index, picture in enumerate(self.pictures):
-            self.memory.write(IMAGES + index * IMAGE_STRIDE, np.ascontiguousarray(picture.T if planar else picture))
+        self.memory.write(self.program_at, self.program() if program is None else program)
+        for place, picture in zip(self.images_at, self.pictures, strict=True):
+            self.memory.write(place, np.ascontiguousarray(picture.T if planar else picture))
+        self.before = self.memory.data.copy()
+        strides = [
+            (places[1] - places[0]) % 2**32 if self.images > 1 else 0 for places in (self.images_at, self.output_at)
+        ]
         settings = {
-            "program_addr": PROGRAM, "image_addr": IMAGES, "image_stride": IMAGE_STRIDE, "output_addr": OUTPUT,
-            "output_stride": OUTPUT_STRIDE, "image_count": self.images, "image_planar": int(planar),
-            "watchdog": watchdog, "control": 5,
+            "program_addr": self.program_at, "image_addr": self.images_at[0], "image_stride": strides[0],
+            "output_addr": self.output_at[0], "output_stride": strides[1], "image_count": self.images,
+            "image_planar": int(planar), "watchdog": watchdog, "control": 5,
         }  # fmt: skip
         for name, value in settings.items():
             await self.axil.write(REG[name], value)
@@ -178,13 +306,16 @@ class TB:
             if int(self.dut.irq_o.value):
                 break
         else:
-            raise AssertionError(f"no interrupt after {limit} cycles, {len(self.core.write_back)} images")
-        return await self.axil.read(REG["status"])
+            raise AssertionError(f"no interrupt after {limit} cycles, {self.core.written} images")
+        idle = int(self.dut.core_idle_i.value)
+        status = await self.axil.read(REG["status"])
+        assert status != DONE or idle, "done before the core is"
+        return status
 
-    async def check_good_run(self, planar: bool = False) -> None:
-        """A whole run: every buffer write, every logit, nothing beside them."""
-        # Longer than any wait, shorter than the run: progress keeps the watchdog quiet.
-        await self.launch(planar=planar, watchdog=300)
+    async def check_good_run(self, planar: bool = False, watchdog: int = 300) -> None:
+        """A whole run: every instruction, every buffer write, every logit, nothing beside them."""
+        # The watchdog: longer than any wait, shorter than the run; progress keeps it quiet.
+        await self.launch(planar=planar, watchdog=watchdog)
         assert await self.finish() == DONE
         core = self.core
         expected = {
@@ -193,18 +324,24 @@ class TB:
         }
         assert core.weights == expected
         params = {(PARAM_BASE + index // 2, index % 2): int(word) for index, word in enumerate(self.param_words)}
-        assert core.params == params
         assert len(core.seen) == self.images
-        for picture, rows in zip(self.pictures, core.seen, strict=True):
-            assert rows == plane_rows(picture, BITS, PLANE_BASE, PITCH, self.values["D_N"], self.values["G"], False)
-        assert core.execute == core.write_back == [1] + [0] * (self.images - 1)
-        size = 8 * BEATS
-        for index, logits in enumerate(core.logits):
-            want = b"".join(value.to_bytes(4, "little") for value in logits)
-            want += bytes([GUARD]) * (OUTPUT_STRIDE - size)
-            assert self.memory.read(OUTPUT + index * OUTPUT_STRIDE, OUTPUT_STRIDE) == want
-        assert set(self.memory.read(OUTPUT + self.images * OUTPUT_STRIDE, 256)) == {GUARD}
+        for picture, (planes, seen) in zip(self.pictures, core.seen, strict=True):
+            assert planes == plane_rows(picture, BITS, PLANE_BASE, PITCH, self.values["D_N"], self.values["G"], False)
+            assert seen == params
+        assert not core.planes and not core.params
+        assert core.execute == [(word, int(image == 0)) for image in range(self.images) for word in self.execute]
+        assert core.write_back == [(word, int(image == 0)) for image in range(self.images) for word in self.write_back]
+        memory = self.before
+        for place, logits in zip(self.output_at, core.logits, strict=True):
+            want = np.zeros(2 * self.words, "<u4")
+            want[: len(logits)] = logits
+            memory[place - self.memory.base :][: want.nbytes] = want.view(np.uint8)
+        assert np.array_equal(self.memory.data, memory)
         assert await self.axil.read(REG["images_done"]) == self.images
+        assert [await self.axil.read(REG[f"{name}_cycles"]) for name in STAGES] == core.active
+        # The loads of the last image, for which the parameters come last: they wait for a token that is given later.
+        layers = await self.axil.read(REG["layer"])
+        assert list(layers.to_bytes(4, "little")) == [self.layers["load_params"], *core.layers]
         assert all(port.idle for port in self.ports)
 
     async def check_error(self, error: isa.Error, info: int | None = None) -> None:
@@ -216,9 +353,7 @@ class TB:
             assert await self.axil.read(REG["error_info"]) == info
         assert all(port.idle for port in self.ports)
         self.memory.heal()
-        self.core.hold = False
-        self.core.weights.clear()
-        self.core.params.clear()
+        self.core.hold.clear()
         await self.check_good_run()
         assert await self.axil.read(REG["error"]) == isa.Error.NONE
 
@@ -233,13 +368,15 @@ async def good_runs(dut: Any, timing: Timing, planar: bool) -> None:
     await tb.start()
     beats = 0
     for _ in range(2):
+        begin = now()
         before = [port.counters.read_beats for port in tb.ports]
         await tb.check_good_run(planar)
         reads = sum(port.counters.read_beats for port in tb.ports) - sum(before)
         assert await tb.axil.read(REG["read_beats"]) == reads
-        assert await tb.axil.read(REG["write_beats"]) == BEATS * tb.images
+        assert await tb.axil.read(REG["write_beats"]) == tb.words * tb.images
         cycles = await tb.axil.read(REG["cycles"])
-        assert reads < cycles and 0 < await tb.axil.read(REG["fetch_cycles"]) <= cycles
+        assert max(reads, *tb.core.active) < cycles < now() - begin
+        assert 0 < await tb.axil.read(REG["fetch_cycles"]) <= cycles
         beats += reads
     assert beats == sum(port.counters.read_beats for port in tb.ports)
 
@@ -256,9 +393,10 @@ async def program_errors(dut: Any) -> None:
     await tb.check_error(isa.Error.PROGRAM_ENGINE)
     await tb.launch(good[:16] + (99).to_bytes(8, "little") + good[24:])
     await tb.check_error(isa.Error.PROGRAM_LENGTH)
-    end = code_bytes(5)
+    count = sum(tb.counts)
+    end = code_bytes(count)
     first = 8 * isa.HEADER_WORDS
-    truncated = good[: first + 5 * 64] + bytes(end - first - 5 * 64)
+    truncated = good[: first + count * 64] + bytes(end - first - count * 64)
     await tb.launch(truncated)
     await tb.check_error(isa.Error.PROGRAM_END)
     await tb.launch(good[:first] + b"\xee\x07" + good[first + 2 :])
@@ -271,8 +409,9 @@ async def address_errors(dut: Any) -> None:
     tb = TB(dut, 3, Timing((5, 30)))
     await tb.start()
     depth = tb.values["WEIGHT_DEPTH"]
-    await tb.launch(tb.program(base=depth - WEIGHT_ROWS + 1))
-    await tb.check_error(isa.Error.ADDRESS, isa.Stage.FETCH << 24 | 1 << 16 | isa.BY_NAME["load_weights"].code)
+    await tb.launch(tb.program(base=depth - tb.rows + 1))
+    layer, opcode = tb.layers["load_weights"], isa.BY_NAME["load_weights"].code
+    await tb.check_error(isa.Error.ADDRESS, isa.Stage.FETCH << 24 | layer << 16 | opcode)
 
 
 @cocotb.test()
@@ -282,10 +421,9 @@ async def memory_errors(dut: Any, response: int) -> None:
     tb = TB(dut, 4, Timing((5, 60), stall=0.2))
     await tb.start()
     read, write = isa.Error.AXI_READ, isa.Error.AXI_WRITE
-    data = PROGRAM + code_bytes(5)
-    image = IMAGES + 2 * IMAGE_STRIDE
-    logits = OUTPUT + OUTPUT_STRIDE
-    for start, error in [(PROGRAM, read), (PROGRAM + 128, read), (data, read), (image, read), (logits, write)]:
+    program, image, logits = tb.program_at, tb.images_at[2], tb.output_at[1]
+    data = program + code_bytes(sum(tb.counts))
+    for start, error in [(program, read), (program + 128, read), (data, read), (image, read), (logits, write)]:
         tb.memory.fail(start, start + 8, response)
         await tb.launch()
         await tb.check_error(error)
@@ -296,12 +434,45 @@ async def watchdog(dut: Any) -> None:
     """Without progress the run is stopped, naming the stage that waits; 0 turns the watchdog off."""
     tb = TB(dut, 5, Timing((5, 20)))
     await tb.start()
-    tb.core.hold = True
+    tb.core.hold.add("execute")
     await tb.launch(watchdog=0)
     await ClockCycles(dut.clk, 3000)
     assert await tb.axil.read(REG["status"]) == BUSY
     await tb.axil.write(REG["watchdog"], 500)
-    await tb.check_error(isa.Error.WATCHDOG, isa.Stage.FETCH << 24 | 3 << 16)
+    await tb.check_error(isa.Error.WATCHDOG, isa.Stage.FETCH << 24 | tb.layers["load_image"] << 16)
+
+
+@cocotb.test()
+@cocotb.parametrize(held=["execute", "write_back"])
+async def watchdog_names_the_stage(dut: Any, held: str) -> None:
+    """With one image fetch has been given everything: it is another stage that waits."""
+    tb = TB(dut, 7, Timing((5, 20)), images=1)
+    await tb.start()
+    tb.core.hold.add(held)
+    await tb.launch(watchdog=200)
+    assert await tb.finish() == ERROR
+    stage, layer = {"execute": (isa.Stage.EXECUTE, "issue"), "write_back": (isa.Stage.WRITE_BACK, "write_back")}[held]
+    assert await tb.axil.read(REG["error"]) == isa.Error.WATCHDOG
+    assert await tb.axil.read(REG["error_info"]) == stage << 24 | tb.core.layers[STAGES.index(layer)] << 16
+
+
+@cocotb.test()
+async def slow_progress(dut: Any) -> None:
+    """Whatever moves keeps the watchdog quiet, even where for a long time nothing else moves."""
+    values = parameters()
+    beats = min(values["LOGIT_DEPTH"], 32 // values["LANE_ROWS"])
+    tb = TB(dut, 8, Timing((1, 1), stall=0.92), images=2, counts=(3, 5, 5), rows=40, beats=beats, slow=True)
+    await tb.start()
+    await tb.check_good_run(watchdog=150)
+
+
+@cocotb.test()
+async def full_program(dut: Any) -> None:
+    """As many instructions of each stage as the engine holds."""
+    most = parameters()["PROGRAM_DEPTH"] // isa.WORDS
+    tb = TB(dut, 9, Timing((5, 20), stall=0.1), images=2, counts=(most, most, most), rows=most + 5)
+    await tb.start()
+    await tb.check_good_run()
 
 
 @cocotb.test()
@@ -324,8 +495,6 @@ async def second_start_and_stop(dut: Any, delay: int) -> None:
     assert await tb.axil.read(REG["error"]) == isa.Error.NONE
     assert all(port.idle for port in tb.ports)
     await ClockCycles(dut.clk, 50)
-    tb.core.weights.clear()
-    tb.core.params.clear()
     await tb.check_good_run()
 
 

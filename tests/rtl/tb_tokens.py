@@ -17,15 +17,17 @@ async def random_traffic(dut: Any) -> None:
     bits, ahead = values["COUNT_BITS"], values["AHEAD"]
     most = (1 << bits) - 1
     await reset(dut, ("give_i", "take_i", "need_i"))
-    count, peak, both, refused, before = 0, 0, 0, 0, 0
+    count, full, both, refused, before = 0, 0, 0, 0, 0
     took = [0] * 2  # in the cycles before, the last one last
-    for cycle in range(3000):
-        filling = cycle // 300 % 2 == 0
+    filling = True  # until no token more may wait, then until none does
+    for cycle in range(4000):
+        filling = count < most if filling else count == 0
         need = rng.choice([count, min(count + 1, most), rng.randint(0, most), rng.randint(0, 2)])
         need = before if ahead and rng.random() < 0.5 else need
         enough = count >= (before if ahead else need) and not any(took if ahead else took[1:])
         settled = need == before or not ahead
-        take = int(enough and settled and rng.random() < (0.1 if filling else 0.7))
+        # While it fills, hardly anything is taken but single tokens.
+        take = int(enough and settled and rng.random() < (0.7 if not filling else 0.3 if need <= 1 else 0.002))
         give = int(count < most and rng.random() < (0.9 if filling else 0.3))
         dut.need_i.value, dut.take_i.value, dut.give_i.value = need, take, give
         await RisingEdge(dut.clk)
@@ -34,9 +36,9 @@ async def random_traffic(dut: Any) -> None:
         count += give - (need if take else 0)
         both += give & take
         refused += int(count < need)
-        peak = max(peak, count)
+        full += int(count == most)
         before, took = need, [took[1], take]
-    assert both > 50 and refused > 50 and peak > 2
+    assert both > 50 and refused > 50 and full > 5
 
 
 @cocotb.test()
