@@ -35,8 +35,9 @@ SECONDS = 120
 """For one mutant; what hangs is noticed too."""
 MEMORY = 6 << 30
 """Bytes of address space of one mutant: some loop and collect without end."""
-NETWORKS = (103, 108, 121, 2065, 401, 1481)
-"""Seeds of random networks whose programs the engine runs: the last three run in strips, and divide passes with skip and sums."""
+NETWORKS = (103, 108, 121, 1553, 815, 2065, 401, 1481)
+"""Seeds of random networks whose programs the engine runs: 1553 pools planes as it stores them, the weights of 815 are all loaded
+for every image, the last three run in strips, and divide passes with skip and sums."""
 
 
 @dataclass(frozen=True)

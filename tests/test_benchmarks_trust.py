@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from benchmarks import coverage, mutate, mutate_python, survivors
+from benchmarks import coverage, mutate, mutate_proofs, mutate_python, survivors
 from hwgen import isa
 from hwgen.synth import run_yosys
 
@@ -68,19 +68,30 @@ def test_a_mutant_is_what_is_imported_and_no_file_changes():
 def test_dead_bits_are_proved_and_live_ones_are_not(tmp_path):
     source, design = tmp_path / "m.sv", tmp_path / "m.il"
     source.write_text(
-        "module m(input clk, input [7:0] a_i, b_i, output logic [3:0] q_o);\n"
-        "  wire [7:0] sum; assign sum = a_i + b_i; always_ff @(posedge clk) q_o <= sum[3:0];\nendmodule\n"
+        "module low(input clk, input [7:0] a_i, output logic [3:0] q_o);\n"
+        "  always_ff @(posedge clk) q_o <= a_i[3:0];\nendmodule\n"
+        "module m(input clk, input [7:0] a_i, b_i, output logic [3:0] q_o, output logic [7:0] count_o);\n"
+        "  wire [7:0] sum; assign sum = a_i + b_i; low u_low(.clk, .a_i(sum), .q_o);\n"
+        "  always_ff @(posedge clk) count_o <= count_o - 8'd1;\nendmodule\n"
     )
     run_yosys([f"read_verilog -sv {source}", "hierarchy -top m", "proc", f"write_rtlil {design}"], "m")
-    adder = re.search(r"cell \$add (\S+)", design.read_text())[1]
-    mutation = f"mutate -mode inv -module m -cell {adder} -port Y -portbit {{}} -ctrl s 16 7"
-    assert mutate.proved_equal(design, mutation.format(6))
-    assert not mutate.proved_equal(design, mutation.format(2))
+    top = design.read_text().partition(r"module \m")[2]
+    adder, counter, register = (re.search(rf"cell \${kind} (\S+)", top)[1] for kind in ("add", "sub", "dff"))
+
+    def proved(cell, port, bit):
+        return mutate_proofs.proved_equal(design, f"mutate -mode inv -module m -cell {cell} -port {port} -portbit {bit} -ctrl s 16 7")
+
+    # Four bits of the sum are read by nobody, in the module below.
+    assert proved(adder, "Y", 6) and proved("u_low", "a_i", 6)
+    assert not proved(adder, "Y", 2) and not proved("u_low", "a_i", 2)
+    # The highest bit of a counter, which only a long simulation would show, and a clock.
+    assert not proved(counter, "A", 7) and not proved(register, "CLK", 0)
 
 
 @pytest.mark.parametrize("known", survivors.KNOWN, ids=lambda known: f"{known.file}-{known.change}")
 def test_survivors_with_a_reason_are_places_in_the_sources(known):
-    lines = [line.strip() for line in (survivors.ROOT / known.file).read_text().splitlines()]
+    path = survivors.ROOT / known.file
+    lines = [survivors.source_line(path, 1 + at) for at in range(len(path.read_text().splitlines()))]
     assert lines.count(known.line) == 1 and known.reason
     assert survivors.find(known.file, known.line, "something else becomes another") is (known if known.change == ".*" else None)
 

@@ -39,14 +39,18 @@ def draw(rng: random.Random, values: dict[str, int]) -> Instruction:
         kernel_h, kernel_w = rng.choice([(1, 1), (3, 3), (5, 5), (1, 7), (2, 4), (rng.randint(1, 4), rng.randint(1, 8))])
         stride, pad = rng.choice([1, 1, 2, 2, 3]), rng.randint(0, 3)
         width, height = rng.randint(1, 2 * columns), rng.randint(1, 9)
+        if rng.random() < 0.3:
+            width, height = rng.choice([width, rng.randint(1, 3), rng.randint(1, 1023)]), rng.randint(1, 1023)
         if min(width - kernel_w, height - kernel_h) + 2 * pad < 0:
             continue
         out_width, out_height = (width + 2 * pad - kernel_w) // stride + 1, (height + 2 * pad - kernel_h) // stride + 1
+        if max(out_width, out_height) > 1023:
+            continue
         all_tiles = -(-out_width * out_height // columns)
         start = rng.randrange(all_tiles)
         start_y, start_x = divmod(start * columns, out_width)
         bits, groups, pitch = rng.randint(1, 8), rng.randint(1, 3), -(-width * height // columns) + rng.randrange(3)
-        ring = rng.choice([0, 0, rng.randint(1, 3)])
+        ring = rng.choice([0, 0, rng.randint(1, 3), rng.randint(1, 6)])
         pitch = 1 << ring if ring else pitch
         rows = pitch * bits * groups
         if rows + 2 > depth:
@@ -57,7 +61,7 @@ def draw(rng: random.Random, values: dict[str, int]) -> Instruction:
             bits, groups = min(bits, 2), 1
         base = rng.randrange(depth - rows)
         made = Instruction.make(
-            "conv", layer=rng.randrange(256), tiles=rng.randint(1, min(3, all_tiles - start)), in_bits=bits,
+            "conv", layer=rng.randrange(256), tiles=rng.randint(1, min(rng.choice([3, 3, 9]), all_tiles - start)), in_bits=bits,
             in_base=base - base % pitch if ring else base, in_pitch=pitch, ring=ring, in_width=width, in_height=height, kernel_h=kernel_h,
             kernel_w=kernel_w, stride=stride, pad=pad, out_width=out_width, out_height=out_height, start_x=start_x,
             start_y=start_y, in_groups=groups, last_channels=rng.randint(1, values["G"]), pad_full=rng.getrandbits(8),
@@ -90,6 +94,7 @@ class TB:
         self.tiles = 0
         self.base = 0  # first word of the tile that is being filled
         self.claimed: list[int] = []  # words of the tiles that are filled and not released
+        self.hold = True  # nothing is released before the column buffer is full
 
     def expected(self, instruction: Instruction, tile: int) -> dict[int, list[int]]:
         """Per column of the tile that exists, its words."""
@@ -166,7 +171,7 @@ class TB:
         await reset(dut, quiet)
         waiting = list(program)
         running: list[tuple[Instruction, int]] = []  # taken instructions and their tiles that are complete
-        released = cycles = 0
+        released = cycles = fulls = layer = 0
         count_bits = values["COUNT_BITS"]
         while waiting or running:
             cycles += 1
@@ -178,7 +183,13 @@ class TB:
             dut.instr_valid_i.value = int(offer)
             ready = rng.random() >= self.stall
             dut.issue_ready_i.value = int(ready)
-            release = released < self.tiles and rng.random() < (0.02 if self.stall else 0.5)
+            # Until a tile finds no room, and then some time, so that a tile that does not wait for it is seen.
+            ahead = running[0] if running else waiting[0]
+            full = sum(self.claimed) + ahead[0]["column_words"] > self.depth
+            self.hold ^= rng.random() < 0.001
+            chance = 0.02 * full if self.hold else 0.02 if self.stall else 0.5
+            release = released < self.tiles and rng.random() < chance
+            fulls += full
             dut.released_words_i.value = self.claimed[0] if release else 0
             needs = {}
             await FallingEdge(dut.clk)
@@ -197,6 +208,7 @@ class TB:
                     assert self.tokens[name] >= need
                     self.tokens[name] -= need
                 running.append((instruction, 0))
+                layer = instruction["layer"]
             for kind, store, bits in (
                 ("column", self.words, values["SLOTS"] * values["G"]), ("count", self.counts, count_bits),
             ):  # fmt: skip
@@ -223,6 +235,8 @@ class TB:
                 assert not any(posts.values())
             if running:
                 assert not int(dut.idle_o.value) or taken
+            if int(dut.active_o.value):
+                assert int(dut.layer_o.value) == layer  # of the instruction taken last
             if release:
                 released += 1
                 self.claimed.pop(0)
@@ -230,6 +244,7 @@ class TB:
             dut.halo_data_i.value = self.halo.step(int(dut.halo_addr_o.value))
         await RisingEdge(dut.clk)
         assert int(dut.idle_o.value) and not int(dut.active_o.value)
+        assert fulls > 20
 
 
 @cocotb.test()
@@ -237,4 +252,4 @@ class TB:
 async def random_program(dut: Any, stall: float) -> None:
     """Plain, merged and depthwise instructions over maps, windows, strides and bands of many kinds."""
     tb = TB(dut, 12, stall)
-    await tb.run([(draw(tb.rng, tb.values), tb.rng.getrandbits(1)) for _ in range(60)])
+    await tb.run([(draw(tb.rng, tb.values), tb.rng.getrandbits(1)) for _ in range(150)])

@@ -82,17 +82,22 @@ def nest(instruction: Instruction, first_word: int, values: dict[str, int]) -> I
                 )  # fmt: skip
 
 
-def draw(rng: random.Random, weight_bits: int, source_bits: int, merged: bool, values: dict[str, int]) -> Instruction:
-    """A conv instruction whose words fit the column buffer."""
-    depthwise = not merged and rng.random() < 0.3
+def draw(
+    rng: random.Random, weight_bits: int, source_bits: int, merged: bool, values: dict[str, int], wide: bool = False
+) -> Instruction:
+    """A conv instruction whose words fit the column buffer; wide: a single tile, which may take up all of it."""
+    depthwise = not merged and rng.random() < (0.6 if wide else 0.3)
     nibbles = merged and rng.random() < 0.5
     in_bits = -(-source_bits // 4) if nibbles else source_bits
-    row_tiles = rng.randint(1, 2 * values["ROWS_G"] if depthwise else 3)
+    most_groups = min(32, values["COLUMN_DEPTH"] // 4) if wide else 2
+    row_tiles = rng.randint(1, most_groups * values["ROWS_G"] if depthwise else 3)
     slots = values["SLOTS"]
     groups = -(-row_tiles // values["ROWS_G"]) if depthwise else 1
     fields = {"weight_bits": weight_bits, "in_bits": in_bits, "significances": weight_bits + source_bits - 1}
+    most = values["COLUMN_DEPTH"] // (in_bits * groups) if wide else 3  # words of a plane
     while True:
-        plane_slots = rng.randint(1, 3 * slots)
+        least = rng.choice([1, 2 * most // 3 * slots + 1]) if wide else 1
+        plane_slots = rng.randint(least, most * slots)
         if merged:
             plane_words, rest = divmod(plane_slots, slots)
             fields |= {"merged": 1, "nibbles": int(nibbles), "plane_words": plane_words, "plane_rest": rest}
@@ -106,11 +111,20 @@ def draw(rng: random.Random, weight_bits: int, source_bits: int, merged: bool, v
         if column_words <= values["COLUMN_DEPTH"] and row_tiles * pitch <= values["WEIGHT_DEPTH"]:
             break
     return Instruction.make(
-        "conv", **fields, layer=rng.randrange(256), tiles=rng.randint(1, 3), row_tiles=row_tiles,
+        "conv", **fields, layer=rng.randrange(256), tiles=1 if wide else rng.randint(1, 3), row_tiles=row_tiles,
         weight_base=rng.randint(0, values["WEIGHT_DEPTH"] - row_tiles * pitch), weight_pitch=pitch,
         column_words=column_words, depthwise=int(depthwise), negative_top=int(not merged and rng.random() < 0.5),
         tile_cycles=rng.choice([1, 2, 8, 17, 60]), post_weights=rng.getrandbits(1), wait_weights=rng.randint(0, 3),
         wait_weights_first=rng.randint(0, 3),
+    )  # fmt: skip
+
+
+def crowd(rng: random.Random, values: dict[str, int]) -> Instruction:
+    """More tiles than the column buffer holds, of a word each."""
+    return Instruction.make(
+        "conv", layer=rng.randrange(256), weight_bits=1, in_bits=1, significances=1, plane_words=1, column_pitch=1,
+        column_words=1, row_tiles=1, weight_pitch=1, tile_cycles=1, tiles=values["COLUMN_DEPTH"] + rng.randint(1, 80),
+        weight_base=rng.randrange(values["WEIGHT_DEPTH"]), post_weights=rng.getrandbits(1),
     )  # fmt: skip
 
 
@@ -128,7 +142,7 @@ class TB:
         self.history: list[dict[str, int]] = []
         self.filled: list[int] = []  # tiles filled before each cycle
         self.tokens = self.given = self.done = 0
-        self.starved = 0
+        self.fullest = 0  # most tiles that ever waited
 
     async def start(self) -> None:
         quiet = ("instr_valid_i", "enough_weights_i", "write_back_armed_i", "tile_filled_i", "first_image_i", "instr_i")
@@ -137,8 +151,12 @@ class TB:
     async def run(self, program: list[tuple[Instruction, int]]) -> None:
         """Give the instructions as they are taken, until everything has left."""
         dut, rng = self.dut, self.rng
-        waiting, tiles, fills, released = list(program), 0, 0, 0
+        waiting, fills, released, before = list(program), 0, 0, 0
+        tiles: list[int] = []  # words of each tile of the instructions that were taken
+        words = 0  # of the tiles that are filled and not released
         total = sum(instruction["tiles"] for instruction, _ in program)
+        rate = 1.0  # probability, per cycle, that a tile is filled
+        held = False  # the next instruction has to wait until the column buffer takes no more
         quiet = 0
         need, took = 1 << 30, [False] * 2  # of the cycle before; whether the last two cycles took tokens
         while quiet < 8:
@@ -147,9 +165,11 @@ class TB:
                 dut.instr_i.value = int.from_bytes(waiting[0][0].encode(), "little")
                 dut.first_image_i.value = waiting[0][1]
             dut.instr_valid_i.value = int(offer)
-            fill = fills < tiles and fills - released < 5 and rng.random() < (0.02 if self.stall else 1)
+            room = fills < len(tiles) and words + tiles[fills] <= self.values["COLUMN_DEPTH"]
+            fill = room and rng.random() < rate
             dut.tile_filled_i.value = int(fill)
-            dut.write_back_armed_i.value = int(rng.random() >= self.stall)
+            held = held and (room or released < before or rng.random() < 0.5)
+            dut.write_back_armed_i.value = int(not held and rng.random() >= self.stall)
             self.tokens += int(self.tokens < 6 and rng.random() < 0.2)
             await FallingEdge(dut.clk)
             dut.enough_weights_i.value = int(self.tokens >= need and not any(took))
@@ -159,7 +179,8 @@ class TB:
             self.history.append(sample)
             self.filled.append(fills)
             if offer and int(dut.instr_ready_o.value):
-                tiles += waiting.pop(0)[0]["tiles"]
+                instruction = waiting.pop(0)[0]
+                tiles += [instruction["column_words"]] * instruction["tiles"]
             if sample["take_o"]:
                 assert self.tokens >= need and int(dut.write_back_armed_i.value)
                 assert int(dut.need_weights_o.value) == need  # the tokens that are taken
@@ -168,9 +189,15 @@ class TB:
                 assert int(dut.layer_o.value) == instruction["layer"]
                 self.tokens -= need
                 self.done += 1
+                before += instruction["tiles"]
+                rate = rng.choice([0.02, 0.2, 1.0] if self.stall else [0.01, 0.2, 1.0, 1.0])
+                behind = program[self.done][0]["tiles"] if self.done < len(program) else 0
+                held = behind > self.values["COLUMN_DEPTH"] or (behind > 0 and rng.random() < 0.3)
             need, took = next_need, [took[1], bool(sample["take_o"])]
             fills += int(fill)
             released += int(sample["released_words_o"] > 0)
+            words += (tiles[fills - 1] if fill else 0) - sample["released_words_o"]
+            self.fullest = max(self.fullest, fills - released)
             quiet = quiet + 1 if released == total and not waiting else 0
             assert len(self.history) < 200_000, "issue does not come to an end"
         assert int(dut.idle_o.value)
@@ -194,15 +221,21 @@ class TB:
 @cocotb.test()
 @cocotb.parametrize(stall=[0.0, 0.5])
 async def random_program(dut: Any, stall: float) -> None:
-    """Plain, merged and depthwise instructions of all widths; half of them per test."""
+    """Plain, merged and depthwise instructions of all widths, some wide and some with many tiles."""
     tb = TB(dut, 10, stall)
-    widths = [(w, a, merged) for w in range(1, 10) for a in range(1, 9) for merged in (False, True)]
-    # The two tests together run every width both ways.
-    widths = [item for item in widths if (item[0] + item[1] + item[2]) % 2 == (stall > 0)]
-    tb.rng.shuffle(widths)
-    program = [(draw(tb.rng, *item, tb.values), tb.rng.getrandbits(1)) for item in widths]
+    rng = tb.rng
+    kinds = [(w, a, merged, False) for w in range(1, 10) for a in range(1, 9) for merged in (False, True)]
+    # Of few weight planes and many of the source: with every significance its words move on.
+    kinds += [(rng.randint(1, 2), rng.randint(3, 8), True, False) for _ in range(30)]
+    kinds += [(rng.randint(1, 2), rng.choice([1, 1, 2]), rng.random() < 0.4, True) for _ in range(24)]
+    conv = [draw(rng, w, a, merged, tb.values, wide) for w, a, merged, wide in kinds]
+    if not stall:
+        conv += [crowd(rng, tb.values) for _ in range(4)]
+    rng.shuffle(conv)
+    program = [(instruction, rng.getrandbits(1)) for instruction in conv]
     await tb.start()
     await tb.run(program)
+    assert stall or tb.fullest == tb.values["COLUMN_DEPTH"]
     got = tb.words()
     wanted: list[Word] = []
     spacing: list[int] = []  # per word, least cycles after the row tile before

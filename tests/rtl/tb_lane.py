@@ -14,6 +14,16 @@ from shell_bench import parameters
 COUNT = 2500
 
 
+def bounds(rng: random.Random, value: int) -> tuple[int, int]:
+    """Lowest and highest code for a value: of a usual format, or any, with one of them often next to the value."""
+    if rng.random() < 0.4:
+        return rng.choice([(0, 255), (-128, 127), (0, 15), (-8, 7), (0, 3), (-2, 1)])
+    near = value + rng.randint(-2, 2) if rng.random() < 0.7 else rng.randint(-256, 255)
+    near = min(max(near, -256), 255)
+    low, high = sorted((near, rng.choice([near, rng.randint(-256, 255), rng.randint(-256, 255)])))
+    return low, high
+
+
 def draw(rng: random.Random, acc_bits: int) -> dict[str, int]:
     """The inputs of one result, by port name; a good part of them lands between the bounds."""
     bipolar = rng.getrandbits(1)
@@ -23,39 +33,55 @@ def draw(rng: random.Random, acc_bits: int) -> dict[str, int]:
     if not bipolar and acc >= 1 << acc_bits - 1:
         acc -= 1 << acc_bits
     shift = rng.randint(0, 31)
-    bounds = sorted(rng.choice([(0, 255), (-128, 127), (0, 15), (-8, 7), (rng.randint(-256, 255),) * 2]))
-    rq_bounds = sorted(rng.choice([(0, 255), (-128, 127), (0, 3), (-2, 1)]))
     mul = signed(rng.getrandbits(18), 18) >> rng.randint(0, 17)
     bias = signed(rng.getrandbits(rng.choice([47, shift + 4, shift + 9])), 47) + (1 << shift >> 1)
     rq_shift = rng.randint(0, 31)
     rest = 7 - rq_shift % 8  # what the factors of the second rounding come shifted by
-    return {
+    given = {
         "take_sum_1_i": int(rng.random() < 0.2), "sum_1_i": signed(rng.getrandbits(18), 18),
         "acc_0_i": acc, "column_acc_0_i": upper, "bipolar_0_i": bipolar, "mul_1_i": mul, "bias_1_i": bias,
         "skip_0_i": rng.getrandbits(8), "skip_signed_0_i": rng.getrandbits(1),
         "skip_mul_0_i": rng.getrandbits(24) >> rng.randint(0, 24), "shift_bytes_5_i": shift >> 3, "shift_bits_6_i": shift & 7,
-        "lo_7_i": bounds[0], "hi_7_i": bounds[1], "inject_7_i": int(rng.random() < 0.2),
-        "inject_code_7_i": rng.randint(-128, 255),
+        "inject_7_i": int(rng.random() < 0.2), "inject_code_7_i": rng.randint(-128, 255),
         "rq_mul_7_i": signed(rng.getrandbits(18), 18) >> rng.randint(0, 17) << rest,
         "rq_bias_8_i": signed(rng.getrandbits(32), 32) >> rng.randint(0, 20) << rest, "rq_bytes_10_i": rq_shift // 8,
-        "rq_lo_11_i": rq_bounds[0], "rq_hi_11_i": rq_bounds[1], "requant_11_i": rng.getrandbits(1),
+        "requant_11_i": rng.getrandbits(1),
     }  # fmt: skip
+    given["lo_7_i"], given["hi_7_i"] = bounds(rng, shifted(given))
+    given["rq_lo_11_i"], given["rq_hi_11_i"] = bounds(rng, shifted_again(given))
+    return given
 
 
-def expected(given: dict[str, int]) -> dict[str, int]:
-    """The outputs by port name."""
+def sum_of(given: dict[str, int]) -> int:
+    """What is shifted and limited."""
     value = 2 * given["acc_0_i"] - given["column_acc_0_i"] if given["bipolar_0_i"] else given["acc_0_i"]
     if parameters()["SUMS"] and given["take_sum_1_i"]:
         value = given["sum_1_i"]
     skip = signed(given["skip_0_i"], 8) if given["skip_signed_0_i"] else given["skip_0_i"]
-    total = signed(value * given["mul_1_i"] + given["bias_1_i"] + skip * given["skip_mul_0_i"], 48)
-    code = min(max(total >> 8 * given["shift_bytes_5_i"] + given["shift_bits_6_i"], given["lo_7_i"]), given["hi_7_i"])
+    return signed(value * given["mul_1_i"] + given["bias_1_i"] + skip * given["skip_mul_0_i"], 48)
+
+
+def shifted(given: dict[str, int]) -> int:
+    return sum_of(given) >> 8 * given["shift_bytes_5_i"] + given["shift_bits_6_i"]
+
+
+def code_of(given: dict[str, int]) -> int:
     if given["inject_7_i"]:
-        code = given["inject_code_7_i"]
-    second = (code * given["rq_mul_7_i"] + given["rq_bias_8_i"]) >> (8 * given["rq_bytes_10_i"] + 7)
-    second = min(max(second, given["rq_lo_11_i"]), given["rq_hi_11_i"])
+        return given["inject_code_7_i"]
+    return min(max(shifted(given), given["lo_7_i"]), given["hi_7_i"])
+
+
+def shifted_again(given: dict[str, int]) -> int:
+    """What the second rounding limits."""
+    return (code_of(given) * given["rq_mul_7_i"] + given["rq_bias_8_i"]) >> (8 * given["rq_bytes_10_i"] + 7)
+
+
+def expected(given: dict[str, int]) -> dict[str, int]:
+    """The outputs by port name."""
+    code = code_of(given)
+    second = min(max(shifted_again(given), given["rq_lo_11_i"]), given["rq_hi_11_i"])
     stored = second if given["requant_11_i"] else code
-    return {"sum_o": total, "code_o": code, "stored_o": stored & 255, "code_12_o": code & 255}
+    return {"sum_o": sum_of(given), "code_o": code, "stored_o": stored & 255, "code_12_o": code & 255}
 
 
 @cocotb.test()

@@ -8,43 +8,68 @@ from typing import Any
 
 import cocotb
 from cocotb.triggers import RisingEdge
-from core_bench import Banks, signed, unpack
+from core_bench import Banks, pack, signed, unpack
 from shell_bench import parameters, reset
 
 from hwgen.program import Instruction
 
 DRAIN = 13  # cycles after the last read; write-back starts a pool only once nothing is on its way
+LARGE = ((1030, 1), (515, 1), (1, 1023), (2, 257))  # tiles and row tiles of the first ones: counters that lose a bit end late
+OPERATIONS = 2000  # of another one, at most
 
 
-def draw(rng: random.Random, values: dict[str, int]) -> Instruction:
-    """A pool instruction whose source fits the byte buffer."""
+def draw(rng: random.Random, values: dict[str, int], size: tuple[int, int] | None = None) -> Instruction:
+    """A pool instruction whose source fits the byte buffer, whole or a ring of its rows. size: one of LARGE."""
     columns, depth, beats = values["D_N"], values["BYTE_DEPTH"], values["D_M"] // values["LANE_ROWS"]
     while True:
         kernel_h, kernel_w, stride, pad = rng.choice(
             [(1, 1, 1, 0), (1, 1, 2, 0), (2, 2, 2, 0), (3, 3, 2, 1), (3, 3, 1, 1), (2, 3, 3, 1), (4, 1, 1, 2)]
         )
+        if rng.random() < 0.3:
+            kernel_h, kernel_w, stride = rng.randint(1, 15), rng.randint(1, 15), rng.choice([1, 1, 2, 2, 3, 15])
+            pad = rng.randrange(min(max(kernel_h, kernel_w), 4))
         width, height = rng.randint(1, 2 * columns), rng.randint(1, 8)
+        if rng.random() < 0.3:
+            # Narrow ones fit the buffer whole: in a small ring, rows of the map that are far apart lie in the same place.
+            width, height = rng.choice([width, rng.randint(1, 3), rng.randint(1, 1023)]), rng.randint(1, 1023)
+        if size is not None:
+            kernel_h, kernel_w, stride, pad, width, height = 1, 1, 1, 0, rng.randint(columns, 1023), rng.randint(1, 1023)
         if width + 2 * pad < kernel_w or height + 2 * pad < kernel_h:
             continue
         out_width, out_height = (width + 2 * pad - kernel_w) // stride + 1, (height + 2 * pad - kernel_h) // stride + 1
+        if max(out_width, out_height) > 1023:
+            continue
         all_tiles = -(-out_width * out_height // columns)
         start = rng.randrange(all_tiles)
         start_y, start_x = divmod(start * columns, out_width)
-        row_tiles = rng.randint(1, 3)
-        zero, groups = rng.choice([0, 0, rng.randint(0, beats + 1)]), rng.randint(1, row_tiles * beats)
+        tiles, row_tiles = rng.randint(1, min(4, all_tiles - start)), rng.choice([1, 2, 3, rng.randint(1, 150)])
+        if size is not None:
+            tiles, row_tiles = size
+        elif tiles * row_tiles * beats * kernel_h * kernel_w * (1 if stride == 1 else columns) > OPERATIONS:
+            continue
+        if start + tiles > all_tiles:
+            continue
         pitch = -(-width * height // columns) + rng.randrange(3)
-        ring = rng.choice([0, 0, rng.randint(1, 4)])
+        ring = rng.choice([0, 0, 1, rng.randint(1, 4), rng.randint(1, 8)])
         pitch = 1 << ring if ring else pitch
-        if pitch * groups + 2 > depth:
+        channels = row_tiles * beats
+        zero = rng.choice([0, 0, rng.randint(0, beats + 1), rng.randint(0, channels)])
+        groups = rng.randint(0, min(channels, (depth - 2) // pitch))
+        if pitch + 2 > depth:
             continue
         base = rng.randrange(depth - pitch * groups)
         return Instruction.make(
-            "pool", layer=rng.randrange(256), tiles=rng.randint(1, min(4, all_tiles - start)), row_tiles=row_tiles,
+            "pool", layer=rng.randrange(256), tiles=tiles, row_tiles=row_tiles,
             in_base=base - base % pitch if ring else base, in_pitch=pitch, ring=ring, in_width=width, in_height=height,
             kernel_h=kernel_h, kernel_w=kernel_w, stride=stride, pad=pad, out_width=out_width, out_height=out_height,
             start_x=start_x, start_y=start_y, in_signed=rng.getrandbits(1), in_groups=groups, zero_groups=zero,
             plane_bits=rng.randint(1, 8),
         )  # fmt: skip
+
+
+def pixel(rng: random.Random, lanes: int, usual: int) -> int:
+    """Bytes, many a single bit away from a usual one: which of two is the larger hangs on any of their bits."""
+    return pack([usual ^ 1 << rng.randrange(8) if rng.random() < 0.8 else rng.getrandbits(8) for _ in range(lanes)], 8)
 
 
 def beats_of(instruction: Instruction, rows: list[list[int]], values: dict[str, int]) -> list[list[dict[int, int]]]:
@@ -84,12 +109,13 @@ async def random_program(dut: Any) -> None:
     """Every beat in its order, row tiles far enough apart for the packer."""
     values, rng = parameters(), random.Random(13)
     columns, lanes, beats = values["D_N"], values["LANE_ROWS"], values["D_M"] // values["LANE_ROWS"]
-    rows = [[rng.getrandbits(8 * lanes) for _ in range(values["BYTE_DEPTH"])] for _ in range(columns)]
+    usual = rng.getrandbits(8)
+    rows = [[pixel(rng, lanes, usual) for _ in range(values["BYTE_DEPTH"])] for _ in range(columns)]
     banks = Banks(rows, 8 * lanes, (values["BYTE_DEPTH"] - 1).bit_length())
     await reset(dut, ("start_i", "instr_i", "bank_data_i"))
     closest = 100
-    for _ in range(120):
-        instruction = draw(rng, values)
+    for size in [*LARGE, *[None] * 300]:
+        instruction = draw(rng, values, size)
         wanted = beats_of(instruction, rows, values)
         dut.instr_i.value = int.from_bytes(instruction.encode(), "little")
         dut.start_i.value = 1
@@ -108,7 +134,7 @@ async def random_program(dut: Any) -> None:
             dut.start_i.value = 0
             dut.instr_i.value = rng.getrandbits(len(dut.instr_i))
             dut.bank_data_i.value = banks.step(int(dut.bank_addr_o.value))
-            assert cycle < 20_000, "the pool does not come to an end"
+            assert cycle < 20_000 + 8 * len(wanted), "the pool does not come to an end"
         assert len(got) == len(wanted), instruction.text()
         for index, (word, codes) in enumerate(zip(got, wanted, strict=True)):
             flat = unpack(word, 9, lanes * columns)

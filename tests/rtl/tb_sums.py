@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from typing import Any
 
 import cocotb
@@ -11,6 +12,16 @@ from core_bench import pack, signed, unpack
 from shell_bench import parameters, reset
 
 GAP = 4  # least cycles between two beats of a group
+BUSY = 4  # cycles from a beat's own until the one before that in which its sum is written
+
+
+async def watch_busy(dut: Any) -> None:
+    """busy_o is high with a beat and as long as its sum is on its way, and no longer; start it as a task."""
+    beats = deque([0] * BUSY, BUSY)
+    while True:
+        await RisingEdge(dut.clk)
+        beats.append(int(dut.valid_i.value))
+        assert int(dut.busy_o.value) == int(any(beats)), list(beats)
 
 
 @cocotb.test()
@@ -22,6 +33,7 @@ async def random_maps(dut: Any, is_signed: bool) -> None:
     quiet = ("valid_i", "first_i", "signed_i", "columns_i", "group_i", "code_i", "group_read_i")
     await reset(dut, quiet)
     dut.signed_i.value = int(is_signed)
+    cocotb.start_soon(watch_busy(dut))
     for _ in range(6):
         groups, tiles = rng.randint(1, values["GROUPS"]), rng.randint(1, 9)
         extreme = rng.random() < 0.3
@@ -48,7 +60,7 @@ async def random_maps(dut: Any, is_signed: bool) -> None:
                 await ClockCycles(dut.clk, GAP - groups)
         while int(dut.busy_o.value):
             await RisingEdge(dut.clk)
-        for group in range(groups):
+        for group in reversed(range(groups)):  # the latest one first
             dut.group_read_i.value = group
             await ClockCycles(dut.clk, 3)
             found = [signed(value, bits) for value in unpack(int(dut.sum_o.value), bits, rows)]

@@ -39,14 +39,16 @@ def runs_of_tile(
 
 @cocotb.test()
 async def random_maps(dut: Any) -> None:
-    """Every run of every tile from the band's start to the end of the map, with idle cycles and repeated tiles."""
+    """Every run of every tile from the band's start on, most often to the map's end, with idle cycles and repeated tiles."""
     columns, rng = parameters()["D_N"], random.Random(7)
     Clock(dut.clk, 10, unit="ns").start()
     dut.start_i.value = dut.next_i.value = dut.again_i.value = 0
     seen = repeats = 0
-    for index in range(150):
-        stride = rng.choice([1, 1, 2, 2, 3, 15])
+    for index in range(200):
+        stride = rng.choice([1, 1, 2, 2, rng.randrange(16)])
         width, height = rng.choice([(1, 1), (rng.randint(1, 40), rng.randint(1, 12)), (columns, 3)])
+        if rng.random() < 0.4:
+            width, height = rng.choice([1, 2, 3, rng.randint(1, 1023)]), rng.randint(1, 1023)
         if index == 0:
             width, height = 1023, 2
         pooled = index > 0 and rng.random() < 0.4
@@ -55,6 +57,8 @@ async def random_maps(dut: Any) -> None:
         positions = columns // 4 if pooled else columns
         tiles = -(-width * height // positions)
         tile = rng.randrange(tiles) if index else 0
+        if index:
+            tiles = min(tiles, tile + 40)
         dut.stride_i.value, dut.out_width_i.value, dut.out_height_i.value = stride, width, height
         dut.start_y_i.value, dut.start_x_i.value = divmod(tile * positions, width)
         dut.pooled_i.value = int(pooled)

@@ -26,13 +26,20 @@ async def random_windows(dut: Any) -> None:
     asked: list[tuple[int, int, int, int, int, int]] = []
     inside = outside = 0
     for cycle in range(2500):
-        width = rng.choice([1, 2, 3, columns - 1, columns, columns + 1, rng.randint(1, 3 * columns)])
-        height = rng.randint(1, max(1, min(20, depth * columns // 2 // width)))
-        base = rng.randrange(depth - -(-width * height // columns))
+        width = rng.choice([1, 2, 3, columns - 1, columns, columns + 1, rng.randint(1, 3 * columns), rng.randint(1, 1023)])
+        height = rng.choice([rng.randint(1, 20), rng.randint(1, 1023)])
         ring = rng.choice([0, 0, rng.randint(1, address_bits)])
+        if not ring and width > depth * columns // 2:
+            ring = address_bits
         if ring:
-            base = base >> ring << ring
-        y, x = rng.randint(-3, height + 2), rng.randint(-lanes - 2, width + 2)
+            base = rng.randrange(depth) >> ring << ring
+        else:
+            height = min(height, depth * columns // 2 // width)
+            base = rng.randrange(depth - -(-width * height // columns))
+        # Next to the edges, anywhere, and as far from either edge as a comparison that loses one bit takes for outside.
+        far = (1 << rng.randrange(10)) + rng.randint(-lanes, lanes)
+        x = rng.choice([rng.randint(-lanes - 2, 2), width - rng.randint(-2, lanes), rng.randint(0, width), far, width - far])
+        y = rng.choice([rng.randint(-3, 2), height - rng.randint(-2, 3), rng.randint(0, height), far])
         if rng.random() < 0.05:
             y, x = rng.randint(-2048, 2047), rng.randint(-1024, 1023)
         asked.append((y, x, base, width, height, ring))
