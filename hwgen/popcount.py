@@ -14,6 +14,7 @@ PAIRS = 7  # bit pairs of a group: three in two LUTs, two in each LUT more; meas
 ADDER_HEIGHT = 3  # bits of one weight that the last adder takes
 _COUNTER_BITS = 6
 _MOST_LEVELS = 4  # counters in one carry chain
+ZERO = "1'b0"  # a place that no bit fills
 
 Heap = dict[int, list[str]]  # weight exponent: its bits, as SystemVerilog expressions
 
@@ -120,7 +121,7 @@ def _level(heap: Heap, number: int, registered: bool) -> tuple[Level, Heap]:
             if len(bits) == 5 and len(bits) + len(out.get(weight, ())) > ADDER_HEIGHT + 1:
                 # Five bits fill a counter but for one.
                 sums = tuple(names.take() for _ in range(3))
-                counters.append(Counter(((*(bits.popleft() for _ in range(5)), "1'b0"),), sums))
+                counters.append(Counter(((*(bits.popleft() for _ in range(5)), ZERO),), sums))
             else:
                 sums = tuple(names.take() for _ in range(2))
                 adders.append(FullAdder(tuple(bits.popleft() for _ in range(3)), sums))
@@ -155,7 +156,7 @@ def plan(width: int, pairs: int = PAIRS) -> Plan:
         levels.append(level)
     count_bits = width.bit_length() + 1
     terms = tuple(
-        tuple(heap[bit][row] if row < len(heap.get(bit, ())) else "1'b0" for bit in range(count_bits))
+        tuple(heap[bit][row] if row < len(heap.get(bit, ())) else ZERO for bit in range(count_bits))
         for row in range(ADDER_HEIGHT)
     )
     return Plan(width, count_bits, tuple(groups), names.size, tuple(levels), terms)

@@ -14,7 +14,7 @@ from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-from hwgen import isa, popcount
+from hwgen import isa, popcount, popcount_proof
 from hwgen.engine import EngineConfig
 
 
@@ -95,7 +95,7 @@ def render_package() -> str:
 
 def render_popcount(width: int) -> str:
     """The population counter of words of ``width`` bits on 7-series primitives."""
-    return render("rtl/bs_popcount_xc7.sv.j2", plan=popcount.plan(width))
+    return render("rtl/bs_popcount_xc7.sv.j2", plan=popcount_proof.prove(popcount.plan(width)))
 
 
 def render_sources(engine: EngineConfig, board: str, version: str) -> dict[str, str]:
