@@ -13,14 +13,13 @@ from functools import cache
 from importlib.resources import files
 
 from hwgen.engine import EngineConfig
-from hwgen.fusion import SUM_GROUPS
+from hwgen.isa import SUM_BITS, SUM_GROUPS
 
 _DSP_PER_LANE = 4  # bs_lane: two for acc*mul, one for skip, one for the second rounding
 _DSP_ADDRESSES = 11  # products in fill, pool, their windows, and image planes
 # Widths that one half block (RAMB18E1) holds at each depth.
 _HALF_WIDTH = {512: 36, 1024: 18, 2048: 9, 4096: 4, 8192: 2, 16384: 1}
 _ENABLE_BITS = 9  # one write enable of a block for so many bits
-_SUM_BITS = 18
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def bram36(engine: EngineConfig) -> int:
     params = max(512, engine.param_depth // engine.lane_rows)
     halves += engine.lane_rows * (ram_halves(48, params) + ram_halves(18, params))
     halves += 3 * ram_halves(64, engine.program_depth)
-    halves += ram_halves(_SUM_BITS * engine.lane_rows, SUM_GROUPS)
+    halves += ram_halves(SUM_BITS * engine.lane_rows, SUM_GROUPS)
     halves += 2 * ram_halves(65, 512)
     halves += ram_halves(32 * engine.lane_rows + 1, engine.logit_depth)
     return -(-halves // 2)

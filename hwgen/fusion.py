@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
+from hwgen import isa
 from hwgen.engine import EngineConfig
 from hwgen.network import AvgPool, Conv, MaxPool, Network, Node, Requant, ShortcutA, Tensor, Weighted
 from hwgen.passes import Rounding
 
-SUM_BITS = 18  # of bs_sums
-SUM_GROUPS = 256  # groups of lane_rows channels that bs_sums holds
 _MAX_ROW_TILES = 63
 
 
@@ -90,8 +89,8 @@ class Fusion:
                 and node.padding == 0
                 and isinstance(self._producer(source.name), Conv)
                 and order[source.name] >= free_from
-                and height * width * max(source.hi, -source.lo) < 1 << (SUM_BITS - 1)
-                and channels <= SUM_GROUPS * self.engine.lane_rows
+                and height * width * max(source.hi, -source.lo) < 1 << (isa.SUM_BITS - 1)
+                and channels <= isa.SUM_GROUPS * self.engine.lane_rows
             ):
                 free_from = at
                 yield node.name

@@ -15,6 +15,8 @@ WORD_BITS = 64
 WORDS = 8
 INSTRUCTION_BITS = WORD_BITS * WORDS
 PAD_PLANE_BITS = 16
+SUM_GROUPS = 256  # groups of lane_rows channels whose codes write-back can add up
+SUM_BITS = 18  # of such a sum, sign included
 
 PROGRAM_MAGIC = 0x314D5342  # "BSM1", little-endian
 PROGRAM_VERSION = 1

@@ -51,7 +51,7 @@ typedef ArrayWord WeightBuffer[C::WEIGHT_DEPTH][C::D_M];                   // ex
 typedef Bits<C::D_M> PlaneBuffer[2][C::PLANE_DEPTH][C::D_N][C::ROWS_G];    // execute reads, store writes; twice, as in the RTL
 typedef Param ParamBuffer[C::PARAM_DEPTH];                                 // write-back reads, fetch writes
 typedef uint8_t ByteBuffer[C::BYTE_DEPTH][C::D_N][C::LANE_ROWS];           // write-back alone
-typedef uint32_t SumBuffer[C::SUM_GROUPS][C::LANE_ROWS];                   // write-back alone, 18 bits each
+typedef uint32_t SumBuffer[SUM_GROUPS][C::LANE_ROWS];                   // write-back alone, 18 bits each
 
 // What a stage did in a region; the sequencer adds it to the registers.
 struct FetchDone {

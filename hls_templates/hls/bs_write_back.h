@@ -245,7 +245,7 @@ inline void write_back_conv(const WriteBackJob& job, RowStreams& rows, Stream<Ro
         }
         const uint32_t skip_group = group & 1023, skipped = (skip_group - op.skip_zero_groups) & 1023;
         const bool skip_here = skip_group >= op.skip_zero_groups && skipped < op.skip_groups;
-        const uint32_t sum_group = (op.sum_group + group) % C::SUM_GROUPS;
+        const uint32_t sum_group = (op.sum_group + group) % SUM_GROUPS;
         Codes codes;
         for (int lane = 0; lane < C::LANE_ROWS; lane++) {
 #pragma HLS UNROLL  // LANE_ROWS x D_N lanes

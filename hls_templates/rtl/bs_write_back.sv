@@ -10,7 +10,6 @@ module bs_write_back #(
     parameter int PLANE_DEPTH = 512,   // rows of the plane buffer, a power of two
     parameter int BYTE_DEPTH  = 512,   // rows of the byte buffer, a power of two
     parameter int PARAM_DEPTH = 1024,  // channels of the parameter buffer, a power of two
-    parameter int SUM_GROUPS  = 256,   // groups of LANE_ROWS channels whose codes can be added up, 2..1024
     parameter bit XC7         = 1'b0   // 7-series primitives in the lanes, else portable arithmetic
 ) (
     input  logic                                        clk,
@@ -61,8 +60,8 @@ module bs_write_back #(
   localparam int PARAM_ROWS = PARAM_DEPTH / LANE_ROWS;
   localparam int PARAM_BITS = $clog2(PARAM_ROWS);
   localparam int LANE_ROW_BITS = LANE_ROWS > 1 ? $clog2(LANE_ROWS) : 1;
-  localparam int SUM_BITS = 18;
-  localparam int GROUP_BITS = $clog2(SUM_GROUPS);
+  localparam int SUM_BITS = bs_pkg::SUM_BITS;
+  localparam int GROUP_BITS = $clog2(bs_pkg::SUM_GROUPS);
 
   // ------------------------------------------------------------------ instructions
   bs_pkg::conv_out_t conv_out;
@@ -372,7 +371,7 @@ module bs_write_back #(
   bs_sums #(
       .D_N(D_N),
       .LANE_ROWS(LANE_ROWS),
-      .GROUPS(SUM_GROUPS),
+      .GROUPS(bs_pkg::SUM_GROUPS),
       .SUM_BITS(SUM_BITS)
   ) u_sums (
       .clk,
