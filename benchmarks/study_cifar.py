@@ -226,6 +226,8 @@ def train(study: Mapping[str, Any], options: argparse.Namespace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if taken := take_kept(HERE / options.config.stem, folder, study):
         print(f"Kept from earlier: {', '.join(taken)}.", flush=True)
+    if finished := collect(folder, study):
+        write_rows("study", finished)
     for seed in study["seeds"]:
         for row in study["row"]:
             if (folder / f"{row['name']}-{seed}.json").exists() or (options.rows and row["name"] not in options.rows):
