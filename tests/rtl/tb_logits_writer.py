@@ -73,8 +73,8 @@ class TB:
             dut.dma_done_i.value = 0
             self.writes.append((address, words))
 
-    async def image(self, logits: list[int], idle: float) -> None:
-        """Send the logits of one image, as many as fill whole beats."""
+    async def image(self, logits: list[int], idle: float, *, whole: bool = True) -> None:
+        """Send the logits of one image, as many as fill whole beats; not whole: more were to come."""
         dut = self.dut
         for start in range(0, len(logits), self.rows):
             while self.random.random() < idle:
@@ -82,7 +82,7 @@ class TB:
             beat = logits[start : start + self.rows]
             dut.valid_i.value = 1
             dut.data_i.value = sum(value << (32 * index) for index, value in enumerate(beat))
-            dut.last_i.value = int(start + self.rows >= len(logits))
+            dut.last_i.value = int(whole and start + self.rows >= len(logits))
             await RisingEdge(dut.clk)
             dut.valid_i.value = 0
             dut.last_i.value = 0
@@ -120,3 +120,15 @@ async def anywhere(dut: Any) -> None:
         room = (1 << 32) - (count - 1) * stride
         await tb.start(8 * tb.random.randrange(room // 8), stride)
         await tb.check(tb.random.randint(1, 5) for _ in range(count))
+
+
+@cocotb.test()
+async def reset_within_an_image(dut: Any) -> None:
+    """What a reset leaves of an image does not get into the next one."""
+    tb = TB(dut, seed=3)
+    for beats in range(1, 8):
+        await tb.start(0x1000, 0x140)
+        await tb.image([tb.random.getrandbits(32) for _ in range(beats * tb.rows)], 0.3, whole=False)
+        await ClockCycles(dut.clk, tb.random.randint(0, 12))
+        await tb.start(0x2000, 0x140)
+        await tb.check([3, 2])

@@ -16,6 +16,7 @@ from hwgen.program import Instruction
 DRAIN = 13  # cycles after the last read; write-back starts a pool only once nothing is on its way
 LARGE = ((1030, 1), (515, 1), (1, 1023), (2, 257))  # tiles and row tiles of the first ones: counters that lose a bit end late
 OPERATIONS = 2000  # of another one, at most
+NEAR = 32  # rows whose bytes resemble each other
 
 
 def draw(rng: random.Random, values: dict[str, int], size: tuple[int, int] | None = None) -> Instruction:
@@ -68,8 +69,8 @@ def draw(rng: random.Random, values: dict[str, int], size: tuple[int, int] | Non
 
 
 def pixel(rng: random.Random, lanes: int, usual: int) -> int:
-    """Bytes, many a single bit away from a usual one: which of two is the larger hangs on any of their bits."""
-    return pack([usual ^ 1 << rng.randrange(8) if rng.random() < 0.8 else rng.getrandbits(8) for _ in range(lanes)], 8)
+    """Bytes, many a usual one or a single bit away from it: which of two is the larger hangs on any of their bits."""
+    return pack([usual ^ rng.choice((0, 1 << rng.randrange(8))) if rng.random() < 0.8 else rng.getrandbits(8) for _ in range(lanes)], 8)
 
 
 def beats_of(instruction: Instruction, rows: list[list[int]], values: dict[str, int]) -> list[list[dict[int, int]]]:
@@ -109,8 +110,8 @@ async def random_program(dut: Any) -> None:
     """Every beat in its order, row tiles far enough apart for the packer."""
     values, rng = parameters(), random.Random(13)
     columns, lanes, beats = values["D_N"], values["LANE_ROWS"], values["D_M"] // values["LANE_ROWS"]
-    usual = rng.getrandbits(8)
-    rows = [[pixel(rng, lanes, usual) for _ in range(values["BYTE_DEPTH"])] for _ in range(columns)]
+    usual = [rng.getrandbits(8) for _ in range(0, values["BYTE_DEPTH"], NEAR)]
+    rows = [[pixel(rng, lanes, usual[row // NEAR]) for row in range(values["BYTE_DEPTH"])] for _ in range(columns)]
     banks = Banks(rows, 8 * lanes, (values["BYTE_DEPTH"] - 1).bit_length())
     await reset(dut, ("start_i", "instr_i", "bank_data_i"))
     closest = 100
