@@ -54,7 +54,7 @@ class _Exporter:
         weights = node.quantised_weight(node.weight_bits)
         assert weights.code is not None and weights.scale is not None
         q = (weights.code + ((1 << node.weight_bits) - 1)) / 2
-        return np.asarray(_ints(q, np.int16).transpose(0, 2, 3, 1)), weights.scale
+        return np.asarray(_ints(q, np.int16).transpose(0, 2, 3, 1)), weights.scale.flatten()
 
     def node(self, node: torch.nn.Module) -> Node:
         if isinstance(node, ConvNode):

@@ -158,7 +158,7 @@ class _Nodes:
     weight_bits: tuple[int, ...]
     activation_bits: tuple[int, ...]
     pinned: int | None
-    linear: bool
+    weights: str
     learned_step: bool
     skips: set[_Stage]
     nodes: list[NetNode] = field(default_factory=list)
@@ -257,7 +257,7 @@ class _Nodes:
         inputs = (self._read(source),) if stage.skip is None else (self._read(source), stage.skip.output)
         node: WeightedNode
         if stage is self.last:
-            node = LogitsNode(stage.name, inputs, "logits", channels, kernel, candidates, linear=self.linear)
+            node = LogitsNode(stage.name, inputs, "logits", channels, kernel, candidates, weights=self.weights)
         else:
             node = ConvNode(
                 stage.name,
@@ -272,7 +272,7 @@ class _Nodes:
                 norm=stage.norm is not None,
                 depthwise=depthwise,
                 bias=module.bias is not None,
-                linear=self.linear,
+                weights=self.weights,
             )
             _copy_norm(node, stage.norm)
         node.weight.data.copy_(weight)
@@ -319,7 +319,7 @@ def prepare(
         shape: (C, H, W) of an image. input_bits: width of its codes; the network sees code / (2**input_bits - 1).
         weight_bits, activation_bits: candidates of every layer, 1 to 8. Signed activations have 2 bits and more.
         pinned: bits of the first and last layer's weights and of the last layer's input; None: they are searched too.
-        weights: "dorefa" or "lsq" (learned step size). activations: "lsq" (learned step size) or "pact".
+        weights: "dorefa", "lsq" (learned step size) or "lsq-channel" (by each output channel's size). activations: "lsq" (learned step size) or "pact".
         mean, std: what the module's input was normalised by, per channel of values in [0, 1]; folded into the first layer.
 
     Raises:
@@ -331,8 +331,8 @@ def prepare(
         for what, bits in (("weight_bits", weight_bits), ("activation_bits", activation_bits), ("pinned", [pinned or 8]))
         if not bits or not all(1 <= b <= 8 for b in bits)
     ]
-    if weights not in ("dorefa", "lsq") or activations not in ("lsq", "pact"):
-        problems.append("'weights' is dorefa or lsq, 'activations' is lsq or pact.")
+    if weights not in ("dorefa", "lsq", "lsq-channel") or activations not in ("lsq", "pact"):
+        problems.append("'weights' is dorefa, lsq or lsq-channel, 'activations' is lsq or pact.")
     if problems:
         raise InputError(problems, subject)
     joined = _Stages(*trace(module, shape))
@@ -348,7 +348,7 @@ def prepare(
             subject,
         )
     skips = {stage.skip for stage in joined.stages if stage.skip is not None}
-    made = _Nodes(tuple(sorted(set(weight_bits))), tuple(sorted(set(activation_bits))), pinned, weights == "lsq",
+    made = _Nodes(tuple(sorted(set(weight_bits))), tuple(sorted(set(activation_bits))), pinned, weights,
                   activations == "lsq", skips)  # fmt: skip
     stages = [stage for stage in joined.stages if stage is not last] + [last]
     made.build(stages, last)

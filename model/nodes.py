@@ -183,7 +183,8 @@ class WeightedNode(NetNode):
 
     Args:
         channels: (in, out); depthwise: one filter per channel. bias: added to the sum, real, per output channel.
-        linear: quantise weights by a learned clip instead of DoReFa's tanh.
+        weights: DoReFa's tanh ("dorefa"), a learned clip ("lsq"), or one that counts from each output channel's own size
+            ("lsq-channel"; the classifier's channels share it, since their sums are compared).
     """
 
     weight: Tensor
@@ -201,14 +202,15 @@ class WeightedNode(NetNode):
         *,
         depthwise: bool = False,
         bias: bool = False,
-        linear: bool = False,
+        weights: str = "dorefa",
     ) -> None:
         super().__init__(name, inputs, output)
         self.stride, self.padding, self.depthwise = stride, padding, depthwise
         self.weight = nn.Parameter(torch.empty(channels[1], 1 if depthwise else channels[0], *kernel))
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
         self.bias = nn.Parameter(torch.zeros(channels[1])) if bias else None
-        self.weight_clip = nn.Parameter(torch.tensor(3.0)) if linear else None
+        self.weight_clip = None if weights == "dorefa" else nn.Parameter(torch.tensor(3.0))
+        self.by_channel = weights == "lsq-channel"
         self.choice = Choice(candidates)
         self.branches: nn.ParameterDict | None = None  # a supernet's copies of the weights
         self.dropout = 0.0  # share of the input that training drops
@@ -228,9 +230,9 @@ class WeightedNode(NetNode):
         return quantise_linear_weight(w, self.weight_gamma(w), bits)
 
     def weight_gamma(self, w: Tensor) -> Tensor:
-        """The learned clip: a factor times the weights' root mean square, which is detached; 0-dim."""
+        """The learned clip: a factor times the weights' root mean square, which is detached; 0-dim, or (C, 1, 1, 1)."""
         assert self.weight_clip is not None
-        size = w.detach().square().mean().sqrt()
+        size = w.detach().square().mean((1, 2, 3) if self.by_channel else None, keepdim=self.by_channel).sqrt()
         return self.weight_clip.abs().clamp(min=1e-2) * torch.where(size > 0, size, torch.ones_like(size))
 
     def _mixed_weight(self, context: Context) -> Tensor:
@@ -238,7 +240,8 @@ class WeightedNode(NetNode):
         if self.weight_clip is None:
             return mix_weight(self.weight, p, self.choice.candidates)
         gamma = self.weight_gamma(self.weight)
-        return mix_unsigned(self.weight + gamma, 2 * gamma, p, self.choice.candidates) - gamma * p.sum()
+        two = gamma.new_tensor(2.0)
+        return gamma * (mix_unsigned(self.weight / gamma + 1, two, p, self.choice.candidates) - p.sum())
 
     def _dropped(self, x: Quantised) -> Quantised:
         """Dropout on codes: what is kept keeps its code, the scale grows."""
@@ -252,7 +255,10 @@ class WeightedNode(NetNode):
         return Quantised(None, x.code * mask, x.scale / keep)
 
     def accumulate(self, x: Quantised, context: Context) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """(sum in real units, integer sums, their scale); the integers only where both operands have codes and someone asks."""
+        """(sum in real units, integer sums, their scale); the integers only where both operands have codes and someone asks.
+
+        The scale has one value, or one for each output channel, (C,).
+        """
         x = self._dropped(x)
         unit = 1.0 if x.scale is None else x.scale
         if context.mode is Mode.FLOAT:
@@ -272,13 +278,13 @@ class WeightedNode(NetNode):
         bound = int(weights.code.detach().abs().flatten(1).sum(1).max()) * int(torch.maximum(-least, most).clamp(min=1))
         exact = torch.float32 if bound < _EXACT_FLOAT32 else torch.float64
         acc = self._conv(x.code.to(exact), weights.code.to(exact))
-        return (acc * scale).to(x.code.dtype), acc, scale
+        return (acc * scale.view(1, -1, 1, 1)).to(x.code.dtype), acc, scale.flatten()
 
     def _scaled(self, code: Tensor, weight: Tensor, scale: Tensor, context: Context) -> Tensor:
         if not context.autocast:
             return self._conv(code, weight * scale)  # the few weights rather than every sum
         with torch.autocast(code.device.type, torch.bfloat16):
-            return self._conv(code, weight).float() * scale
+            return self._conv(code, weight).float() * scale.view(1, -1, 1, 1)
 
     def _supernet(self, x: Quantised, context: Context, unit: Tensor | float) -> Tensor:
         """sum_ij p_i p_j conv(x_j, w_ij), a convolution each."""
@@ -399,9 +405,10 @@ class LogitsNode(WeightedNode):
         kernel: tuple[int, int],
         candidates: tuple[int, ...],
         *,
-        linear: bool = False,
+        weights: str = "dorefa",
     ) -> None:
-        super().__init__(name, inputs, output, channels, kernel, 1, 0, candidates, bias=True, linear=linear)
+        weights = "lsq" if weights == "lsq-channel" else weights  # the sums of all classes are compared
+        super().__init__(name, inputs, output, channels, kernel, 1, 0, candidates, bias=True, weights=weights)
 
     def fold_bias(self, scale: Tensor) -> Tensor:
         """Integer bias, float64 (classes,)."""

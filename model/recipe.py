@@ -100,7 +100,8 @@ class SearchSection(_Section):
         Field(ge=0, le=8, description="bits of the first and last layer's weights and the last one's input; 0: searched"),
     ] = 8
     weight_quantiser: Annotated[
-        Literal["dorefa", "lsq"], Field(description="weights: DoReFa's tanh, or a learned step size")
+        Literal["dorefa", "lsq", "lsq-channel"],
+        Field(description="weights: DoReFa's tanh, a learned step size, or one by each output channel's size"),
     ] = "dorefa"
     activation_quantiser: Annotated[
         Literal["lsq", "pact"],

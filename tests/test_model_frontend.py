@@ -127,7 +127,7 @@ def shake(network: nn.Module, seed: int) -> None:
 MODULES = {"vgg": Vgg, "pre-activation": PreActivation, "odd": Odd, "mlp": mlp}
 
 
-@pytest.mark.parametrize("weights", ["dorefa", "lsq"])
+@pytest.mark.parametrize("weights", ["dorefa", "lsq", "lsq-channel"])
 @pytest.mark.parametrize("name", MODULES)
 def test_a_module_of_ones_own_is_the_same_in_float_and_exact_in_integers(name: str, weights: str) -> None:
     module = MODULES[name]()

@@ -43,13 +43,14 @@ def test_the_signed_mixture_saves_its_input_alone() -> None:
     assert sum(sizes) <= 1000 + 5
 
 
-def node(linear: bool, bits: tuple[int, ...]) -> ConvNode:
-    return ConvNode("n", ("x",), "y", (4, 6), (3, 3), candidates=bits, quantiser=Quantiser((4,)), linear=linear)
+def node(weights: str, bits: tuple[int, ...]) -> ConvNode:
+    return ConvNode("n", ("x",), "y", (4, 6), (3, 3), candidates=bits, quantiser=Quantiser((4,)), weights=weights)
 
 
+@pytest.mark.parametrize("weights", ["lsq", "lsq-channel"])
 @pytest.mark.parametrize("bits", [(1, 2, 5), (4, 8)])
-def test_the_mixture_of_linear_weights_is_the_plain_sum(bits: tuple[int, ...]) -> None:
-    conv = node(True, bits)
+def test_the_mixture_of_linear_weights_is_the_plain_sum(bits: tuple[int, ...], weights: str) -> None:
+    conv = node(weights, bits)
     conv.choice.strengths.data.normal_()
     assert conv.weight_clip is not None
     conv.weight_clip.data.fill_(1.2)
@@ -63,6 +64,19 @@ def test_the_mixture_of_linear_weights_is_the_plain_sum(bits: tuple[int, ...]) -
         torch.autograd.grad(mixed, wanted, g, retain_graph=True), torch.autograd.grad(plain, wanted, g), strict=True
     ):
         assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_the_size_of_one_channel_is_its_own() -> None:
+    for weights, same in (("lsq-channel", True), ("lsq", False)):
+        conv = node(weights, (2,))
+        before = conv.quantised_weight(2)
+        with torch.no_grad():
+            conv.weight[3] *= 8
+        after = conv.quantised_weight(2)
+        assert before.code is not None and after.code is not None
+        assert torch.equal(before.code, after.code) == same
+        if same:
+            assert torch.allclose(after.value[3], 8 * before.value[3]) and torch.equal(after.value[:3], before.value[:3])
 
 
 def test_linear_weights_have_the_levels_of_dorefa() -> None:
@@ -122,7 +136,7 @@ def test_relu6_never_passes_six() -> None:
 
 
 def test_a_weight_clip_starts_where_the_error_is_least() -> None:
-    conv = node(True, (2,))
+    conv = node("lsq", (2,))
     conv.weight.data.normal_()
     assert conv.weight_clip is not None
     with torch.no_grad():
