@@ -12,6 +12,8 @@ from typing import Any
 
 RTL = Path(__file__).resolve().parents[2] / "hls_templates" / "rtl"
 BENCHES = Path(__file__).resolve().parent
+# Of every burst: rising addresses of whole words, one ID, whose answers come in order; a plain access that may be buffered.
+ATTRIBUTES = {"id": 0, "burst": 1, "size": 3, "lock": 0, "cache": 3, "prot": 0, "qos": 0}
 
 
 def simulate(

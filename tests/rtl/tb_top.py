@@ -7,14 +7,13 @@ from typing import Any
 
 import cocotb
 from cocotb.triggers import ClockCycles
-from shell_bench import reset
+from shell_bench import ATTRIBUTES, reset
 
 from hwgen import isa
 from sim.axi_memory import OKAY, SLVERR
 from sim.axil import AxilMaster
 
 _QUIET = ("arready", "rvalid", "awready", "wready", "bvalid")
-ATTRIBUTES = {"id": 0, "burst": 1, "size": 3, "lock": 0, "cache": 3, "prot": 0, "qos": 0}  # of every burst, on both ports
 
 
 async def start(dut: Any, stall: float) -> AxilMaster:
