@@ -9,6 +9,7 @@ import random
 import shutil
 import zipfile
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -152,7 +153,7 @@ def _spoilt_json(data: bytes, rng: random.Random) -> bytes:
         holder, key = rng.choice(places)
         how = rng.randrange(4)
         if how == 0 and isinstance(holder, dict):
-            holder[rng.choice(["extra", "", "name", "é"])] = rng.choice(_VALUES)
+            holder[rng.choice(["extra", "", "name", "é"])] = deepcopy(rng.choice(_VALUES))
         elif how == 1:
             del holder[key]
         elif how == 2:
@@ -162,7 +163,7 @@ def _spoilt_json(data: bytes, rng: random.Random) -> bytes:
         elif isinstance(holder[key], int) and rng.random() < 0.5:
             holder[key] += rng.choice([-1, 1, 7, 1 << 20])
         else:
-            holder[key] = rng.choice(_VALUES)
+            holder[key] = deepcopy(rng.choice(_VALUES))
     return json.dumps(value).encode()
 
 

@@ -36,6 +36,14 @@ def test_spoilt_files_are_answered_with_sentences(kind, tmp_path, watch):
         assert fuzz.check(kind, made, watch) == "", f"python -m benchmarks.fuzz --kind {kind} --first {number} --inputs 1"
 
 
+def test_a_value_is_never_put_into_itself(tmp_path):
+    for at in ("one", "two"):  # nor does what is put in change on the way
+        SEEDS["engine"](tmp_path / at)
+        mutate(tmp_path / at, random.Random("engine 1035"))
+    one, two = (sorted((tmp_path / at).rglob("*.json")) for at in ("one", "two"))
+    assert one and [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
+
+
 def test_a_mutation_changes_something_and_is_repeatable(tmp_path):
     for at in ("one", "two"):
         SEEDS["engine"](tmp_path / at)
