@@ -9,6 +9,11 @@ training set for the same epochs; a searched row spends the epochs of its search
 read when a row has ended. Rows lie in ``build/study/NAME/`` as ROW-SEED.json with the row's last weights (ROW-SEED.pt), all rows so
 far in ``build/bench/study.json``, from which ``python -m benchmarks.results`` renders the table. Rows copied from there to
 ``benchmarks/NAME/`` are not trained again, on whatever machine the study goes on.
+
+Settings are chosen without the test set: a part of the training set stands in for it, in rows of their own folder.
+
+    python -m benchmarks.study_cifar benchmarks/study_resnet8.toml --data ... --out build/study/trial \
+        --rows float uniform-w2a2 --trial tuning_share=0.2 train.quantised_rate=0.008
 """
 
 from __future__ import annotations
@@ -65,9 +70,9 @@ def overrides(row: Mapping[str, Any], seed: int, study: Mapping[str, Any], folde
 
 
 def given(row: Mapping[str, Any], study: Mapping[str, Any]) -> list[str]:
-    """The study's overrides for all rows, those for all but the float one, and the row's own."""
+    """The study's overrides for all rows, those for all but the float one, the row's own, and those of a trial."""
     quantised = [] if row["name"] == FLOAT else study.get("quantised", [])
-    return [*study.get("set", []), *quantised, *row.get("set", [])]
+    return [*study.get("set", []), *quantised, *row.get("set", []), *study.get("trial", [])]
 
 
 def settings(row: Mapping[str, Any], study: Mapping[str, Any]) -> list[str]:
@@ -204,11 +209,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", required=True, help="cifar-10-batches-bin or an archive of JPEG files (.npz)")
     parser.add_argument("--out", type=Path, help="where rows go; left out: build/study/NAME")
     parser.add_argument("--rows", nargs="+", help="these rows only")
+    parser.add_argument("--trial", nargs="+", metavar="SECTION.NAME=VALUE", help="settings to try, for every row; needs --out")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     options = parser.parse_args(arguments)
+    if options.trial and options.out is None:
+        parser.error("--trial needs --out: a folder of its own, so that its rows are not taken for the study's")
     try:
-        train(read_study(options.config), options)
+        train(read_study(options.config) | {"trial": options.trial or []}, options)
     except (InputError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -226,16 +234,17 @@ def train(study: Mapping[str, Any], options: argparse.Namespace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if taken := take_kept(HERE / options.config.stem, folder, study):
         print(f"Kept from earlier: {', '.join(taken)}.", flush=True)
-    if finished := collect(folder, study):
+    if (finished := collect(folder, study)) and not options.trial:
         write_rows("study", finished)
     for seed in study["seeds"]:
         for row in study["row"]:
             if (folder / f"{row['name']}-{seed}.json").exists() or (options.rows and row["name"] not in options.rows):
                 continue
             work(row, seed, study, folder, options)
-            rows = collect(folder, study)
-            write_rows("study", rows)
-            print(f"{row['name']}, seed {seed}: {100 * rows[-1]['accuracy']:.2f} %", flush=True)
+            if not options.trial:
+                write_rows("study", collect(folder, study))
+            found = json.loads((folder / f"{row['name']}-{seed}.json").read_text(encoding="utf-8"))
+            print(f"{row['name']}, seed {seed}: {100 * found['accuracy']:.2f} %", flush=True)
 
 
 if __name__ == "__main__":

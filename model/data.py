@@ -20,6 +20,7 @@ DATA_SETS = ("digits", "cifar10", "imagenet")
 DIGITS_BITS = 4
 _DIGITS_TEST = 360
 _DIGITS_SEED = 2
+_TUNING_SEED = 3
 
 DRAWS = 5  # random numbers that augmentation takes per image
 
@@ -56,11 +57,13 @@ class DataSet:
 
 
 @lru_cache(maxsize=2)
-def load_data(name: str, path: str = "") -> DataSet:
+def load_data(name: str, path: str = "", tuning_share: float = 0.0) -> DataSet:
     """A data set by name: "digits", "cifar10" or "imagenet"; decoded once per process.
 
     Args:
         path: where the files are; digits need none.
+        tuning_share: share of the training images, stratified by label, that takes the place of the test images and of which
+            nothing is trained; the same images whatever the seed of a run.
 
     Raises:
         InputError: no path, or files that are missing or damaged; the message says what to download and where to put it.
@@ -68,6 +71,10 @@ def load_data(name: str, path: str = "") -> DataSet:
     from model.data_cifar import cifar10
     from model.data_imagenet import imagenet
 
+    if tuning_share:
+        whole = load_data(name, path)
+        train, stand_in = hold_out(whole.train, tuning_share, _TUNING_SEED)
+        return replace(whole, train=train, test=stand_in)
     if name == "digits":
         return digits()
     if name not in DATA_SETS:

@@ -61,7 +61,7 @@ class Run:
 
 def describe(recipe: Recipe, bits: int = REFERENCE_BITS) -> Network:
     """The integer network of a recipe at uniform bits, untrained: the shapes that engine choice and cost tables need."""
-    data = load_data(recipe.data, recipe.data_path)
+    data = load_data(recipe.data, recipe.data_path, recipe.tuning_share)
     flat = recipe.model_copy(
         update={
             "search": recipe.search.model_copy(
@@ -128,7 +128,7 @@ def prepare(
             processes, or no bits are as cheap as its budget.
     """
     world = world or World()
-    data = load_data(recipe.data, recipe.data_path)
+    data = load_data(recipe.data, recipe.data_path, recipe.tuning_share)
     _check_sizes(recipe, data, world.size)
     net = build_network(recipe, data)
     search = Search(recipe, build_network(recipe, data), cost_of(recipe, cycles), 0)

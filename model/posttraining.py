@@ -59,7 +59,7 @@ def quantise(
             "There is no float network to quantise: give the run that trained it (--from RUN), or set model.weights.",
             "recipe",
         )
-    data = load_data(recipe.data, recipe.data_path)
+    data = load_data(recipe.data, recipe.data_path, recipe.tuning_share)
     search = recipe.search.model_copy(
         update={
             "weight_bits": [weight_bits],

@@ -176,6 +176,14 @@ class Recipe(_Section):
 
     data: Annotated[Literal["digits", "cifar10", "imagenet"], Field(description="data set")] = "digits"
     data_path: Annotated[str, Field(description="where the data set's files are; digits need none")] = ""
+    tuning_share: Annotated[
+        float,
+        Field(
+            ge=0,
+            lt=0.9,
+            description="share of the training set that stands in for the test set while settings are tuned; 0: the test set itself",
+        ),
+    ] = 0.0
     seed: Annotated[int, Field(ge=0, lt=1 << 63, description="seed of everything random")] = 1
     model: ModelSection
     search: SearchSection = SearchSection()

@@ -58,6 +58,16 @@ def test_every_missing_or_damaged_batch_is_named(batches: Path) -> None:
     assert "Download https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz" in text and "--set data_path=" in text
 
 
+def test_a_share_of_the_training_set_stands_in_for_the_test_set() -> None:
+    whole, tuned = load_data("digits"), load_data("digits", tuning_share=0.25)
+    assert (len(tuned.train), len(tuned.test)) == (1077, 360)  # of 1,437
+    seen = {image.tobytes() for image in tuned.test.images}
+    assert seen <= {image.tobytes() for image in whole.train.images}
+    assert not seen & {image.tobytes() for image in whole.test.images}
+    assert not seen & {image.tobytes() for image in tuned.train.images}
+    assert np.ptp(np.bincount(tuned.test.labels)) <= 2  # stratified
+
+
 @pytest.mark.parametrize("name", ["cifar10", "imagenet"])
 def test_no_path_says_what_to_download(name: str) -> None:
     with pytest.raises(InputError, match="https://") as caught:

@@ -109,6 +109,33 @@ def test_finished_rows_are_not_trained_again(tmp_path: Path, monkeypatch: pytest
     assert [len(rows) for rows in written] == [1, 1, 2, 3, 4]  # those that a start finds, then one more each
 
 
+def test_a_trial_is_kept_apart_from_the_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "small.toml"
+    config.write_text(
+        'recipe = "r"\nboard = "b"\nengine = "e"\nseeds = [1]\nset = ["a=1"]\nquantised = ["b=2"]\n'
+        'row = [{ name = "float" }, { name = "u", method = "uniform" }]\n'
+    )
+    ways: list[list[str]] = []
+
+    def work(row: Any, seed: int, study: Any, folder: Path, options: Any) -> None:
+        ways.append(study_cifar.settings(row, study))
+        (folder / f"{row['name']}-{seed}.json").write_text(json.dumps({"accuracy": 0.5 if row["name"] == "u" else 0.75}))
+
+    monkeypatch.setattr(study_cifar, "work", work)
+    monkeypatch.setattr(study_cifar, "load_data", lambda *_: None)
+    monkeypatch.setattr(study_cifar, "write_rows", lambda *_: pytest.fail("a trial's rows were written as the study's"))
+    tried = ["--trial", "tuning_share=0.2", "b=3"]
+    with pytest.raises(SystemExit):
+        study_cifar.main([str(config), "--data", "x", *tried])
+    assert "--trial needs --out" in capsys.readouterr().err
+    arguments = [str(config), "--data", "x", "--out", str(tmp_path / "out"), *tried]
+    assert study_cifar.main([*arguments, "--rows", "u"]) == 0 == study_cifar.main(arguments)
+    assert ways == [["a=1", "b=2", "tuning_share=0.2", "b=3", "method=uniform"], ["a=1", "tuning_share=0.2", "b=3"]]
+    assert capsys.readouterr().out.splitlines() == ["u, seed 1: 50.00 %", "float, seed 1: 75.00 %"]
+
+
 def test_kept_rows_are_taken_where_their_settings_are_the_same(tmp_path: Path) -> None:
     study = {"seeds": [1], "set": ["a=1"], "row": [{"name": "float"}, {"name": "u", "uniform": [3, 3]}, {"name": "v"}]}
     kept, folder = tmp_path / "kept", tmp_path / "out"
