@@ -54,6 +54,7 @@ demo: $(READY) tools ## search, generate, simulate and estimate a network for re
 test: lint check ## lint, types and the test suite
 
 lint: $(READY) ## ruff and mypy
+	@$(BIN)/ruff format --check --quiet . || { echo "ruff format . brings these files into shape." >&2; exit 1; }
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 

@@ -182,7 +182,18 @@ def row(case: Case, build: Build, latency: int, images: int, outstanding: int) -
 def print_rows(rows: list[dict[str, Any]]) -> None:
     """The rows as a table, and the layers with the highest ratio."""
     table = Table(title=f"{rows[0]['engine'].split(' ', 1)[1]} at {CLOCK_MHZ} MHz")
-    for head in ("network", "bits", "batch", "DDR latency", "cycles", "first image", "bound", "ratio", "array busy", "FPS"):
+    for head in (
+        "network",
+        "bits",
+        "batch",
+        "DDR latency",
+        "cycles",
+        "first image",
+        "bound",
+        "ratio",
+        "array busy",
+        "FPS",
+    ):
         table.add_column(head, justify="left" if head == "network" else "right")
     for item in rows:
         table.add_row(
@@ -204,7 +215,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", metavar="network", help=f"of {', '.join(NETWORKS)}; none: all rows")
     parser.add_argument("--images", type=int, default=IMAGES, help="images to simulate")
-    parser.add_argument("--outstanding", type=int, default=MemoryTiming.outstanding, help="bursts that a port of memory accepts (%(default)s)")
+    parser.add_argument(
+        "--outstanding",
+        type=int,
+        default=MemoryTiming.outstanding,
+        help="bursts that a port of memory accepts (%(default)s)",
+    )
     parser.add_argument("--quick", action="store_true", help="the cycle model's figures, without simulation")
     options = parser.parse_args()
     if options.outstanding < 1:
@@ -222,7 +238,9 @@ def main() -> None:
             for latency in LATENCIES[:1] if options.quick else LATENCIES:
                 images = LARGE_IMAGES if case.large else options.images
                 rows.append(row(case, build, latency, 0 if options.quick else images, options.outstanding))
-                console.print(f"{case.network} W{case.weight_bits}A{case.activation_bits}: {rows[-1]['cycles_per_image']:,}")
+                console.print(
+                    f"{case.network} W{case.weight_bits}A{case.activation_bits}: {rows[-1]['cycles_per_image']:,}"
+                )
     print_rows(rows)
     print(f"Written: {write_rows('engine', rows)}")
 

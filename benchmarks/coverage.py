@@ -30,7 +30,14 @@ from sim.verilator import COVERAGE
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "build" / "coverage"
 PACKAGES = ("hwgen", "sim")
-RTL_TESTS = ("test_rtl_core_modules", "test_rtl_shell_*", "test_rtl_faults", "test_rtl_xc7", "test_sim_random", "test_sim_compiled")
+RTL_TESTS = (
+    "test_rtl_core_modules",
+    "test_rtl_shell_*",
+    "test_rtl_faults",
+    "test_rtl_xc7",
+    "test_sim_random",
+    "test_sim_compiled",
+)
 OTHER_TESTS = (
     "test_rtl_proofs", "test_rtl_lint", "test_rtl_yosys", "test_sim_axi_memory", "test_sim_fst", "test_sim_golden", "test_sim_verilator",
     "test_hwgen_*", "test_hls_*", "test_network_file", "test_build_assemble", "test_cli_*", "test_board_*", "test_benchmarks_*", "test_docs*",
@@ -128,7 +135,9 @@ def python_shares(report: Mapping[str, Any]) -> list[Share]:
         share, summary = shares[Path(file).parts[0]], facts["summary"]
         share.all += summary["num_branches"]
         share.reached += summary["covered_branches"]
-        share.gaps += [f"{file}:{here} to {there if there > 0 else 'its end'}" for here, there in facts["missing_branches"]]
+        share.gaps += [
+            f"{file}:{here} to {there if there > 0 else 'its end'}" for here, there in facts["missing_branches"]
+        ]
     return list(shares.values())
 
 
@@ -177,7 +186,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=2, help="processes of pytest (2)")
     parser.add_argument("--report", action="store_true", help="the figures of the last run again, without a run")
-    parser.add_argument("--tests", nargs="+", default=RTL_TESTS + OTHER_TESTS, metavar="NAME", help="these test files only, such as test_rtl_xc7")
+    parser.add_argument(
+        "--tests",
+        nargs="+",
+        default=RTL_TESTS + OTHER_TESTS,
+        metavar="NAME",
+        help="these test files only, such as test_rtl_xc7",
+    )
     given = parser.parse_args()
     start = time.perf_counter()
     failed = 0 if given.report else run_tests(given.workers, given.tests)
@@ -188,7 +203,11 @@ def main() -> int:
     for share in shares:
         least = LEAST.get(share.target)
         table.add_row(
-            share.target, f"{share.reached:,}", f"{share.all:,}", f"{100 * share.share:.1f} %", f"{100 * least:.0f} %" if least else ""
+            share.target,
+            f"{share.reached:,}",
+            f"{share.all:,}",
+            f"{100 * share.share:.1f} %",
+            f"{100 * least:.0f} %" if least else "",
         )
         if least and share.share < least:
             short.append(f"{share.target} are covered to {100 * share.share:.1f} %, not {100 * least:.0f} %.")

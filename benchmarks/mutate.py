@@ -234,7 +234,9 @@ def killed(library: Path, mutant: int, todo: list[Work], *, faults: bool = True)
     """How the fast tests notice a mutant; empty if they do not. faults: provoke those too."""
     os.environ[VARIABLE] = str(mutant)
     try:
-        with Station(library, 5, MemoryTiming((3, 40), 0.2, seed=5), layout=ImpatientLayout, patience=_PATIENCE) as station:
+        with Station(
+            library, 5, MemoryTiming((3, 40), 0.2, seed=5), layout=ImpatientLayout, patience=_PATIENCE
+        ) as station:
             if station.engine.read_register("engine") != ENGINE.hash:
                 return "engine register"
             for work in todo:
@@ -328,7 +330,10 @@ def main() -> int:
         # Forked, so that workers have the counters of the engine without a mutation; before the bar has a thread.
         pool = stack.enter_context(
             ProcessPoolExecutor(
-                given.workers, multiprocessing.get_context("fork"), _begin, (Judge(library, Path(scratch) / "design.il", todo, benches),)
+                given.workers,
+                multiprocessing.get_context("fork"),
+                _begin,
+                (Judge(library, Path(scratch) / "design.il", todo, benches),),
             )
         )
         verdicts = pool.map(_verdict, [(base, *mutant) for base, mutants in numbers.items() for mutant in mutants])
@@ -352,7 +357,10 @@ def main() -> int:
             facts = {"engine": ENGINE.name, "seed": SEED, "seconds": round(time.perf_counter() - start, 1)}
             rows.append(asdict(target) | facts)
             write(given.out / "mutation.json", rows)
-            print(f"{base:<20} {target.killed:>3} of {target.mutants - target.equivalent} that are not equivalent", flush=True)
+            print(
+                f"{base:<20} {target.killed:>3} of {target.mutants - target.equivalent} that are not equivalent",
+                flush=True,
+            )
         if given.python_mutants:
             plain_library = compile_engine(sources, quick=True)
             rows += python_rows(plain_library, given.python_mutants, Path(scratch) / "python.json")

@@ -246,7 +246,10 @@ def main() -> int:
     for row in rows(given.library, given.mutants, given.target):
         made.append(row)
         given.out.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
-        print(f"{row['target']:<20} {row['killed']:>3} of {row['mutants'] - row['equivalent']} that are not equivalent", flush=True)
+        print(
+            f"{row['target']:<20} {row['killed']:>3} of {row['mutants'] - row['equivalent']} that are not equivalent",
+            flush=True,
+        )
     return 0
 
 

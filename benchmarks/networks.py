@@ -52,7 +52,9 @@ class Builder:
         self.values[tensor.name] = evaluate(node, network, self.values)
         return tensor.name
 
-    def _weights(self, source: str, channels: int, kernel: tuple[int, int], depthwise: bool, bits: int) -> NDArray[np.int16]:
+    def _weights(
+        self, source: str, channels: int, kernel: tuple[int, int], depthwise: bool, bits: int
+    ) -> NDArray[np.int16]:
         depth = 1 if depthwise else self.tensors[source].shape[2]
         return self.rng.integers(0, 1 << bits, (channels, *kernel, depth)).astype(np.int16)
 
@@ -180,7 +182,9 @@ class Builder:
         return self.conv(f"{name}.conv2", inner, channels, bits=8, skip=skip)
 
 
-def resnet_cifar(depth: int, weight_bits: int, activation_bits: int, shape: tuple[int, int, int] = (32, 32, 3)) -> Network:
+def resnet_cifar(
+    depth: int, weight_bits: int, activation_bits: int, shape: tuple[int, int, int] = (32, 32, 3)
+) -> Network:
     """ResNet-20/32/44/56 with option-A shortcuts; first and last layer 8 bit."""
     made = Builder(f"resnet{depth}", shape, weight_bits, activation_bits)
     at = made.conv("stem", "image", 16, bits=8)

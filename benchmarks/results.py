@@ -183,7 +183,18 @@ def study(rows: Rows) -> str:
 
 def study_rtl(rows: Rows) -> str:
     """A row of the study in RTL: accuracy simulated and of the integer network."""
-    head = ["row", "seed", "engine", "test images", "accuracy in RTL", "integer network", "tensors", "mismatches", "cycles per image", "model"]
+    head = [
+        "row",
+        "seed",
+        "engine",
+        "test images",
+        "accuracy in RTL",
+        "integer network",
+        "tensors",
+        "mismatches",
+        "cycles per image",
+        "model",
+    ]
     return table(
         head,
         [

@@ -171,7 +171,9 @@ def collect(folder: Path, study: Mapping[str, Any]) -> list[dict[str, Any]]:
 def problems(study: Mapping[str, Any]) -> list[str]:
     """What is wrong with a study: unknown settings; the float row comes first, and a row comes after the one it equals."""
     names: list[str] = []
-    found = [f"There is no setting '{name}'; there are {', '.join(sorted(SETTINGS))}." for name in sorted({*study} - SETTINGS)]
+    found = [
+        f"There is no setting '{name}'; there are {', '.join(sorted(SETTINGS))}." for name in sorted({*study} - SETTINGS)
+    ]
     found += [f"The setting '{name}' is missing." for name in sorted(NEEDED - {*study})]
     rows = study.get("row", [])
     if nameless := [at for at, row in enumerate(rows, 1) if "name" not in row]:
@@ -209,7 +211,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", required=True, help="cifar-10-batches-bin or an archive of JPEG files (.npz)")
     parser.add_argument("--out", type=Path, help="where rows go; left out: build/study/NAME")
     parser.add_argument("--rows", nargs="+", help="these rows only")
-    parser.add_argument("--trial", nargs="+", metavar="SECTION.NAME=VALUE", help="settings to try, for every row; needs --out")
+    parser.add_argument(
+        "--trial", nargs="+", metavar="SECTION.NAME=VALUE", help="settings to try, for every row; needs --out"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     options = parser.parse_args(arguments)

@@ -178,4 +178,6 @@ def source_line(path: Path, number: int) -> str:
 
 def find(file: str, line: str, change: str) -> Known | None:
     """What is known of a mutant that survived."""
-    return next((item for item in KNOWN if (item.file, item.line) == (file, line) and re.fullmatch(item.change, change)), None)
+    return next(
+        (item for item in KNOWN if (item.file, item.line) == (file, line) and re.fullmatch(item.change, change)), None
+    )

@@ -75,7 +75,8 @@ def assemble(
     network: Network,
     build: Annotated[Path, typer.Option("--for", help="Build folder whose engine is to run the network.")],
     out_folder: Annotated[
-        Path | None, typer.Option("--out", help="Build folder to make; left out: beside the other, by the network's name.")
+        Path | None,
+        typer.Option("--out", help="Build folder to make; left out: beside the other, by the network's name."),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images that share the weights of the last layers.")] = 1,
     force: Force = False,

@@ -270,7 +270,8 @@ def verify(
     backend: Annotated[str | None, typer.Option(help="rtl or hls; left out: the build's own.")] = None,
     waves: Annotated[Path | None, typer.Option(help="Folder for a waveform of the whole run (dump.vcd).")] = None,
     failing_waves: Annotated[
-        Path | None, typer.Option(help="Folder for a waveform of the cycles around a failure, if there is one (failure.fst).")
+        Path | None,
+        typer.Option(help="Folder for a waveform of the cycles around a failure, if there is one (failure.fst)."),
     ] = None,
     junit: Annotated[Path | None, typer.Option(help="File for a JUnit report, one case per tensor.")] = None,
     json: Json = None,
@@ -292,7 +293,9 @@ def verify(
             if waves is not None:
                 out.print(f"Waveform: {waves / 'dump.vcd'} (GTKWave, Surfer).")
             if figures["failing_waves"]:
-                out.print(f"Failing window: {figures['failing_waves']} (failure.gtkw for GTKWave, failure.sucl for Surfer).")
+                out.print(
+                    f"Failing window: {figures['failing_waves']} (failure.gtkw for GTKWave, failure.sucl for Surfer)."
+                )
         if figures["mismatches"] or figures["problem"]:
             raise typer.Exit(EXIT_FAILED)
         next_step(f"bitsmith {'estimate' if made == 'rtl' else 'synth'} {build}", quiet)
@@ -342,10 +345,12 @@ def inspect(
             out.print(text, markup=False, soft_wrap=True)
 
 
-app.command(
-    epilog="Example:  bitsmith generate runs/digits/network --board pynq-z2 --engine auto --out builds/digits"
-)(builds.generate)
-app.command(epilog="Example:  bitsmith assemble runs/other/network --for builds/digits --out builds/other")(builds.assemble)
+app.command(epilog="Example:  bitsmith generate runs/digits/network --board pynq-z2 --engine auto --out builds/digits")(
+    builds.generate
+)
+app.command(epilog="Example:  bitsmith assemble runs/other/network --for builds/digits --out builds/other")(
+    builds.assemble
+)
 app.command(epilog="Example:  bitsmith synth builds/digits")(synth)
 app.command(epilog="Example:  bitsmith bundle builds/digits --virtual")(board_commands.bundle)
 app.command(epilog="Example:  bitsmith board --bundle builds/digits-bundle")(board_commands.board)
@@ -463,8 +468,6 @@ def show_verify(figures: dict[str, Any]) -> None:
     out.print(
         spent + (f", accuracy in {where} {percent(figures['accuracy'])}." if known else "; no labels, no accuracy.")
     )
-
-
 
 
 def main() -> None:

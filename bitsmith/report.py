@@ -113,7 +113,15 @@ def layer_table(rows: Sequence[dict[str, Any]], simulated: dict[str, float] | No
     for row in rows:
         measured = "-" if simulated is None or row["name"] not in simulated else f"{simulated[row['name']]:.0f}"
         body.append(
-            [row["name"], row["shape"], row["weight"] or "-", row["activation"], row["cycles"], measured, row["tile_bound"]]
+            [
+                row["name"],
+                row["shape"],
+                row["weight"] or "-",
+                row["activation"],
+                row["cycles"],
+                measured,
+                row["tile_bound"],
+            ]
         )
     total = [
         "total",

@@ -94,9 +94,7 @@ class _Model:
         self.load_end = 0
         self.weights_read: list[int] = []
         words = {item.name: plan.memory.words.get(item.name) for item in plan.passes}
-        self.runs = {
-            item.name: tile_runs(item.window, self.engine.columns) for item in plan.passes
-        }
+        self.runs = {item.name: tile_runs(item.window, self.engine.columns) for item in plan.passes}
         self.operations: dict[str, int] = {}
         for item in plan.passes:
             plan_words = words[item.name]

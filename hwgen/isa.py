@@ -267,7 +267,11 @@ OPCODES: tuple[Opcode, ...] = (
             Field("sums_signed", 1, "the bytes are signed"),
             Field("sums_columns", 6, "positions in the band's last tile"),
             Field("from_sums", 1, "take the sums of the layer before (one position) instead of the array's results"),
-            Field("pooled", 1, "store the maximum of each window of 2x2 positions; planes from the top, so pitch is negative"),
+            Field(
+                "pooled",
+                1,
+                "store the maximum of each window of 2x2 positions; planes from the top, so pitch is negative",
+            ),
             Field("subsample", 1, "store the bytes of every second position of every second row, as a map of their own"),
             Field("row_position_tiles", 6, "subsample: position tiles of a map row"),
             *_STORE,

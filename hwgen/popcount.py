@@ -71,12 +71,8 @@ class Plan:
     @property
     def luts(self) -> int:
         """LUTs of the netlist."""
-        front = sum(
-            pairs // 2 + (pairs % 2 if pairs > 1 else 1) for pairs in (group.pairs for group in self.groups)
-        )
-        tree = sum(
-            2 * sum(len(counter.bits) for counter in level.counters) + len(level.adders) for level in self.levels
-        )
+        front = sum(pairs // 2 + (pairs % 2 if pairs > 1 else 1) for pairs in (group.pairs for group in self.groups))
+        tree = sum(2 * sum(len(counter.bits) for counter in level.counters) + len(level.adders) for level in self.levels)
         return front + tree + self.count_bits
 
 

@@ -107,9 +107,7 @@ def as_json(found: Exploration, board: Board) -> dict[str, Any]:
         "board": board.name,
         "shapes": found.shapes,
         "timed": found.timed,
-        "refused": {
-            name: sum(item.resource == name for item in found.refused) for name in ("LUT", "DSP", "BRAM36")
-        },
+        "refused": {name: sum(item.resource == name for item in found.refused) for name in ("LUT", "DSP", "BRAM36")},
         "reasons": reasons(found, board),
         "candidates": [
             {

@@ -115,7 +115,9 @@ class _Scheduler:
             }
         if item.planes is not None:
             region = self.memory.plane_region(item.planes.name, band.copy)
-            base = _base(region, band) + band.first_row_tile // self.engine.rows_per_group * item.planes.bits * region.pitch
+            base = (
+                _base(region, band) + band.first_row_tile // self.engine.rows_per_group * item.planes.bits * region.pitch
+            )
             pitch = region.pitch
             if item.window.pooled:
                 # Planes are written from the top; rows count modulo the depth of the buffer.
@@ -223,7 +225,9 @@ class _Scheduler:
             row_tiles=band.row_tiles,
             bipolar=int(item.bipolar),
             logits=int(item.logits),
-            logits_last=int(item.logits and band.first_row_tile + band.row_tiles == self.memory.words[item.name].row_tiles),
+            logits_last=int(
+                item.logits and band.first_row_tile + band.row_tiles == self.memory.words[item.name].row_tiles
+            ),
             param_base=self.memory.param_base[item.name] + band.first_row_tile * self.engine.rows,
             shift=item.shift,
             lo=0 if item.logits else item.code.lo,
@@ -250,9 +254,7 @@ class _Scheduler:
     def _data(self) -> tuple[bytes, list[int], int]:
         """Weights, resident ones first, then parameters; where each weight part begins, and where the parameters do."""
         order = sorted(range(len(self.memory.weights)), key=lambda at: self.memory.weights[at].streamed)
-        images = {
-            item.name: weight_image(item, self.memory.words[item.name], self.engine) for item in self.array_passes
-        }
+        images = {item.name: weight_image(item, self.memory.words[item.name], self.engine) for item in self.array_passes}
         pieces, begins, size = [], [0] * len(order), 0
         for at in order:
             part = self.memory.weights[at]
@@ -307,12 +309,8 @@ class _Scheduler:
             else:
                 write_back.append(self._pool(band, values))
         fetch, loop, data = self._fetch_instructions(len(execute) + len(write_back))
-        program = Program(
-            self.engine.hash, tuple(fetch), tuple(execute), tuple(write_back), loop, data, self.batch.size
-        )
-        return Schedule(
-            self.network, self.engine, self.passes, self.lowered, self.memory, self.bands, program
-        )
+        program = Program(self.engine.hash, tuple(fetch), tuple(execute), tuple(write_back), loop, data, self.batch.size)
+        return Schedule(self.network, self.engine, self.passes, self.lowered, self.memory, self.bands, program)
 
     def _fetch_instructions(self, others: int) -> tuple[list[Instruction], int, bytes]:
         """The fetch stream, where its loop over the images begins, and the data that it loads."""

@@ -193,16 +193,12 @@ def _plain_words(planes: NDArray[np.uint8], plan: WordPlan, engine: EngineConfig
     return padded.reshape(channels, depth * plan.plane_words, engine.word_bits)
 
 
-def _merged_words(
-    planes: NDArray[np.uint8], made: ArrayPass, plan: WordPlan, engine: EngineConfig
-) -> NDArray[np.uint8]:
+def _merged_words(planes: NDArray[np.uint8], made: ArrayPass, plan: WordPlan, engine: EngineConfig) -> NDArray[np.uint8]:
     """Words (C_out, row_words, D_K): one stretch of words for each significance from the top."""
     channels = planes.shape[1]
     step = NIBBLE if plan.nibbles else 1
     stretches = []
-    for item in significances(
-        plan.pair_slots, made.weight_planes, made.source.bits, engine.slots, nibbles=plan.nibbles
-    ):
+    for item in significances(plan.pair_slots, made.weight_planes, made.source.bits, engine.slots, nibbles=plan.nibbles):
         # (C_out, slots of all planes, channels of a slot, bits of a channel in it)
         bits = np.zeros((channels, plan.column_words * engine.slots, engine.slot_channels // step, step), np.uint8)
         for k in range(made.source.bits):

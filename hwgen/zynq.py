@@ -125,7 +125,13 @@ def _script(engine: EngineConfig, rtl: Sequence[str], version: str) -> str:
         "# In this folder: yosys synth.ys     (writes bs_zynq.json, the flat netlist that nextpnr-xilinx reads)",
     ]
     # The primitive PS7 is in the second file of the library. Flat only when mapped: each kind of unit is mapped once.
-    flat = ["setattr -mod -unset keep_hierarchy *", "flatten", "opt_clean", "stat -tech xilinx", "write_json bs_zynq.json"]
+    flat = [
+        "setattr -mod -unset keep_hierarchy *",
+        "flatten",
+        "opt_clean",
+        "stat -tech xilinx",
+        "write_json bs_zynq.json",
+    ]
     return "\n".join([*head, library, "read_verilog -lib +/xilinx/cells_xtra.v", *mapping, *flat]) + "\n"
 
 

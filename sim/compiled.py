@@ -103,9 +103,7 @@ class Events:
     first_issue: list[tuple[int, int]]
 
 
-def compile_engine(
-    rtl: Sequence[Path], *, trace: str = "", build_root: Path | None = None, quick: bool = False
-) -> Path:
+def compile_engine(rtl: Sequence[Path], *, trace: str = "", build_root: Path | None = None, quick: bool = False) -> Path:
     """The library of an engine, compiled if the cache lacks it.
 
     Args:

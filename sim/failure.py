@@ -52,7 +52,11 @@ def record(build: Build, folder: Path, result: Result, out: Path, run: Callable[
     waves = out.resolve() / "failure.fst"
     waves.unlink(missing_ok=True)
     job = replace(
-        Job.read(folder), library=str(compile_engine(build.rtl, trace="fst", quick=True)), waves=str(waves), window=(first, last), limit=last
+        Job.read(folder),
+        library=str(compile_engine(build.rtl, trace="fst", quick=True)),
+        waves=str(waves),
+        window=(first, last),
+        limit=last,
     )
     job.rewrite(folder)
     told = run(folder)
@@ -79,6 +83,10 @@ def write_lists(waves: Path, matters: int) -> list[str]:
         *(name.replace(" ", "") for name in chosen),
     ]  # fmt: skip
     waves.with_suffix(".gtkw").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    commands = [*(f"variable_add {name.partition(' ')[0].partition('[')[0]}" for name in chosen), f"cursor_set {edge}", "goto_cursor"]
+    commands = [
+        *(f"variable_add {name.partition(' ')[0].partition('[')[0]}" for name in chosen),
+        f"cursor_set {edge}",
+        "goto_cursor",
+    ]
     waves.with_suffix(".sucl").write_text("\n".join(commands) + "\n", encoding="utf-8")
     return chosen

@@ -122,7 +122,9 @@ def renumbered(work: Work) -> Work:
     """The work with other layer numbers, 255 less each: stages only show them."""
     program = work.plan.program
     streams: dict[str, Any] = {
-        name: tuple(Instruction(item.op, {**item.values, "layer": 255 - item["layer"]}) for item in getattr(program, name))
+        name: tuple(
+            Instruction(item.op, {**item.values, "layer": 255 - item["layer"]}) for item in getattr(program, name)
+        )
         for name in _STREAMS.values()
     }
     other = replace(program, **streams)

@@ -49,7 +49,9 @@ def find_ap_int() -> Path:
     for root in spec.submodule_search_locations or [] if spec else []:
         for header in sorted(Path(root).rglob("ap_int.h")):
             return header.parent
-    raise InputError("There is no ap_int.h: pip install --no-deps hls4ml (its headers alone are used), or set XILINX_HLS to a Vitis HLS installation.")
+    raise InputError(
+        "There is no ap_int.h: pip install --no-deps hls4ml (its headers alone are used), or set XILINX_HLS to a Vitis HLS installation."
+    )
 
 
 def compile_kernel(

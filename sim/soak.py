@@ -57,7 +57,9 @@ class Work:
 
     def layout(self, kind: type[Layout] = Layout) -> Layout:
         """Where everything lies in memory."""
-        return kind(self.plan, self.program, self.images, self.seed, planar=bool(self.seed % 2) and not self.plan.channels_last)
+        return kind(
+            self.plan, self.program, self.images, self.seed, planar=bool(self.seed % 2) and not self.plan.channels_last
+        )
 
     def bit_pairs(self) -> set[tuple[int, int]]:
         """(weight bits, activation bits) of the network's multiplications."""

@@ -335,7 +335,9 @@ def _compile(
     if os.environ.get(COVERAGE):
         flags = [*flags, *_COVERAGE_FLAGS]
         optimise = "-O0"  # counters make the model several times larger, and the tests run it briefly
-    key = _key(verilator, [*sources, *more_sources], {**settings, "flags": list(flags), "optimise": optimise, "trace": trace})
+    key = _key(
+        verilator, [*sources, *more_sources], {**settings, "flags": list(flags), "optimise": optimise, "trace": trace}
+    )
     root.mkdir(parents=True, exist_ok=True)
     folder = root / f"{top}-{key}"
     result = folder / product

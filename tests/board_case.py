@@ -104,7 +104,11 @@ class StandIn:
         }
 
     def reset(self) -> None:
-        self.registers = {OFFSET["id"]: isa.DEVICE_ID, OFFSET["version"]: isa.DEVICE_VERSION, OFFSET["engine"]: ENGINE.hash}
+        self.registers = {
+            OFFSET["id"]: isa.DEVICE_ID,
+            OFFSET["version"]: isa.DEVICE_VERSION,
+            OFFSET["engine"]: ENGINE.hash,
+        }
         self.left = 0
 
     def close(self) -> None:

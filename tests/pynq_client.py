@@ -125,7 +125,11 @@ def snippet() -> dict[str, object]:
     acc = Accelerator(first + ".zip")
     images, _, golden = acc.bundle.samples()
     logits = acc.predict(images[:5])
-    answer: dict[str, object] = {"right": bool((logits == golden[:5]).all()), "type": str(logits.dtype), "stats": acc.stats}
+    answer: dict[str, object] = {
+        "right": bool((logits == golden[:5]).all()),
+        "type": str(logits.dtype),
+        "stats": acc.stats,
+    }
     answer["none"] = list(acc.predict(images[:0]).shape)
     acc.load(second + ".zip")
     images, _, golden = acc.bundle.samples()
@@ -142,7 +146,9 @@ def together() -> dict[str, object]:
         images, _, golden = acc.bundle.samples()
         planar = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
         for count in range(len(images) + 1):
-            right = (acc.predict(images[:count]) == golden[:count]).all() and (acc.predict(planar[:count]) == golden[:count]).all()
+            right = (acc.predict(images[:count]) == golden[:count]).all() and (
+                acc.predict(planar[:count]) == golden[:count]
+            ).all()
             answer["counts"] += [count] * bool(right)
         acc.load(first)
         others, _, other_golden = acc.bundle.samples()

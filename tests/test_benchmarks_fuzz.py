@@ -26,7 +26,11 @@ def watch(tmp_path):
 def test_spoilt_files_are_answered_with_sentences(kind, tmp_path, watch):
     SEEDS[kind](tmp_path / "seed")
     assert fuzz.check(kind, tmp_path / "seed", watch) == ""
-    seed = {path.relative_to(tmp_path / "seed"): path.read_bytes() for path in (tmp_path / "seed").rglob("*") if path.is_file()}
+    seed = {
+        path.relative_to(tmp_path / "seed"): path.read_bytes()
+        for path in (tmp_path / "seed").rglob("*")
+        if path.is_file()
+    }
     for number in range(INPUTS[kind]):
         made = tmp_path / f"input-{number}"
         for name, data in seed.items():
@@ -92,7 +96,11 @@ def test_a_worker_that_dies_names_its_input_and_the_rest_is_run(tmp_path):
         "from pathlib import Path; fuzz.work('engine', 0, 4, Path(sys.argv[1]))\n"
     )
     ended = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False, cwd=Path(__file__).parent.parent
+        [sys.executable, "-c", program, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parent.parent,
     )
     assert "MemoryError" in ended.stdout and '"number": 2' in ended.stdout, ended.stderr
     assert ended.stdout.count("\n") == 1 and (tmp_path / "number").read_text() == "3"

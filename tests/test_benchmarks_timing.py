@@ -18,6 +18,8 @@ module top(input clk, input go, input [17:0] a, b, output reg [35:0] product{por
   {more}
 endmodule
 """
+
+
 def mapped(folder: Path, source: str) -> dict[str, Any]:
     (folder / "top.v").write_text(source, encoding="utf-8")
     commands = [f"read_verilog -sv {folder}/top.v", f"synth_ecp5 -top top -abc9 -json {folder}/top.json"]
@@ -52,9 +54,7 @@ def test_a_multiplier_takes_the_registers_of_its_product(tmp_path: Path, enable:
     ],
     ids=["reset", "read before the register", "another register"],
 )
-def test_a_multiplier_whose_registers_others_need_keeps_out(
-    tmp_path: Path, ports: str, enable: str, more: str
-) -> None:
+def test_a_multiplier_whose_registers_others_need_keeps_out(tmp_path: Path, ports: str, enable: str, more: str) -> None:
     netlist = mapped(tmp_path, MULTIPLIER.format(ports=ports, enable=enable, more=more))
     before = sorted(kinds(netlist))
     assert move(netlist, "top") == (0, 0)

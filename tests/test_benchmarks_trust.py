@@ -24,7 +24,9 @@ def test_simulations_are_merged_by_file_and_line(tmp_path):
         head + point("/a/bs_x.sv", 3, "v_line/bs_x", 0, S="3-4,7") + point("/a/bs_x.sv", 9, "v_branch/bs_x", 0, S="9")
         + point("/a/bs_x.sv", 2, "v_toggle/bs_x", 0, o="q:0->1")
     )  # fmt: skip
-    two.write_text(head + point("/b/bs_x.sv", 3, "v_line/bs_x__1", 5, S="3-4,7") + point("/b/tb.sv", 1, "v_line/tb", 0, S="1"))
+    two.write_text(
+        head + point("/b/bs_x.sv", 3, "v_line/bs_x__1", 5, S="3-4,7") + point("/b/tb.sv", 1, "v_line/tb", 0, S="1")
+    )
     merged = coverage.Merged()
     merged.add(one)
     merged.add(two)
@@ -61,7 +63,9 @@ def test_a_mutant_is_what_is_imported_and_no_file_changes():
         f"sys.meta_path.insert(0, MutantFinder('sim.bitplanes', {number}))\n"
         "import sim.bitplanes, sim.golden; print(type(sim.bitplanes.__loader__).__name__, sim.bitplanes.__file__)\n"
     )
-    told = subprocess.run([sys.executable, "-c", script], cwd=mutate_python.ROOT, capture_output=True, text=True, check=True)
+    told = subprocess.run(
+        [sys.executable, "-c", script], cwd=mutate_python.ROOT, capture_output=True, text=True, check=True
+    )
     assert told.stdout.startswith("_Loader ") and mutate_python._path("sim.bitplanes").read_text() == before
 
 
@@ -79,7 +83,9 @@ def test_dead_bits_are_proved_and_live_ones_are_not(tmp_path):
     adder, counter, register = (re.search(rf"cell \${kind} (\S+)", top)[1] for kind in ("add", "sub", "dff"))
 
     def proved(cell, port, bit):
-        return mutate_proofs.proved_equal(design, f"mutate -mode inv -module m -cell {cell} -port {port} -portbit {bit} -ctrl s 16 7")
+        return mutate_proofs.proved_equal(
+            design, f"mutate -mode inv -module m -cell {cell} -port {port} -portbit {bit} -ctrl s 16 7"
+        )
 
     # Four bits of the sum are read by nobody, in the module below.
     assert proved(adder, "Y", 6) and proved("u_low", "a_i", 6)
@@ -93,7 +99,9 @@ def test_survivors_with_a_reason_are_places_in_the_sources(known):
     path = survivors.ROOT / known.file
     lines = [survivors.source_line(path, 1 + at) for at in range(len(path.read_text().splitlines()))]
     assert lines.count(known.line) == 1 and known.reason
-    assert survivors.find(known.file, known.line, "something else becomes another") is (known if known.change == ".*" else None)
+    assert survivors.find(known.file, known.line, "something else becomes another") is (
+        known if known.change == ".*" else None
+    )
 
 
 def test_networks_of_the_mutants_use_every_field_of_every_instruction():

@@ -142,7 +142,10 @@ def test_what_is_no_bundle_is_told(made: Path, tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "file.zip"):
         with pytest.raises(InputError, match="it is not a bundle"):
             read_bundle(path)
-    for facts, sentence in (({"format": "x"}, "does not say"), ({"format": "bitsmith-bundle", "version": 9}, "version is 9")):
+    for facts, sentence in (
+        ({"format": "x"}, "does not say"),
+        ({"format": "bitsmith-bundle", "version": 9}, "version is 9"),
+    ):
         (tmp_path / "manifest.json").write_text(json.dumps(facts))
         with pytest.raises(InputError, match=sentence):
             read_bundle(tmp_path)
@@ -160,7 +163,9 @@ def test_a_spoilt_manifest_is_told(made: Path, tmp_path: Path, value: object) ->
 def test_a_real_bundle_takes_vivados_files(tmp_path: Path) -> None:
     made = board_case.build(tmp_path / "build")
     samples = golden_samples(made)
-    with pytest.raises(InputError, match=r"run 'bitsmith synth .*' where the vendor tools are installed, or add --virtual"):
+    with pytest.raises(
+        InputError, match=r"run 'bitsmith synth .*' where the vendor tools are installed, or add --virtual"
+    ):
         write_bundle(made, samples, tmp_path / "out", virtual=False)
     bit = tmp_path / "design.bit"
     bit.write_bytes(BitFile("top;Version=2023.2", "7z020clg400", "2026/11/23", "10:00:00", bytes(64)).encode())

@@ -66,7 +66,13 @@ def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home, tools = tmp_path / "home", tmp_path / "bin"
     home.mkdir()
     tools.mkdir()
-    facts = {"python": sys.executable, "home": str(home), "log": str(tmp_path / "ssh.json"), "scp_log": str(tmp_path / "scp.json"), "prelude": _FAKE_CHECK}
+    facts = {
+        "python": sys.executable,
+        "home": str(home),
+        "log": str(tmp_path / "ssh.json"),
+        "scp_log": str(tmp_path / "scp.json"),
+        "prelude": _FAKE_CHECK,
+    }
     for name, text in (("ssh", _SSH), ("scp", _SCP)):
         (tools / name).write_text(text.format(**facts))
         (tools / name).chmod(0o755)
@@ -107,7 +113,9 @@ def test_a_wrong_logit_is_exit_1(tmp_path: Path) -> None:
     assert not np.array_equal(logits, good.logits[:3])
 
 
-@pytest.mark.parametrize("address", ["-oProxyCommand=x", "a b", "host;reboot", "$(id)", "us er@host", "@host", "", "pynq:2222", "::1;id"])
+@pytest.mark.parametrize(
+    "address", ["-oProxyCommand=x", "a b", "host;reboot", "$(id)", "us er@host", "@host", "", "pynq:2222", "::1;id"]
+)
 def test_what_is_no_address_is_told(packed: Path, address: str) -> None:
     with pytest.raises(InputError, match="give an address such as"):
         deployment.deploy(packed, address, None)

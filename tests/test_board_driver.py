@@ -190,7 +190,9 @@ def test_device_errors_have_a_meaning_and_pass(packed: Path) -> None:
     platform = Platform()
     with Accelerator(packed, platform) as acc:
         platform.engine.fails_with = 6
-        with pytest.raises(DeviceError, match=r"read was answered with SLVERR or DECERR \(error 6; stage write-back, layer 5"):
+        with pytest.raises(
+            DeviceError, match=r"read was answered with SLVERR or DECERR \(error 6; stage write-back, layer 5"
+        ):
             acc.predict(images(3))
         platform.engine.fails_with = 0
         assert (acc.predict(images(3))[:, 0] == [0, 1, 2]).all()
@@ -200,7 +202,9 @@ def test_timeouts_say_what_each_stage_does(packed: Path) -> None:
     platform = Platform(StandIn(busy_cycles=1 << 60))
     with Accelerator(packed, platform, timeout_s=0.01) as acc:
         platform.engine.registers |= {OFFSET["fill_cycles"]: 77, OFFSET["layer"]: 0x04030201}
-        with pytest.raises(DeviceTimeoutError, match=r"0 of 3 are done.*fetch 0 cycles, layer 1, fill 77 cycles, layer 2"):
+        with pytest.raises(
+            DeviceTimeoutError, match=r"0 of 3 are done.*fetch 0 cycles, layer 1, fill 77 cycles, layer 2"
+        ):
             acc.predict(images(3))
         assert platform.log[-1] == "stop"
         platform.engine.busy_cycles = 1
@@ -233,7 +237,9 @@ def test_a_second_network_replaces_the_first_or_leaves_it(packed: Path, tmp_path
         acc.load(other)
         assert acc.bundle.path == other and len(platform.memories) == 5 and platform.loads == 1
         assert platform.memories[0].array[: len(acc.bundle.program)].tobytes() == acc.bundle.program
-        with pytest.raises(BundleError, match=r"the bitstream that is loaded holds engine .*; open the bundle with a new"):
+        with pytest.raises(
+            BundleError, match=r"the bitstream that is loaded holds engine .*; open the bundle with a new"
+        ):
             acc.load(foreign)
         assert acc.bundle.path == other
         assert (acc.predict(images(2))[:, 0] == [0, 1]).all()

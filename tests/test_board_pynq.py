@@ -132,5 +132,11 @@ def test_the_notebook_runs(place: Path, address: str) -> None:
     assert example.read_bytes() == (place / "few" / "accelerator.ipynb").read_bytes()
     found = client(place, address, "notebook", second="few")
     assert found["cells"] >= 7
-    for said in ("on engine 4x24x4 at 142.857", "16 sample images", "accuracy", "images_per_s", "reads a NumPy array of uint8"):
+    for said in (
+        "on engine 4x24x4 at 142.857",
+        "16 sample images",
+        "accuracy",
+        "images_per_s",
+        "reads a NumPy array of uint8",
+    ):
         assert said in found["said"], found["said"]

@@ -191,7 +191,9 @@ def test_random_bytes_on_the_port(server: BoardServer, remote: Remote) -> None:
 def test_gpio_answers_politely(remote: Remote) -> None:
     for name, method in methods("gpio.Gpio").items():
         call = remote.channel.unary_unary(
-            method.path, request_serializer=method.request.SerializeToString, response_deserializer=method.response.FromString
+            method.path,
+            request_serializer=method.request.SerializeToString,
+            response_deserializer=method.response.FromString,
         )
         answer = call(method.request(), timeout=5)
         if name in ("get_gpio", "read"):

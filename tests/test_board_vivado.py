@@ -53,7 +53,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "run.tcl").write_text(
         f'source {STUBS}\nif {{[catch {{source [lindex $argv end]}} why]}} {{ puts "ERROR: $why"; exit 1 }}\n'
     )
-    (folder / "vivado").write_text(f"#!/bin/sh\nexec {tclsh} {folder}/run.tcl \"$@\"\n")
+    (folder / "vivado").write_text(f'#!/bin/sh\nexec {tclsh} {folder}/run.tcl "$@"\n')
     (folder / "vivado").chmod(0o755)
     record = tmp_path / "record"
     monkeypatch.setenv("PATH", f"{folder}:/bin:/usr/bin")
@@ -67,7 +67,16 @@ def test_the_script_builds_the_design(tmp_path: Path, stand_in: Path, board: str
     made = generate(board_case.digits(), board_case.ENGINE, load_board(board), tmp_path / "b")
     run_vendor(made, lambda *_: None)
     assert vivado.read_reports(made.path) == vivado.Measured(
-        "2024.1", 142.857, "setup", 0.321, "bitsmith/u_top/u_core/a_reg/C", "bitsmith/u_top/u_core/b_reg/D", 31234, 28000, 61.5, 64
+        "2024.1",
+        142.857,
+        "setup",
+        0.321,
+        "bitsmith/u_top/u_core/a_reg/C",
+        "bitsmith/u_top/u_core/b_reg/D",
+        31234,
+        28000,
+        61.5,
+        64,
     )
     text = stand_in.read_text()
     assert "create_project -force bitsmith project -part xc7z020clg400-1" in text
@@ -105,7 +114,10 @@ def test_the_script_takes_the_hls_kernel(tmp_path: Path, stand_in: Path, vitis: 
     assert measured is not None and measured.slack_ns == 0.321
     text = stand_in.read_text()
     assert "create_bd_cell -type ip -vlnv bitsmith:hls:bs_kernel:1.10 bitsmith" in text
-    assert "set_property ip_repo_paths ../synth/bitsmith_hls/solution/impl/ip" in text and "add_files -norecurse ../rtl" not in text
+    assert (
+        "set_property ip_repo_paths ../synth/bitsmith_hls/solution/impl/ip" in text
+        and "add_files -norecurse ../rtl" not in text
+    )
     kernel = made.hls["bs_kernel.cpp"]
     for index in range(2):
         # Vitis names a port after the bundle of the kernel's pragma.
@@ -123,7 +135,9 @@ def test_the_script_takes_the_hls_kernel(tmp_path: Path, stand_in: Path, vitis: 
 def test_the_hls_script_needs_what_vitis_exports(tmp_path: Path, stand_in: Path, vitis: Path) -> None:
     made = generate(board_case.digits(), board_case.ENGINE, load_board("pynq-z2"), tmp_path / "b", backend="hls")
     vitis.write_text("#!/bin/sh\n")
-    with pytest.raises(InputError, match=r"solution/impl/ip is missing: run hls\.tcl with the steps csynth and export first"):
+    with pytest.raises(
+        InputError, match=r"solution/impl/ip is missing: run hls\.tcl with the steps csynth and export first"
+    ):
         run_vendor(made, lambda *_: None)
 
 
@@ -166,7 +180,10 @@ def test_negative_slack_names_the_worst_path(
         result = call(*command)
         said = " ".join(result.output.split())
         assert result.exit_code == 2
-        assert f"misses its clock of 142.857 MHz by 0.250 ns ({check}), on the path from bitsmith/u_top/u_core/a_reg/C" in said
+        assert (
+            f"misses its clock of 142.857 MHz by 0.250 ns ({check}), on the path from bitsmith/u_top/u_core/a_reg/C"
+            in said
+        )
 
 
 def test_measured_stands_beside_estimated(made: Build, stand_in: Path, tmp_path: Path) -> None:
@@ -199,7 +216,7 @@ def lint(top: str, *files: Path, quiet: tuple[str, ...] = ()) -> str:
 
 
 def test_the_wrapper_lints(made: Build) -> None:
-    wrapper = made.path / 'vivado' / 'bs_ip.v'
+    wrapper = made.path / "vivado" / "bs_ip.v"
     text = wrapper.read_text()
     assert ".XC7(1'b1)" in text
     # The primitives have tests of their own; their portable twins lint in a fraction of the time.
@@ -257,6 +274,8 @@ def test_the_ports_are_those_that_yosys_knows() -> None:
     body = body[: body.index("endmodule")]
     known: dict[str, Any] = {
         name: (direction, int(top) + 1 if top else 1)
-        for direction, top, name in re.findall(r"^\s*(input|output|inout)\s+(?:\[(\d+):0\]\s*)?(\w+);", body, re.MULTILINE)
+        for direction, top, name in re.findall(
+            r"^\s*(input|output|inout)\s+(?:\[(\d+):0\]\s*)?(\w+);", body, re.MULTILINE
+        )
     }
     assert ps7_ports() == known

@@ -82,7 +82,21 @@ def recipe(tmp_path: Path) -> Path:
 
 # -------------------------------------------------------------------------------- help
 def test_the_commands() -> None:
-    assert set(COMMANDS) >= {"assemble", "board", "bundle", "demo", "deploy", "estimate", "evaluate", "export", "generate", "inspect", "search", "train", "verify"}
+    assert set(COMMANDS) >= {
+        "assemble",
+        "board",
+        "bundle",
+        "demo",
+        "deploy",
+        "estimate",
+        "evaluate",
+        "export",
+        "generate",
+        "inspect",
+        "search",
+        "train",
+        "verify",
+    }
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -236,4 +236,6 @@ def test_files_that_a_document_names_exist(path):
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_recipe_has_every_setting_with_its_sentence(path):
     text = path.read_text()
-    assert text.startswith("# ") and render_recipe(read_recipe(path), text.splitlines()[0]) == text, "python -m model.docs"
+    assert text.startswith("# ") and render_recipe(read_recipe(path), text.splitlines()[0]) == text, (
+        "python -m model.docs"
+    )

@@ -107,7 +107,10 @@ def kernel() -> Path:
 
 
 def test_the_driver_runs_hls_bundles(kernel: Path, tmp_path: Path) -> None:
-    first, second = bundle(tmp_path / "first", networks.tiny(samples=5)), bundle(tmp_path / "second", networks.tiny(seed=2, samples=4))
+    first, second = (
+        bundle(tmp_path / "first", networks.tiny(samples=5)),
+        bundle(tmp_path / "second", networks.tiny(seed=2, samples=4)),
+    )
     foreign = bundle(tmp_path / "foreign", networks.tiny(), EngineConfig())
     board = KernelBoard(Kernel(kernel))
     with Accelerator(first, board, batch=3) as acc:

@@ -91,7 +91,10 @@ def test_every_pragma_states_its_reason():
 def test_regions_are_canonical_dataflow():
     """Vitis' rules (UG1448, 214-169): calls alone; what outlives a region is read before it is written, by one stage each."""
     text = dict(kernel_sources())
-    for name, head in (("bs_kernel.cpp", r"static void region\(.*?\) \{\n"), ("bs_execute.h", r"for \(uint32_t tile.*?\) \{\n")):
+    for name, head in (
+        ("bs_kernel.cpp", r"static void region\(.*?\) \{\n"),
+        ("bs_execute.h", r"for \(uint32_t tile.*?\) \{\n"),
+    ):
         body = re.search(rf"{head}(.*?)^(?:  )?\}}$", text[name], re.M | re.S)
         assert body and body[1].count("#pragma HLS DATAFLOW") == 1
         code = re.sub(r"#.*", "", re.sub(r"#else\n.*?#endif", "", body[1], flags=re.S))

@@ -15,11 +15,13 @@ from hwgen.vendor import run_vendor
 from sim.random_network import random_network
 
 pytestmark = pytest.mark.skipif(
-    shutil.which("tclsh") is None and not os.environ.get("CI"), reason="no tclsh; install the package tcl"  # CI installs it
+    shutil.which("tclsh") is None and not os.environ.get("CI"),
+    reason="no tclsh; install the package tcl",  # CI installs it
 )
 SHAPE = EngineConfig(weight_depth=2048, plane_depth=1024, byte_depth=1024)
 BOARD = load_board("pynq-z2")
 HLS = "open_project set_top add_files open_solution set_part create_clock csim_design csynth_design cosim_design export_design close_project"
+
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory):

@@ -41,9 +41,7 @@ def test_narrow_chunks_take_a_write_enable_each() -> None:
 def test_blocks_are_those_of_the_mapped_engine(engine: EngineConfig, tmp_path: Path) -> None:
     report = tmp_path / "stat.json"
     *read, _ = map_commands(write_rtl(engine, load_board("pynq-z2"), tmp_path), "bs_top", {"XC7": 1}, KEEP)
-    run_yosys(
-        [*read, "synth_xilinx -family xc7 -noiopad -run :map_ffram", f"tee -q -o {report} stat -json"], "bs_top"
-    )
+    run_yosys([*read, "synth_xilinx -family xc7 -noiopad -run :map_ffram", f"tee -q -o {report} stat -json"], "bs_top")
     cells = json.loads(report.read_text(encoding="utf-8"))["design"]["num_cells_by_type"]
     assert cells["RAMB36E1"] + -(-cells["RAMB18E1"] // 2) == bram36(engine)
     assert cells["DSP48E1"] == dsp(engine)

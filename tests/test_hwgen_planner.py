@@ -82,7 +82,9 @@ def places(plan: Schedule) -> dict[str, dict[str, set[tuple[int, ...]]]]:
     made: dict[str, dict[str, set[tuple[int, ...]]]] = {}
     engine, memory = plan.engine, plan.memory
     for item, what, first in outputs(plan):
-        facts = made.setdefault(what.name, {"bytes": set(), "planes": set(), "skip": set(), "sums": set(), "params": set()})
+        facts = made.setdefault(
+            what.name, {"bytes": set(), "planes": set(), "skip": set(), "sums": set(), "params": set()}
+        )
         for at, tile in product(range(item["row_tiles"] * engine.beats), range(item["tiles"])):
             group, position = first * engine.beats + at, item["start_tile"] + tile
             if what.bytes is not None:

@@ -28,9 +28,13 @@ def spoilt(kind):
     column = counter.bits[0]
     match kind:
         case "repeated":
-            return changed(made, 0, counters=(replace(counter, bits=((column[1], *column[1:]), *counter.bits[1:])), *others))
+            return changed(
+                made, 0, counters=(replace(counter, bits=((column[1], *column[1:]), *counter.bits[1:])), *others)
+            )
         case "lost":
-            return changed(made, 0, counters=(replace(counter, bits=((*column[:-1], "1'b0"), *counter.bits[1:])), *others))
+            return changed(
+                made, 0, counters=(replace(counter, bits=((*column[:-1], "1'b0"), *counter.bits[1:])), *others)
+            )
         case "moved":
             low, high, *rest = counter.sums
             return changed(made, 0, counters=(replace(counter, sums=(high, low, *rest)), *others))

@@ -324,9 +324,9 @@ def test_weights_that_do_not_fit_are_streamed_in_parts_that_wait_for_their_rows(
     for item in tight.passes:
         parts = [part for part in memory.weights if part.item is item]
         if parts:
-            assert [part.first for part in parts[1:]] == list(
-                np.cumsum([part.row_tiles for part in parts[:-1]])
-            ) and sum(part.row_tiles for part in parts) == memory.words[item.name].row_tiles
+            assert [part.first for part in parts[1:]] == list(np.cumsum([part.row_tiles for part in parts[:-1]])) and sum(
+                part.row_tiles for part in parts
+            ) == memory.words[item.name].row_tiles
 
 
 def test_a_column_buffer_too_small_says_what_would_fit() -> None:

@@ -47,9 +47,18 @@ def test_the_error_of_folding_is_the_worst_sum_of_three_roundings() -> None:
     errors = []
     for at, limit in enumerate(limits):
         reach = min(limit, (out_range + abs(bias[at]) + skip * skip_limit) / mul[at])
-        errors.append(reach * abs(Fraction(whole[0][at], scale) - mul[at]) + abs(Fraction(whole[1][at], scale) - bias[at]))
+        errors.append(
+            reach * abs(Fraction(whole[0][at], scale) - mul[at]) + abs(Fraction(whole[1][at], scale) - bias[at])
+        )
     expected = max(errors) + skip_limit * abs(Fraction(made.skip_mul, scale) - skip)
-    arguments = doubles(*map(float, mul)), doubles(*map(float, bias)), float(skip), torch.tensor(limits), out_range, skip_limit
+    arguments = (
+        doubles(*map(float, mul)),
+        doubles(*map(float, bias)),
+        float(skip),
+        torch.tensor(limits),
+        out_range,
+        skip_limit,
+    )
     assert scale_error(made, *arguments) == pytest.approx(float(expected), rel=1e-12)
 
 

@@ -31,7 +31,9 @@ def station(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Station]:
         yield made
 
 
-@pytest.mark.parametrize(("name", "weights"), list(zip(MODULES, ["dorefa", "lsq", "lsq-channel", "lsq-channel"], strict=True)))
+@pytest.mark.parametrize(
+    ("name", "weights"), list(zip(MODULES, ["dorefa", "lsq", "lsq-channel", "lsq-channel"], strict=True))
+)
 def test_a_module_of_ones_own_in_rtl(name: str, weights: str, station: Station) -> None:
     torch.manual_seed(3)
     net = model.prepare(MODULES[name](), SHAPE, name=name, weights=weights)

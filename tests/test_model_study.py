@@ -63,7 +63,10 @@ def test_a_misspelt_setting_is_named() -> None:
         (None, "No such file"),
         ("row = [", "some.toml is not TOML"),
         ('seeds = [1]\nrow = [{ name = "float" }]\n', "'recipe' is missing"),
-        ('recipe = "r"\nboard = "b"\nengine = "e"\nseeds = [1]\nrow = [{ method = "uniform" }]\n', "Rows without a 'name': 1"),
+        (
+            'recipe = "r"\nboard = "b"\nengine = "e"\nseeds = [1]\nrow = [{ method = "uniform" }]\n',
+            "Rows without a 'name': 1",
+        ),
         (f"{CONFIGS[0].read_text()}\n", "nowhere"),
     ],
 )

@@ -28,7 +28,15 @@ def test_dot_unit(tmp_path: Path, width: int, parts: int, bits: int) -> None:
 
 @pytest.mark.parametrize(("rows", "columns", "width", "lanes"), [(4, 4, 24, 2), (3, 8, 40, 1)])
 def test_array(tmp_path: Path, rows: int, columns: int, width: int, lanes: int) -> None:
-    parameters = {"D_M": rows, "D_N": columns, "D_K": width, "PARTS": 2, "LANE_ROWS": lanes, "ACC_BITS": 16, "COUNT_BITS": 10}
+    parameters = {
+        "D_M": rows,
+        "D_N": columns,
+        "D_K": width,
+        "PARTS": 2,
+        "LANE_ROWS": lanes,
+        "ACC_BITS": 16,
+        "COUNT_BITS": 10,
+    }
     simulate(tmp_path, "bs_array", [*DOT_UNIT, "bs_array"], "tb_array", parameters)
 
 

@@ -16,7 +16,13 @@ HISTORY = "-seq {} -prove-skip 1 -set-at 1 rst 1"
 
 
 def prove(
-    folder: Path, proof: str, units: list[str], options: str = "", *, sources: dict[str, str] | None = None, **parameters: int
+    folder: Path,
+    proof: str,
+    units: list[str],
+    options: str = "",
+    *,
+    sources: dict[str, str] | None = None,
+    **parameters: int,
 ) -> None:
     """Prove that ``bad`` of a module of proofs.sv stays 0.
 
@@ -109,7 +115,9 @@ def test_tokens(tmp_path: Path, ahead: int) -> None:
         ("proof_tokens", "bs_tokens", "count_q >= need", "count_q > need", HISTORY.format(20)),
     ],
 )
-def test_a_spoilt_unit_has_a_counterexample(tmp_path: Path, proof: str, unit: str, old: str, new: str, options: str) -> None:
+def test_a_spoilt_unit_has_a_counterexample(
+    tmp_path: Path, proof: str, unit: str, old: str, new: str, options: str
+) -> None:
     text = template_folder().joinpath("rtl", f"{unit}.sv").read_text(encoding="utf-8")
     assert text.count(old) == 1
     with pytest.raises(RuntimeError, match=r"proof did fail"):

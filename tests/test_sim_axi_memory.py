@@ -10,7 +10,19 @@ from sim.axi_memory import DECERR, OKAY, SLVERR, AxiMemory, AxiPort, Timing
 
 ADDRESS = ("addr", "len", "size", "burst", "id", "valid", "ready")
 READ = (*(f"ar{name}" for name in ADDRESS), "rvalid", "rdata", "rresp", "rlast", "rid", "rready")
-WRITE = (*(f"aw{name}" for name in ADDRESS), "wvalid", "wready", "wdata", "wstrb", "wlast", "wid", "bvalid", "bresp", "bid", "bready")
+WRITE = (
+    *(f"aw{name}" for name in ADDRESS),
+    "wvalid",
+    "wready",
+    "wdata",
+    "wstrb",
+    "wlast",
+    "wid",
+    "bvalid",
+    "bresp",
+    "bid",
+    "bready",
+)
 BURST = {"addr": 64, "len": 1, "size": 3, "burst": 1, "id": 5}
 
 

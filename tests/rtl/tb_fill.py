@@ -137,7 +137,9 @@ class TB:
                 if not instruction["merged"]:
                     assert self.counts[row][column] == word.bit_count(), where
             if instruction["merged"]:
-                assert self.counts[row][column] == self.total(instruction, words) % (1 << self.values["COUNT_BITS"]), where
+                assert self.counts[row][column] == self.total(instruction, words) % (1 << self.values["COUNT_BITS"]), (
+                    where
+                )
         for index in range(instruction["column_words"]):
             row = (self.base + index) % self.depth
             used = sum(word is not None for word in self.words[row])

@@ -18,7 +18,9 @@ PERIOD_STEPS = 10_000  # 10 ns in steps of 1 ps
 SAMPLED = ("addr_i", "pixels_i", "stride_i", "channels_i", "bits_i", "base_i", "pitch_i", "planar_i", "nibbles_i")
 
 
-def commands(address: int, pixels: int, stride: int, channels: int, planar: bool, columns: int) -> Iterator[tuple[int, int]]:
+def commands(
+    address: int, pixels: int, stride: int, channels: int, planar: bool, columns: int
+) -> Iterator[tuple[int, int]]:
     """(address, words) of every command for an image or a part: whole words around the bytes, a block of a channel at a time."""
     if not planar or stride == 1:
         yield address, -(-pixels * channels // 8)
@@ -91,7 +93,9 @@ class TB:
         """Whether it ended without an error, and the cycles it took; the rows are checked here."""
         dut = self.dut
         # A part: the image has other pixels behind it, between the channels where it is planar.
-        stride = pixels + self.random.choice([0, 0, 5, 64, self.random.randrange(min(1 << 20, (1 << 28) // channels) - pixels)])
+        stride = pixels + self.random.choice(
+            [0, 0, 5, 64, self.random.randrange(min(1 << 20, (1 << 28) // channels) - pixels)]
+        )
         address = self.place(stride * channels)
         if planar:
             raw = b"".join(self.content[at : at + pixels] for at in range(address, address + stride * channels, stride))

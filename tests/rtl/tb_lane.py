@@ -117,7 +117,12 @@ async def random_results(dut: Any) -> None:
 async def extremes(dut: Any) -> None:
     """The largest products that the accumulator and the multipliers allow keep their sign."""
     acc_bits, rng = parameters()["ACC_BITS"], random.Random(6)
-    quiet = dict.fromkeys(draw(rng, acc_bits), 0) | {"lo_7_i": -256, "hi_7_i": 255, "shift_bytes_5_i": 3, "shift_bits_6_i": 7}
+    quiet = dict.fromkeys(draw(rng, acc_bits), 0) | {
+        "lo_7_i": -256,
+        "hi_7_i": 255,
+        "shift_bytes_5_i": 3,
+        "shift_bits_6_i": 7,
+    }
     top = (1 << acc_bits) - 1
     cases = []
     for mul in (-(1 << 17), (1 << 17) - 1):

@@ -14,7 +14,12 @@ from shell_bench import parameters, reset
 from hwgen.program import Instruction
 
 DRAIN = 13  # cycles after the last read; write-back starts a pool only once nothing is on its way
-LARGE = ((1030, 1), (515, 1), (1, 1023), (2, 257))  # tiles and row tiles of the first ones: counters that lose a bit end late
+LARGE = (
+    (1030, 1),
+    (515, 1),
+    (1, 1023),
+    (2, 257),
+)  # tiles and row tiles of the first ones: counters that lose a bit end late
 OPERATIONS = 2000  # of another one, at most
 NEAR = 32  # rows whose bytes resemble each other
 
@@ -70,7 +75,13 @@ def draw(rng: random.Random, values: dict[str, int], size: tuple[int, int] | Non
 
 def pixel(rng: random.Random, lanes: int, usual: int) -> int:
     """Bytes, many a usual one or a single bit away from it: which of two is the larger hangs on any of their bits."""
-    return pack([usual ^ rng.choice((0, 1 << rng.randrange(8))) if rng.random() < 0.8 else rng.getrandbits(8) for _ in range(lanes)], 8)
+    return pack(
+        [
+            usual ^ rng.choice((0, 1 << rng.randrange(8))) if rng.random() < 0.8 else rng.getrandbits(8)
+            for _ in range(lanes)
+        ],
+        8,
+    )
 
 
 def beats_of(instruction: Instruction, rows: list[list[int]], values: dict[str, int]) -> list[list[dict[int, int]]]:

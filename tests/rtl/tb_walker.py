@@ -13,16 +13,12 @@ from shell_bench import parameters
 Run = tuple[int, int, int, int, int]  # x, y, lower positions, first column, columns
 
 
-def runs_of_tile(
-    tile: int, width: int, height: int, stride: int, columns: int, pooled: bool = False
-) -> list[Run]:
+def runs_of_tile(tile: int, width: int, height: int, stride: int, columns: int, pooled: bool = False) -> list[Run]:
     """Runs of position tile ``tile``: consecutive columns of one output row, as many as a window read can serve."""
     if pooled:
         windows = runs_of_tile(tile, width, height, 1, columns // 4)
         return [
-            (x, y, lower, 2 * at + lower * columns // 2, 2 * count)
-            for lower in (0, 1)
-            for x, y, _, at, count in windows
+            (x, y, lower, 2 * at + lower * columns // 2, 2 * count) for lower in (0, 1) for x, y, _, at, count in windows
         ]
     longest = {1: columns, 2: columns // 2}.get(stride, 1)
     runs: list[Run] = []

@@ -26,7 +26,9 @@ async def random_windows(dut: Any) -> None:
     asked: list[tuple[int, int, int, int, int, int]] = []
     inside = outside = 0
     for cycle in range(2500):
-        width = rng.choice([1, 2, 3, columns - 1, columns, columns + 1, rng.randint(1, 3 * columns), rng.randint(1, 1023)])
+        width = rng.choice(
+            [1, 2, 3, columns - 1, columns, columns + 1, rng.randint(1, 3 * columns), rng.randint(1, 1023)]
+        )
         height = rng.choice([rng.randint(1, 20), rng.randint(1, 1023)])
         ring = rng.choice([0, 0, rng.randint(1, address_bits)])
         if not ring and width > depth * columns // 2:
@@ -38,7 +40,9 @@ async def random_windows(dut: Any) -> None:
             base = rng.randrange(depth - -(-width * height // columns))
         # Next to the edges, anywhere, and as far from either edge as a comparison that loses one bit takes for outside.
         far = (1 << rng.randrange(10)) + rng.randint(-lanes, lanes)
-        x = rng.choice([rng.randint(-lanes - 2, 2), width - rng.randint(-2, lanes), rng.randint(0, width), far, width - far])
+        x = rng.choice(
+            [rng.randint(-lanes - 2, 2), width - rng.randint(-2, lanes), rng.randint(0, width), far, width - far]
+        )
         y = rng.choice([rng.randint(-3, 2), height - rng.randint(-2, 3), rng.randint(0, height), far])
         if rng.random() < 0.05:
             y, x = rng.randint(-2048, 2047), rng.randint(-1024, 1023)

@@ -201,7 +201,9 @@ class Accelerator:
     def _check_ready(self) -> None:
         self._check_open()
         if not self._inputs:
-            raise RuntimeError("the last load ended early and left no network: load one again, or open it with a smaller batch")
+            raise RuntimeError(
+                "the last load ended early and left no network: load one again, or open it with a smaller batch"
+            )
 
     def _check_images(self, images: np.ndarray) -> bool:
         height, width, channels = self._shape

@@ -53,7 +53,9 @@ class Bundle:
             raise BundleError(f"{path}: its version is {self.manifest.get('version')!r}; this driver reads {VERSION}.")
         wrong = [name for name, kind in _TYPES.items() if not isinstance(self.manifest.get(name), kind)]
         if self.manifest.get("virtual") is True:
-            wrong += [name for name, kind in (("design", str), ("rtl", list)) if not isinstance(self.manifest.get(name), kind)]
+            wrong += [
+                name for name, kind in (("design", str), ("rtl", list)) if not isinstance(self.manifest.get(name), kind)
+            ]
         if self.manifest.get("control", "registers") not in ("registers", "kernel"):
             wrong.append("control")
         if not isinstance(self.manifest.get("channels_last", False), bool):
