@@ -65,7 +65,8 @@ def simulated_speed(folder: Path, sources: list[Path], top: str) -> int:
     models = primitives(folder, ["LUT6", "LUT6_2", "CARRY4"])
     library = ctypes.CDLL(str(build_library([*sources, models], top, [SPEED_HARNESS], build_root=folder)))
     library.cycles_per_second.restype = ctypes.c_double
-    return round(library.cycles_per_second(ctypes.c_uint64(SPEED_CYCLES)))
+    rate: float = library.cycles_per_second(ctypes.c_uint64(SPEED_CYCLES))
+    return round(rate)
 
 
 def dot_units(engine: EngineConfig) -> list[dict[str, Any]]:

@@ -10,7 +10,6 @@ Weights and images are random. Every simulated tensor is compared with the golde
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -246,4 +245,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

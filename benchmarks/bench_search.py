@@ -54,7 +54,7 @@ def measure(method: str, candidates: int, batch: int, steps: int, device: str, t
         choose.fix_bits(net, choose.uniform_bits(net, UNIFORM_BITS, UNIFORM_BITS))
     elif method == "dnas":
         dnas.expand(net)
-    net.to(device, memory_format=torch.channels_last)
+    net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     for strengths in net.strengths():
         strengths.requires_grad_(False)  # trained in turn with the weights, not in this step
     images = torch.randint(0, 256, (batch, 3, 32, 32)).float().to(device, memory_format=torch.channels_last)
@@ -64,7 +64,7 @@ def measure(method: str, candidates: int, batch: int, steps: int, device: str, t
 
     def step() -> None:
         optimiser.zero_grad()
-        F.cross_entropy(net(images, context), labels).backward()
+        F.cross_entropy(net(images, context), labels).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
 
     gc.collect()
@@ -152,7 +152,7 @@ def main() -> int:
     about = {"network": "resnet20", "batch": options.batch, "device": options.device, "threads": options.threads,
              "torch": torch.__version__}  # fmt: skip
     cases = [("uniform", 1), *[("ebs", n) for n in CANDIDATES], *[("dnas", n) for n in CANDIDATES]]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for method, candidates in cases:
         row = case(method, candidates, options)
         rows.append(about | row | {"step_ratio": round(row["step_ms"] / (rows[0] if rows else row)["step_ms"], 3)})
