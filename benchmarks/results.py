@@ -1,4 +1,4 @@
-"""Renders the tables of docs/results.md from what the benchmarks left in ``build/bench``.
+"""Renders the tables of docs/results.md from what the benchmarks left in ``build/bench``, and draws docs/study.png.
 
     python -m benchmarks.results     # every section whose benchmark has been run here
 
@@ -15,8 +15,10 @@ from typing import Any
 
 from benchmarks.bench_search import growth
 from benchmarks.rows import FOLDER
+from bitsmith.pictures import draw_comparison
 
 DOC = Path(__file__).resolve().parent.parent / "docs" / "results.md"
+PICTURE = DOC.with_name("study.png")
 _BLOCK = re.compile(r"(<!-- rendered: ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
 Rows = Sequence[Mapping[str, Any]]
 
@@ -161,7 +163,8 @@ def study(rows: Rows) -> str:
         "training, s",
     ]
     engines = {row["engine"] for row in rows if "engine" in row}
-    text = f"{about['network']}, {about['data']}, {about['images']:,} test images, {about['hardware']}, {about['threads']} thread, torch"
+    threads = " or ".join(str(count) for count in sorted({row["threads"] for row in rows}))
+    text = f"{about['network']}, {about['data']}, {about['images']:,} test images, {about['hardware']}, threads: {threads}, torch"
     text += f" {about['torch']}; {about['batch']} images a step"
     return f"{text}; engine {', '.join(sorted(engines))}.\n\n" + table(
         head,
@@ -178,6 +181,26 @@ def study(rows: Rows) -> str:
             )
             for row in rows
         ],
+    )
+
+
+def draw_study(rows: Rows, path: Path) -> None:
+    """Accuracy against cycles of the study's quantised rows; rows of several seeds are points of their own."""
+    best = max(row["accuracy"] for row in rows if row["method"] == "float")
+    draw_comparison(
+        [
+            {
+                "name": row["row"],
+                "method": row["method"],
+                "accuracy": row["accuracy"],
+                "cost": row["cycles"],
+                "float": best,
+            }
+            for row in rows
+            if "cycles" in row
+        ],
+        "cycles",
+        path,
     )
 
 
@@ -245,3 +268,6 @@ def render(text: str, folder: Path = FOLDER) -> str:
 if __name__ == "__main__":
     DOC.write_text(render(DOC.read_text(encoding="utf-8")), encoding="utf-8")
     print(f"Written: {DOC}")
+    if (figures := FOLDER / "study.json").exists():
+        draw_study(json.loads(figures.read_text(encoding="utf-8")), PICTURE)
+        print(f"Written: {PICTURE}")

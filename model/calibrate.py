@@ -98,12 +98,19 @@ def quantise_after_training(net: QuantNet, images: NDArray[np.uint8], bits: Bits
     Weights are clipped linearly where the network has learned weight clips (``weights="lsq"``); DoReFa's tanh bends weights
     that were trained without it.
     """
-    net.eval()
-    device = next(net.parameters()).device
     choose.fix_bits(net, bits)
     for quantiser in net.quantisers().values():
         if quantiser.choice.bits is None:
             quantiser.choice.bits = _default_bits(quantiser.choice.candidates)
+    fit_clips(net, images)
+
+
+@torch.no_grad()
+def fit_clips(net: QuantNet, images: NDArray[np.uint8]) -> None:
+    """Set every clip to the least squared error at its tensor's bits: weights as they are, activations as they are in float
+    on ``images``, uint8 (N, H, W, C)."""
+    net.eval()
+    device = next(net.parameters()).device
     for node in net.weighted():
         if node.weight_clip is not None:
             _fit_weight(node, node.weight_bits)

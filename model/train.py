@@ -21,9 +21,9 @@ from hwgen.errors import InputError
 from model import checkpoint, choose, dnas
 from model.agreement import image_tensor
 from model.assign import Group
-from model.calibrate import calibrate
+from model.calibrate import calibrate, fit_clips
 from model.cost import Cost, Cycles, Table
-from model.data import DRAWS, DataSet, Split, hold_out
+from model.data import DRAWS, DataSet, Pixels, Split, hold_out
 from model.distributed import World, share_norms
 from model.float_network import read_float, take_float
 from model.nodes import Context, Mode
@@ -199,13 +199,15 @@ class Trainer:
                 kept = {k: v for k, v in self.float_state.items() if not k.endswith("strengths")}
                 self.net.load_state_dict(kept, strict=False)
             choose.fix_bits(self.net, self.state.bits)
+            if train.start == "float":
+                fit_clips(self.net, self._calibration_images())
             self._estimate_norms(STAGES.index(stage))
         elif stage == "integer":
             self._estimate_norms(STAGES.index(stage))
 
     def _leave(self, stage: str) -> None:
         if stage == "float":
-            self._calibrate()
+            calibrate(self.net, self._calibration_images())
             self.float_state = {name: value.clone() for name, value in self.net.state_dict().items()}
         elif stage == "search":
             _, held = hold_out(self.data.train, self.recipe.search.hold_out, self.recipe.seed)
@@ -221,10 +223,10 @@ class Trainer:
         if self.recipe.train.float_from:
             read_float(self.net, Path(self.recipe.train.float_from))
 
-    def _calibrate(self) -> None:
-        """Set every clip to what its tensor reaches on some training images."""
+    def _calibration_images(self) -> Pixels:
+        """Training images that clips are set on before they are trained."""
         pick = np.linspace(0, len(self.data.train) - 1, min(_CALIBRATION_IMAGES, len(self.data.train))).astype(np.int64)
-        calibrate(self.net, self.data.train.images[pick])
+        return self.data.train.images[pick]
 
     def _estimate_norms(self, stage: int) -> None:
         """Batch norm's statistics anew, of the network as it is now."""

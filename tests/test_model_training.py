@@ -1,22 +1,33 @@
 """Training that is interrupted, shared, or goes wrong: nothing is lost, and the outcome is that of the undisturbed run."""
 
+from __future__ import annotations
+
 import csv
 import errno
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tensorboardX.proto.event_pb2 import Event
 
 from hwgen.errors import InputError
 from model import checkpoint, logbook, pipeline
+from model.build import build_network
+from model.calibrate import quantise_after_training
+from model.nodes import ConvNode
+from model.quantnet import QuantNet
 from model.recipe import read_recipe
 
+State = dict[str, torch.Tensor]
 ROOT = Path(__file__).parent.parent
 RECIPE = ROOT / "examples" / "recipes" / "digits.toml"
 SHORT = [
@@ -42,39 +53,40 @@ distributed.leave()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread():
+def one_thread() -> None:
     torch.set_num_threads(1)
 
 
 @pytest.fixture
-def usual_type():
+def usual_type() -> Iterator[None]:
     yield
     torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture
-def child(tmp_path):
+def child(tmp_path: Path) -> Path:
     """A script that trains: RECIPE FOLDER STAGE SETTING..."""
     path = tmp_path / "child.py"
     path.write_text(CHILD)
     return path
 
 
-def environment():
+def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
 # -------------------------------------------------------------------------------- interrupted
 @pytest.mark.parametrize("when", ["float 1", "search 2", "retrain 1"])
-def test_kill_9_changes_nothing(child, tmp_path, when):
+def test_kill_9_changes_nothing(child: Path, tmp_path: Path, when: str) -> None:
     """Killed somewhere in the epoch after ``when``, then resumed: the same bits and the same weights."""
     whole = pipeline.prepare(read_recipe(RECIPE, SHORT), tmp_path / "whole")
     (tmp_path / "whole").mkdir()
     pipeline.train(whole)
     folder = tmp_path / "killed"
     folder.mkdir()
-    command = [sys.executable, child, RECIPE, folder, "integer", *SHORT]
+    command: list[str | Path] = [sys.executable, child, RECIPE, folder, "integer", *SHORT]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as process:
+        assert process.stdout is not None
         for line in process.stdout:
             if line.strip() == when:
                 time.sleep(0.05)
@@ -89,18 +101,18 @@ def test_kill_9_changes_nothing(child, tmp_path, when):
         assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = pipeline.prepare(read_recipe(RECIPE, SHORT), tmp_path)
     pipeline.train(run, "float")
     good = (tmp_path / "checkpoint.pt").read_bytes()
-    make = checkpoint.tempfile.mkstemp
+    make = tempfile.mkstemp
 
-    def full(**options):
+    def full(**options: Any) -> tuple[int, str]:
         handle, name = make(**options)
         os.close(handle)
         return os.open("/dev/full", os.O_WRONLY), name
 
-    monkeypatch.setattr(checkpoint.tempfile, "mkstemp", full)
+    monkeypatch.setattr("model.checkpoint.tempfile.mkstemp", full)
     with pytest.raises(OSError, match="No space left") as caught:
         pipeline.train(run)
     assert caught.value.errno == errno.ENOSPC and caught.value.filename == str(tmp_path / "checkpoint.pt")
@@ -121,7 +133,7 @@ STEPS = [
 ]  # fmt: skip
 
 
-def torchrun(child, folder, stage, settings):
+def torchrun(child: Path, folder: Path, stage: str, settings: list[str]) -> tuple[State, State]:
     folder.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0",
                "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]  # fmt: skip
@@ -136,11 +148,11 @@ def torchrun(child, folder, stage, settings):
     return checkpoint.load(folder / "checkpoint.pt")["net"], torch.load(folder / "second.pt", weights_only=True)
 
 
-def near(ours, theirs, part=""):
+def near(ours: State, theirs: State, part: str = "") -> float:
     """Relative difference of all tensors whose name holds ``part``, as one vector."""
     names = [name for name, value in theirs.items() if value.is_floating_point() and part in name]
-    ours, theirs = (torch.cat([state[name].flatten() for name in names]) for state in (ours, theirs))
-    return float((ours - theirs).norm() / theirs.norm())
+    mine, other = (torch.cat([state[name].flatten() for name in names]) for state in (ours, theirs))
+    return float((mine - other).norm() / other.norm())
 
 
 # A search rounds activations, and one that rounds the other way because a sum has another order is a step of its own: in float32 a
@@ -155,7 +167,16 @@ def near(ours, theirs, part=""):
         ("search", 5, "float64", 1e-10),
     ],
 )
-def test_two_processes_are_one(child, tmp_path, monkeypatch, usual_type, stage, steps, dtype, limit):
+def test_two_processes_are_one(
+    child: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    usual_type: None,
+    stage: str,
+    steps: int,
+    dtype: str,
+    limit: float,
+) -> None:
     """With the same global batch: weights, batch norm and, with Gumbel noise, strengths."""
     monkeypatch.setenv("DTYPE", dtype)
     torch.set_default_dtype(getattr(torch, dtype))
@@ -172,7 +193,7 @@ def test_two_processes_are_one(child, tmp_path, monkeypatch, usual_type, stage, 
         assert any(float(value.abs().max()) > 0.005 for value in moved)
 
 
-def test_a_batch_that_processes_cannot_share(tmp_path):
+def test_a_batch_that_processes_cannot_share(tmp_path: Path) -> None:
     from model.distributed import World
 
     with pytest.raises(InputError, match=r"'train\.batch': 63 images cannot be shared by 2 processes"):
@@ -180,7 +201,7 @@ def test_a_batch_that_processes_cannot_share(tmp_path):
 
 
 # -------------------------------------------------------------------------------- float networks of other runs
-def test_the_float_network_of_another_run(tmp_path):
+def test_the_float_network_of_another_run(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     first = pipeline.prepare(read_recipe(RECIPE, SHORT), source)
@@ -198,18 +219,20 @@ def test_the_float_network_of_another_run(tmp_path):
 
 
 # -------------------------------------------------------------------------------- numbers that are none
-def test_a_gradient_that_is_no_number_stops_before_the_step(tmp_path):
+def test_a_gradient_that_is_no_number_stops_before_the_step(tmp_path: Path) -> None:
     run = pipeline.prepare(read_recipe(RECIPE, SHORT), tmp_path)
     pipeline.train(run, "float")
     good = (tmp_path / "checkpoint.pt").read_bytes()
-    run.net.weighted()[1].weight.register_hook(lambda grad: grad * float("nan"))
+    run.net.weighted()[1].weight.register_hook(lambda grad: grad * float("nan"))  # type: ignore[no-untyped-call]
     before = run.net.weighted()[0].weight.detach().clone()
     with pytest.raises(InputError, match=r"in the gradient of layer 'block1\.conv1'"):
         pipeline.train(run)
     assert torch.equal(before, run.net.weighted()[0].weight) and (tmp_path / "checkpoint.pt").read_bytes() == good
 
 
-def test_a_held_out_loss_that_is_no_number_stops_before_the_strengths_step(tmp_path, monkeypatch):
+def test_a_held_out_loss_that_is_no_number_stops_before_the_strengths_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = pipeline.prepare(read_recipe(RECIPE, [*SHORT, "search.warm=0"]), tmp_path)
     pipeline.train(run, "float")
     before = [item.detach().clone() for item in run.net.strengths()]
@@ -220,7 +243,13 @@ def test_a_held_out_loss_that_is_no_number_stops_before_the_strengths_step(tmp_p
 
 
 # -------------------------------------------------------------------------------- retraining
-def test_batch_norm_is_estimated_anew():
+def running_var(net: QuantNet) -> torch.Tensor:
+    node = net.weighted()[1]
+    assert isinstance(node, ConvNode) and node.norm is not None and node.norm.running_var is not None
+    return node.norm.running_var
+
+
+def test_batch_norm_is_estimated_anew() -> None:
     """After the choice of bits the statistics are those of the quantised network, not of the mixture."""
     kept = {}
     for batches in (0, 4):
@@ -228,13 +257,31 @@ def test_batch_norm_is_estimated_anew():
                                                     "train.integer_epochs=0", "search.method=uniform",
                                                     "search.uniform=[1, 2]"]))  # fmt: skip
         pipeline.train(run, "float")
-        before = run.net.weighted()[1].norm.running_var.clone()
+        before = running_var(run.net).clone()
         pipeline.train(run)
-        kept[batches] = torch.equal(before, run.net.weighted()[1].norm.running_var)
+        kept[batches] = torch.equal(before, running_var(run.net))
     assert kept == {0: True, 4: False}
 
 
-def test_distillation_follows_the_float_network():
+def test_retraining_from_float_weights_starts_at_clips_of_the_least_error() -> None:
+    recipe = read_recipe(
+        RECIPE,
+        [*SHORT, 'search.method="uniform"', "search.uniform=[2,2]", 'search.weight_quantiser="lsq"', "train.start=float",
+         "train.epochs=0"],
+    )  # fmt: skip
+    run = pipeline.prepare(recipe)
+    pipeline.train(run, "retrain")
+    wanted = build_network(recipe, run.data)
+    wanted.load_state_dict(run.trainer.float_state)
+    before = [clip.item() for clip in wanted.clips()]
+    pick = np.linspace(0, len(run.data.train) - 1, 512).astype(np.int64)
+    quantise_after_training(wanted, run.data.train.images[pick], run.trainer.state.bits)
+    clips = [clip.item() for clip in wanted.clips()]
+    assert [clip.item() for clip in run.net.clips()] == clips
+    assert sum(clip < 0.95 * old for clip, old in zip(clips, before, strict=True)) > len(clips) / 2  # two bits want less
+
+
+def test_distillation_follows_the_float_network() -> None:
     """At full weight and no labels the retrained logits come nearer to the float network's."""
     from model.agreement import image_tensor
     from model.nodes import Context, Mode
@@ -244,7 +291,7 @@ def test_distillation_follows_the_float_network():
         run = pipeline.prepare(read_recipe(RECIPE, [*SHORT, "train.float_epochs=4", "train.integer_epochs=0",
                                                     "search.method=uniform", "search.uniform=[3, 3]", *settings]))  # fmt: skip
         pipeline.train(run)
-        teacher = pipeline.build_network(run.recipe, run.data)
+        teacher = build_network(run.recipe, run.data)
         teacher.load_state_dict(run.trainer.float_state)
         images = image_tensor(run.data.train.images[:256])
         with torch.no_grad():
@@ -254,7 +301,7 @@ def test_distillation_follows_the_float_network():
     assert gaps[1] < 0.7 * gaps[0]
 
 
-def test_codes_in_bfloat16_train_as_in_float32():
+def test_codes_in_bfloat16_train_as_in_float32() -> None:
     """Products are exact; only sums are rounded, so a few steps stay near."""
     losses = []
     for autocast in ("false", "true"):
@@ -265,7 +312,7 @@ def test_codes_in_bfloat16_train_as_in_float32():
 
 
 # -------------------------------------------------------------------------------- logs
-def read_events(path):
+def read_events(path: Path) -> list[Event]:
     """Events of a file by its own framing: length, its checksum, data, its checksum."""
     data, at, found = path.read_bytes(), 0, []
     while at < len(data):
@@ -275,13 +322,13 @@ def read_events(path):
     return found
 
 
-def test_logs_hold_curves_and_strengths(tmp_path):
+def test_logs_hold_curves_and_strengths(tmp_path: Path) -> None:
     run = pipeline.prepare(read_recipe(RECIPE, SHORT), tmp_path)
     pipeline.train(run)
     with (tmp_path / "strengths.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert {row["epoch"] for row in rows} == {"1", "2", "3"}
-    sums = {}
+    sums: dict[tuple[str, str], float] = {}
     for row in rows:
         key = (row["epoch"], row["operand"])
         sums[key] = sums.get(key, 0.0) + float(row["probability"])
