@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import study_cifar, study_rtl
+from benchmarks import results, study_cifar, study_rtl
 from hwgen.cycles import time_program
 from hwgen.engine import read_engine
 from hwgen.schedule import schedule
@@ -140,7 +140,11 @@ def test_a_trial_is_kept_apart_from_the_study(
 
 
 def test_kept_rows_are_taken_where_their_settings_are_the_same(tmp_path: Path) -> None:
-    study = {"seeds": [1], "set": ["a=1"], "row": [{"name": "float"}, {"name": "u", "uniform": [3, 3]}, {"name": "v"}]}
+    study: dict[str, Any] = {
+        "seeds": [1],
+        "set": ["a=1"],
+        "row": [{"name": "float"}, {"name": "u", "uniform": [3, 3]}, {"name": "v"}],
+    }
     kept, folder = tmp_path / "kept", tmp_path / "out"
     kept.mkdir()
     folder.mkdir()
@@ -151,6 +155,14 @@ def test_kept_rows_are_taken_where_their_settings_are_the_same(tmp_path: Path) -
     assert study_cifar.take_kept(kept, folder, study) == ["u-1"]
     assert sorted(path.name for path in folder.iterdir()) == ["u-1.json", "u-1.pt"]
     assert study_cifar.take_kept(kept, folder, study) == []  # already there
+
+
+def test_the_published_table_is_that_of_the_kept_rows() -> None:
+    config = study_cifar.HERE / "study_resnet8.toml"
+    study = tomllib.loads(config.read_text())
+    kept = study_cifar.collect(config.with_suffix(""), study)
+    assert [row["settings"] for row in kept] == [study_cifar.settings(row, study) for row in study["row"]]
+    assert results.study(kept) in results.DOC.read_text()
 
 
 def test_a_kept_row_is_exported_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
