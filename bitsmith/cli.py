@@ -36,6 +36,8 @@ from hwgen.errors import InputError
 from hwgen.inspect import describe as describe_path
 from hwgen.network_file import read_network
 
+__all__ = ["app", "main"]
+
 
 def percent(value: float | None) -> str:
     """An accuracy for people."""

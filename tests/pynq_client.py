@@ -15,6 +15,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -55,7 +56,7 @@ def plain() -> dict[str, object]:
 
 def classify() -> dict[str, object]:
     """Real images twice, planar, in several batches; a second network; errors; and every time it works again."""
-    answer: dict[str, object] = {}
+    answer: dict[str, Any] = {}
     with Accelerator(first, batch=16) as acc:
         images, labels, golden = acc.bundle.samples()
         images, labels, golden = images[:40], labels[:40], golden[:40]
@@ -140,7 +141,7 @@ def snippet() -> dict[str, object]:
 
 def together() -> dict[str, object]:
     """A program that takes three images at a time: any number of images, in both layouts, before and after another network."""
-    answer: dict[str, object] = {"counts": []}
+    answer: dict[str, Any] = {"counts": []}
     with Accelerator(second, batch=4) as acc:
         answer["batch"] = acc.batch
         images, _, golden = acc.bundle.samples()
@@ -162,7 +163,7 @@ def together() -> dict[str, object]:
 def opening() -> dict[str, object]:
     """Ctrl-C wherever the constructor has got to."""
     signal.signal(signal.SIGALRM, signal.default_int_handler)
-    answer: dict[str, object] = {"interrupted": 0}
+    answer: dict[str, Any] = {"interrupted": 0}
     Accelerator(first).close()  # imports pynq, which nothing can repeat that was cut in two
     begun = time.perf_counter()
     Accelerator(second).close()

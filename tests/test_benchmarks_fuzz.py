@@ -1,12 +1,16 @@
 """Spoilt files: every reader answers with sentences, and the fuzzer itself sees what it must see."""
 
+from __future__ import annotations
+
 import contextlib
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -18,12 +22,12 @@ INPUTS = {"network": 60, "build": 25, "program": 150, "bundle": 40, "engine": 15
 
 
 @pytest.fixture
-def watch(tmp_path):
+def watch(tmp_path: Path) -> fuzz.Watch:
     return fuzz.Watch(tmp_path, [])
 
 
 @pytest.mark.parametrize("kind", fuzz.READERS)
-def test_spoilt_files_are_answered_with_sentences(kind, tmp_path, watch):
+def test_spoilt_files_are_answered_with_sentences(kind: str, tmp_path: Path, watch: fuzz.Watch) -> None:
     SEEDS[kind](tmp_path / "seed")
     assert fuzz.check(kind, tmp_path / "seed", watch) == ""
     seed = {
@@ -40,7 +44,7 @@ def test_spoilt_files_are_answered_with_sentences(kind, tmp_path, watch):
         assert fuzz.check(kind, made, watch) == "", f"python -m benchmarks.fuzz --kind {kind} --first {number} --inputs 1"
 
 
-def test_a_value_is_never_put_into_itself(tmp_path):
+def test_a_value_is_never_put_into_itself(tmp_path: Path) -> None:
     for at in ("one", "two"):  # nor does what is put in change on the way
         SEEDS["engine"](tmp_path / at)
         mutate(tmp_path / at, random.Random("engine 1035"))
@@ -48,7 +52,7 @@ def test_a_value_is_never_put_into_itself(tmp_path):
     assert one and [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
 
 
-def test_a_mutation_changes_something_and_is_repeatable(tmp_path):
+def test_a_mutation_changes_something_and_is_repeatable(tmp_path: Path) -> None:
     for at in ("one", "two"):
         SEEDS["engine"](tmp_path / at)
         before = (tmp_path / at / "engine.json").read_bytes()
@@ -57,15 +61,17 @@ def test_a_mutation_changes_something_and_is_repeatable(tmp_path):
     assert (tmp_path / "one" / "engine.json").read_bytes() == (tmp_path / "two" / "engine.json").read_bytes()
 
 
-def test_tracebacks_silence_slowness_and_writes_are_found(tmp_path, watch, monkeypatch):
-    def found(reader):
+def test_tracebacks_silence_slowness_and_writes_are_found(
+    tmp_path: Path, watch: fuzz.Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(reader: Callable[[Path], object]) -> str:
         monkeypatch.setitem(fuzz.READERS, "engine", reader)
         return fuzz.check("engine", tmp_path, watch)
 
-    def raises(error):
+    def raises(error: Exception) -> NoReturn:
         raise error
 
-    def swallows(_path):
+    def swallows(_path: Path) -> None:
         with contextlib.suppress(Exception):
             time.sleep(5)
 
@@ -86,7 +92,7 @@ def test_tracebacks_silence_slowness_and_writes_are_found(tmp_path, watch, monke
     assert len(watch.seen) == 2
 
 
-def test_a_worker_that_dies_names_its_input_and_the_rest_is_run(tmp_path):
+def test_a_worker_that_dies_names_its_input_and_the_rest_is_run(tmp_path: Path) -> None:
     """Memory over the limit, in a process of its own."""
     program = (
         "import sys; from benchmarks import fuzz\n"

@@ -1,9 +1,12 @@
 """The benchmarks that measure the tests: coverage is merged right, mutants of Python are what they say and are noticed."""
 
+from __future__ import annotations
+
 import ast
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,12 +15,12 @@ from hwgen import isa
 from hwgen.synth import run_yosys
 
 
-def point(file, line, page, count, **more):
+def point(file: str, line: int, page: str, count: int, **more: str) -> str:
     keys = {"f": file, "l": str(line), "page": page, **more}
     return "C '" + "".join(f"\1{key}\2{value}" for key, value in keys.items()) + f"' {count}\n"
 
 
-def test_simulations_are_merged_by_file_and_line(tmp_path):
+def test_simulations_are_merged_by_file_and_line(tmp_path: Path) -> None:
     one, two = tmp_path / "one.dat", tmp_path / "two.dat"
     head = "# SystemC::Coverage-3\n"
     one.write_text(
@@ -35,7 +38,7 @@ def test_simulations_are_merged_by_file_and_line(tmp_path):
     assert (toggles.reached, toggles.all, toggles.gaps) == (0, 1, ["bs_x.sv:2 q:0->1"])
 
 
-def test_branches_are_counted_by_package():
+def test_branches_are_counted_by_package() -> None:
     facts = {"summary": {"num_branches": 4, "covered_branches": 3}, "missing_branches": [[7, -1]]}
     hwgen, sim = coverage.python_shares({"files": {"hwgen/a.py": facts}})
     assert (hwgen.share, hwgen.gaps, sim.share) == (0.75, ["hwgen/a.py:7 to its end"], 1.0)
@@ -45,17 +48,17 @@ def test_branches_are_counted_by_package():
     ("text", "expected"),
     [("a < b", "a <= b"), ("a + b", "a - b"), ("f(3)", "f(4)"), ("a and b", "a or b"), ("a is None", "a is not None")],
 )
-def test_one_place_is_mutated(text, expected):
+def test_one_place_is_mutated(text: str, expected: str) -> None:
     tree, told = mutate_python.mutated(f"x: list[int] = {text}\n", 0)
     assert ast.unparse(tree) == f"x: list[int] = {expected}" and told.startswith("1: ")
 
 
-def test_messages_and_annotations_are_left_alone():
+def test_messages_and_annotations_are_left_alone() -> None:
     source = "def f(a: 'x + 1' = None) -> 1 + 1:\n    raise ValueError(f'{a + 1}')\n"
     assert mutate_python.places(ast.parse(source)) == []
 
 
-def test_a_mutant_is_what_is_imported_and_no_file_changes():
+def test_a_mutant_is_what_is_imported_and_no_file_changes() -> None:
     before = mutate_python._path("sim.bitplanes").read_text()
     number = len(mutate_python.places(ast.parse(before))) - 1
     script = (
@@ -69,7 +72,7 @@ def test_a_mutant_is_what_is_imported_and_no_file_changes():
     assert told.stdout.startswith("_Loader ") and mutate_python._path("sim.bitplanes").read_text() == before
 
 
-def test_dead_bits_are_proved_and_live_ones_are_not(tmp_path):
+def test_dead_bits_are_proved_and_live_ones_are_not(tmp_path: Path) -> None:
     source, design = tmp_path / "m.sv", tmp_path / "m.il"
     source.write_text(
         "module low(input clk, input [7:0] a_i, output logic [3:0] q_o);\n"
@@ -80,9 +83,9 @@ def test_dead_bits_are_proved_and_live_ones_are_not(tmp_path):
     )
     run_yosys([f"read_verilog -sv {source}", "hierarchy -top m", "proc", f"write_rtlil {design}"], "m")
     top = design.read_text().partition(r"module \m")[2]
-    adder, counter, register = (re.search(rf"cell \${kind} (\S+)", top)[1] for kind in ("add", "sub", "dff"))
+    adder, counter, register = (re.findall(rf"cell \${kind} (\S+)", top)[0] for kind in ("add", "sub", "dff"))
 
-    def proved(cell, port, bit):
+    def proved(cell: str, port: str, bit: int) -> bool:
         return mutate_proofs.proved_equal(
             design, f"mutate -mode inv -module m -cell {cell} -port {port} -portbit {bit} -ctrl s 16 7"
         )
@@ -95,7 +98,7 @@ def test_dead_bits_are_proved_and_live_ones_are_not(tmp_path):
 
 
 @pytest.mark.parametrize("known", survivors.KNOWN, ids=lambda known: f"{known.file}-{known.change}")
-def test_survivors_with_a_reason_are_places_in_the_sources(known):
+def test_survivors_with_a_reason_are_places_in_the_sources(known: survivors.Known) -> None:
     path = survivors.ROOT / known.file
     lines = [survivors.source_line(path, 1 + at) for at in range(len(path.read_text().splitlines()))]
     assert lines.count(known.line) == 1 and known.reason
@@ -104,7 +107,7 @@ def test_survivors_with_a_reason_are_places_in_the_sources(known):
     )
 
 
-def test_networks_of_the_mutants_use_every_field_of_every_instruction():
+def test_networks_of_the_mutants_use_every_field_of_every_instruction() -> None:
     used = {
         (item.op.name, name)
         for work in mutate.works()

@@ -310,7 +310,8 @@ class FakePynq:
     """What the driver uses of pynq on a board; the engine works while the interrupt is awaited."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.engine, self.log, self.next = StandIn(), [], 1 << 20
+        self.engine, self.next = StandIn(), 1 << 20
+        self.log: list[str] = []
         fake = self
         ip = {"phys_addr": 0x43C00000, "addr_range": 65536, "interrupts": {"irq_o": {"fullpath": "bitsmith/irq_o"}}}
 
@@ -350,7 +351,7 @@ class FakePynq:
                 await asyncio.sleep(0.01)
                 fake.engine.step(1 << 40)
 
-        class Buffer(np.ndarray):  # type: ignore[type-arg]
+        class Buffer(np.ndarray):
             device_address: int
 
             def __array_finalize__(self, whole: Any) -> None:
@@ -375,8 +376,8 @@ class FakePynq:
         Device.active_device = Device()
         clocks = SimpleNamespace(fclk0_mhz=142.857)
         parts = {"Device": Device, "Overlay": Overlay, "MMIO": Mmio, "allocate": allocate, "Clocks": clocks}
-        monkeypatch.setitem(sys.modules, "pynq", SimpleNamespace(**parts))  # type: ignore[arg-type]
-        monkeypatch.setitem(sys.modules, "pynq.interrupt", SimpleNamespace(Interrupt=Interrupt))  # type: ignore[arg-type]
+        monkeypatch.setitem(sys.modules, "pynq", SimpleNamespace(**parts))
+        monkeypatch.setitem(sys.modules, "pynq.interrupt", SimpleNamespace(Interrupt=Interrupt))
 
 
 def test_on_the_board_it_sleeps_until_the_interrupt(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,6 +153,7 @@ def test_clients_that_vanish_in_the_middle_of_a_call(server: BoardServer, remote
             ("remote_device.RemoteDevice", "writefile", {"file_path": f"{FIRMWARE}/half.bin", "data": bytes(1000)}),
             ("buffer.RemoteBuffer", "write", {"buffer_id": memory._ident, "data": bytes(1000)}),
         ):
+            call: Any
             method, call = gone._calls[service.split(".")[0]][name]
             sent = threading.Event()
 
@@ -223,9 +224,9 @@ def test_oversized_buffers_are_refused(remote: Remote) -> None:
     small.array = np.zeros(11, np.uint8)
     with pytest.raises(RemoteError, match="do not fit a buffer of 10"):
         small.push(11)
-    for span in ({"start": 4, "end": 2}, {"start": 0, "end": 11}, {"start": -1, "end": 2}):
+    for start, end in ((4, 2), (0, 11), (-1, 2)):
         with pytest.raises(RemoteError, match="does not lie in a buffer"):
-            remote.call("buffer", "read", buffer_id=small._ident, **span)
+            remote.call("buffer", "read", buffer_id=small._ident, start=start, end=end)
 
 
 def test_allocation() -> None:
@@ -281,7 +282,7 @@ def test_a_simulation_that_stops_is_an_error_not_the_end(remote: Remote, engine:
     time.sleep(0.1)
     with pytest.raises(RemoteError, match="the simulation stopped: protocol broken"):
         window.read(OFFSET["status"])
-    del engine.step  # type: ignore[method-assign]
+    del engine.step
     configure(remote)
     assert remote.map(ENGINE.base, 0x100).read(OFFSET["status"]) == 0
 

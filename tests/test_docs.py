@@ -1,16 +1,21 @@
 """The docs say what the code says: rendered tables are fresh, every field and setting is described, the examples run."""
 
+from __future__ import annotations
+
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import BaseModel
 
 from hwgen import isa, network_file
 from hwgen.area import ram_halves
 from hwgen.docs import ENGINE_DOC, render_docs
 from hwgen.engine import EngineConfig
+from hwgen.errors import InputError
 from hwgen.network_file import read_network
 from hwgen.program import assemble, disassemble
 from hwgen.schedule import schedule
@@ -23,7 +28,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 NETWORK_DOC = (DOCS / "network-format.md").read_text(encoding="utf-8")
 SMALL = EngineConfig(rows=4, columns=4, slots=3, slot_channels=8, lane_rows=1, column_depth=1024)
-OPS = {
+OPS: dict[str, type[BaseModel]] = {
     "conv": network_file._ConvModel,
     "logits": network_file._LogitsModel,
     "requant": network_file._RequantModel,
@@ -39,34 +44,34 @@ EXTREMES = {  # by node of the example, numbers at the ends of the ranges that t
 
 
 # ---------------------------------------------------------------- engine.md
-def test_rendered_tables_are_fresh():
+def test_rendered_tables_are_fresh() -> None:
     text = ENGINE_DOC.read_text(encoding="utf-8")
     assert render_docs(text) == text, "docs/engine.md is stale: run python -m hwgen.docs"
 
 
 @pytest.mark.parametrize("block", ["instructions", "registers", "errors", "example", "latencies"])
-def test_every_table_is_rendered(block):
+def test_every_table_is_rendered(block: str) -> None:
     text = ENGINE_DOC.read_text(encoding="utf-8")
     assert text.count(f"<!-- rendered: {block} -->\n") == 1
     damaged = re.sub(rf"(<!-- rendered: {block} -->\n).*?(<!-- end -->)", r"\1stale\n\2", text, flags=re.S)
     assert render_docs(damaged) == text
 
 
-def test_every_field_register_and_error_is_in_the_engine_doc():
+def test_every_field_register_and_error_is_in_the_engine_doc() -> None:
     text = ENGINE_DOC.read_text(encoding="utf-8")
     names = [f"`{field.name}`" for op in isa.OPCODES for field in op.fields]
     names += [f"`{register.name}`" for register in isa.REGISTERS] + [error.name for error in isa.Error]
     assert [name for name in names if name not in text] == []
 
 
-def test_the_engine_doc_names_every_module_and_no_other():
+def test_the_engine_doc_names_every_module_and_no_other() -> None:
     text = ENGINE_DOC.read_text(encoding="utf-8")
     modules = {path.name.split(".")[0] for path in (ROOT / "hls_templates" / "rtl").glob("bs_*")}
     table = text[text.index("## Modules") : text.index("## Stages")]
     assert set(re.findall(r"`(bs_\w+)`", table)) == modules
 
 
-def test_the_example_in_words_is_the_example_in_the_table():
+def test_the_example_in_words_is_the_example_in_the_table() -> None:
     text = ENGINE_DOC.read_text(encoding="utf-8")
     rows = {cells[1]: cells for line in text.splitlines() if (cells := [cell.strip() for cell in line.split("|")])[1:]}
     slots, _, column_words, words, row_tiles, tiles, fill, array, alone, _ = rows["3x3"][4:14]
@@ -79,10 +84,10 @@ def test_the_example_in_words_is_the_example_in_the_table():
 
 # ---------------------------------------------------------------- network-format.md
 @pytest.fixture
-def tiny(tmp_path, monkeypatch):
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder that the document's code block writes."""
     monkeypatch.chdir(tmp_path)
-    code = re.search(r"```python\n(.*?)```", NETWORK_DOC, re.S).group(1)
+    code: str = re.findall(r"```python\n(.*?)```", NETWORK_DOC, re.S)[0]
     imports = {line.split()[1] for line in code.splitlines() if line.startswith(("import", "from"))}
     assert imports == {"json", "pathlib", "numpy"}
     exec(compile(code, "network-format.md", "exec"), {})
@@ -101,10 +106,22 @@ def by_the_document(folder: Path, image: np.ndarray) -> dict[str, np.ndarray]:
         made = [[[0] * channels for _ in range(width)] for _ in range(height)]
         for y, column, c in np.ndindex(height, width, channels):
 
-            def at(i, j, d, y=y, column=column, x=x, stride=stride, padding=padding, node=node, source=source):
+            def at(
+                i: int,
+                j: int,
+                d: int,
+                y: int = y,
+                column: int = column,
+                x: list[list[list[int]]] = x,
+                stride: int = stride,
+                padding: int = padding,
+                node: dict[str, Any] = node,
+                source: list[int] = source,
+            ) -> int:
                 row, col = y * stride + i - padding, column * stride + j - padding
                 inside = 0 <= row < source[0] and 0 <= col < source[1]
-                return x[row][col][d] if inside else (node.get("pad_codes") or [0] * source[2])[d]
+                pad: list[int] = node.get("pad_codes") or [0] * source[2]
+                return x[row][col][d] if inside else pad[d]
 
             if node["op"] == "requant":
                 value = (x[y][column][c] * node["mul"] + node["bias"]) >> node["shift"]
@@ -127,7 +144,7 @@ def by_the_document(folder: Path, image: np.ndarray) -> dict[str, np.ndarray]:
     return {name: np.array(values) for name, values in maps.items()}
 
 
-def test_the_worked_example_computes_what_the_document_says(tiny):
+def test_the_worked_example_computes_what_the_document_says(tiny: Path) -> None:
     network = read_network(tiny)
     images = np.random.default_rng(7).integers(0, 16, (2, 6, 6, 2), np.uint8)
     got = golden.run(network, images)
@@ -140,7 +157,7 @@ def test_the_worked_example_computes_what_the_document_says(tiny):
         assert len(np.unique(got[name])) > 2, name
 
 
-def test_the_worked_example_fits_a_small_engine(tiny):
+def test_the_worked_example_fits_a_small_engine(tiny: Path) -> None:
     plan = schedule(read_network(tiny), SMALL)
     assert [item.name for item in plan.passes] == ["stem", "join", "pool", "classifier"]  # requant is in its stem's pass
     assert disassemble(assemble(plan.program)).streams == plan.program.streams
@@ -149,7 +166,7 @@ def test_the_worked_example_fits_a_small_engine(tiny):
 @pytest.mark.parametrize(
     ("node", "field", "good", "bad"), [(node, *rest) for node in EXTREMES for rest in EXTREMES[node]]
 )
-def test_ranges_are_those_of_the_document(tiny, node, field, good, bad):
+def test_ranges_are_those_of_the_document(tiny: Path, node: str, field: str, good: int, bad: int) -> None:
     path = tiny / "network.json"
     data = json.loads(path.read_text())
     item = next(item for item in data["nodes"] if item["name"] == node)
@@ -158,12 +175,12 @@ def test_ranges_are_those_of_the_document(tiny, node, field, good, bad):
     read_network(tiny)
     item[field] = bad
     path.write_text(json.dumps(data))
-    with pytest.raises(network_file.InputError, match=f"node '{node}', field '{field}'"):
+    with pytest.raises(InputError, match=f"node '{node}', field '{field}'"):
         read_network(tiny)
 
 
 @pytest.mark.parametrize("op", OPS)
-def test_every_field_of_every_op_is_in_its_section(op):
+def test_every_field_of_every_op_is_in_its_section(op: str) -> None:
     sections = dict(re.findall(r"### (\w+)\n(.*?)(?=\n##)", NETWORK_DOC, re.S))
     assert set(sections) == set(OPS)
     text = sections[op] + (sections["conv"] if op == "logits" else "")
@@ -173,12 +190,12 @@ def test_every_field_of_every_op_is_in_its_section(op):
     assert [name for name in (*common, *network_file._FileModel.model_fields) if f"`{name}`" not in everywhere] == []
 
 
-def test_the_ops_of_the_document_are_all_there_are():
+def test_the_ops_of_the_document_are_all_there_are() -> None:
     assert set(OPS) == set(network_file._OPS.values())
 
 
 # ---------------------------------------------------------------- architecture.md
-def test_figures_of_the_architecture_doc():
+def test_figures_of_the_architecture_doc() -> None:
     text = (DOCS / "architecture.md").read_text(encoding="utf-8")
     engine = EngineConfig()
     assert (engine.columns, engine.slot_channels, engine.plane_depth) == (16, 16, 512)
@@ -198,14 +215,16 @@ def recipe_tables() -> dict[str, tuple[str, str]]:
     return rows
 
 
-def test_the_recipe_reference_is_the_recipe():
-    want = {}
+def test_the_recipe_reference_is_the_recipe() -> None:
+    want: dict[str, tuple[str, str | None]] = {}
     sections = {
-        name: field.annotation for name, field in Recipe.model_fields.items() if name in ("model", "search", "train")
+        name: field.annotation
+        for name, field in Recipe.model_fields.items()
+        if name in ("model", "search", "train") and field.annotation is not None
     }
     for name, field in Recipe.model_fields.items():
         if name in sections:
-            want[name] = ("(section)", sections[name].__doc__.split(": ", 1)[1].rstrip("."))
+            want[name] = ("(section)", str(sections[name].__doc__).split(": ", 1)[1].rstrip("."))
         else:
             want[name] = (repr(field.default), field.description)
     for section, model in sections.items():
@@ -217,7 +236,7 @@ def test_the_recipe_reference_is_the_recipe():
     assert [name for name in want if name not in ("model", "search", "train") and got[name][1] != want[name][1]] == []
 
 
-def test_the_search_doc_names_every_stage_and_key():
+def test_the_search_doc_names_every_stage_and_key() -> None:
     text = (DOCS / "search.md").read_text(encoding="utf-8")
     assert re.findall(r"^\| (\w+) \| .*\|$", text[text.index("## Stages") : text.index("## Recipe")], re.M)[1:] == list(
         STAGES
@@ -226,7 +245,7 @@ def test_the_search_doc_names_every_stage_and_key():
 
 # ---------------------------------------------------------------- all
 @pytest.mark.parametrize("path", sorted([*DOCS.glob("*.md"), ROOT / "README.md"]), ids=lambda path: path.name)
-def test_files_that_a_document_names_exist(path):
+def test_files_that_a_document_names_exist(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     links = [path.parent / name for name in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)]
     sources = [ROOT / name for name in re.findall(r"`((?:hwgen|model|sim|tests|benchmarks|docs)/[\w/.-]+\.\w+)`", text)]
@@ -234,7 +253,7 @@ def test_files_that_a_document_names_exist(path):
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
-def test_every_recipe_has_every_setting_with_its_sentence(path):
+def test_every_recipe_has_every_setting_with_its_sentence(path: Path) -> None:
     text = path.read_text()
     assert text.startswith("# ") and render_recipe(read_recipe(path), text.splitlines()[0]) == text, (
         "python -m model.docs"

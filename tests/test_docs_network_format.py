@@ -1,9 +1,12 @@
 """The network file that docs/network-format.md writes by hand goes through generate and verify."""
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from hwgen.board import load_board
 from hwgen.build import generate
@@ -17,9 +20,9 @@ SHAPE = EngineConfig(rows=4, columns=4, slots=3, slot_channels=8, lane_rows=1, w
                      byte_depth=2048, column_depth=1024)  # fmt: skip
 
 
-def test_the_worked_example_runs_in_rtl(tmp_path, monkeypatch):
+def test_the_worked_example_runs_in_rtl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    code = re.search(r"```python\n(.*?)```", DOC.read_text(encoding="utf-8"), re.S).group(1)
+    code: str = re.findall(r"```python\n(.*?)```", DOC.read_text(encoding="utf-8"), re.S)[0]
     assert "bitsmith" not in "".join(line for line in code.splitlines() if "import" in line)
     exec(compile(code, str(DOC), "exec"), {})
     network = read_network(tmp_path / "tiny")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import board_case
 import networks
 import numpy as np
 import pytest
+from board_case import StandIn
 from test_board_driver import Platform
 
 from bitsmith.board_commands import golden_samples
@@ -80,6 +82,10 @@ class Kernel:
 class KernelBoard(Platform):
     """A board with the kernel; time passes with every look at it."""
 
+    def __init__(self, kernel: Kernel) -> None:
+        super().__init__(cast(StandIn, kernel))
+        self.kernel = kernel
+
     def read(self, offset: int) -> int:
         self.engine.step(1)
         return self.engine.read_register(offset)
@@ -119,12 +125,13 @@ def test_the_driver_runs_hls_bundles(kernel: Path, tmp_path: Path) -> None:
             assert (acc.predict(images) == golden).all()
         assert (acc.predict(np.ascontiguousarray(images.transpose(0, 3, 1, 2))) == golden).all()
         assert acc.stats["issue_cycles"] > 0 and acc.stats["dma_write_bytes"] > 0
-        assert board.engine.pending == 0, "the interrupt stays raised"
+        assert board.kernel.pending == 0, "the interrupt stays raised"
         acc.load(second)
         others, _, other_golden = acc.bundle.samples()
         assert (acc.predict(others) == other_golden).all()
         with pytest.raises(BundleError, match="open the bundle with a new Accelerator"):
             acc.load(foreign)
+        assert acc._program is not None
         acc._program.array[:64] = 0
         acc._program.push(acc._program.array.size)
         with pytest.raises(DeviceError, match="does not begin with the program header") as caught:

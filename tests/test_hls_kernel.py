@@ -1,8 +1,12 @@
 """The HLS kernel's sources: rendering, what synthesis forbids, sanitizers, both kinds of words."""
 
+from __future__ import annotations
+
 import os
 import re
 import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +19,7 @@ from hwgen.engine import EngineConfig
 from hwgen.errors import InputError
 from hwgen.render_hls import TESTBENCH, render_hls, render_hls_sources
 from sim import golden
-from sim.hls import compile_kernel, find_ap_int, run_kernel
+from sim.hls import Run, compile_kernel, find_ap_int, run_kernel
 from sim.job import Layout
 from sim.random_network import random_images, random_network
 
@@ -25,7 +29,7 @@ BOARD = load_board("pynq-z2")
 SANITIZERS = ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 
-def kernel_sources():
+def kernel_sources() -> Iterator[tuple[str, str]]:
     """What is synthesised, without comments and without the parts for simulation alone."""
     for name, text in render_hls(SHAPE, BOARD, "test").items():
         if name.endswith((".h", ".cpp")) and name not in (TESTBENCH, "bs_stream.h"):
@@ -33,12 +37,12 @@ def kernel_sources():
             yield name, re.sub(r"//.*", "", text)
 
 
-def test_rendering_is_pure():
+def test_rendering_is_pure() -> None:
     assert render_hls(SHAPE, BOARD, "1") == render_hls(SHAPE, BOARD, "1")
     assert render_hls(SHAPE, BOARD, "1") != render_hls(EngineConfig(), BOARD, "1")
 
 
-def test_kernel_has_no_heap_no_exceptions_no_unbounded_loops():
+def test_kernel_has_no_heap_no_exceptions_no_unbounded_loops() -> None:
     for name, text in kernel_sources():
         found = re.findall(r"\b(new|delete|malloc|free|throw|try|catch|while|do|goto|std::\w+)\b", text)
         assert not found, (name, found)
@@ -47,7 +51,7 @@ def test_kernel_has_no_heap_no_exceptions_no_unbounded_loops():
             assert len(parts) == 3 and re.search(r"<|!= 0", parts[1]) and parts[2].strip(), (name, loop)
 
 
-def test_kernel_has_no_recursion():
+def test_kernel_has_no_recursion() -> None:
     text = "\n".join(source for _, source in kernel_sources())
     head = r"^(?:  )?(?:inline|static|extern \"C\")[^;{}()]*?(\w+)\([^{;]*\)\s*"
     bodies = {found[1]: found[2] for found in re.finditer(head + r"\{ (.*) \}$", text, re.M)}
@@ -55,7 +59,7 @@ def test_kernel_has_no_recursion():
     assert {"fill_tile", "multiply_tile", "region", "store", "write_back_conv", "load_program"} <= set(bodies)
     calls = {name: {other for other in bodies if re.search(rf"\b{other}\(", body)} for name, body in bodies.items()}
 
-    def reaches(name, path):
+    def reaches(name: str, path: list[str]) -> None:
         assert name not in path, f"recursion: {path}"
         for other in calls[name]:
             reaches(other, [*path, name])
@@ -64,7 +68,7 @@ def test_kernel_has_no_recursion():
         reaches(name, [])
 
 
-def test_every_dynamic_loop_states_its_trips():
+def test_every_dynamic_loop_states_its_trips() -> None:
     for name, text in kernel_sources():
         lines = text.splitlines()
         for index, line in enumerate(lines):
@@ -76,7 +80,7 @@ def test_every_dynamic_loop_states_its_trips():
                 assert "#pragma HLS LOOP_TRIPCOUNT" in "".join(lines[index + 1 : index + 3]), (name, line)
 
 
-def test_every_pragma_states_its_reason():
+def test_every_pragma_states_its_reason() -> None:
     for name, text in render_hls(SHAPE, BOARD, "test").items():
         if not name.endswith((".h", ".cpp")):
             continue
@@ -88,7 +92,7 @@ def test_every_pragma_states_its_reason():
             assert "  // " in line or ("INTERFACE" in line and above.startswith("// ")), (name, line)
 
 
-def test_regions_are_canonical_dataflow():
+def test_regions_are_canonical_dataflow() -> None:
     """Vitis' rules (UG1448, 214-169): calls alone; what outlives a region is read before it is written, by one stage each."""
     text = dict(kernel_sources())
     for name, head in (
@@ -108,7 +112,7 @@ def test_regions_are_canonical_dataflow():
     for kind in kinds:
         uses = []
         for stage in order:
-            arguments = re.search(rf"^static void {stage}\((.*?)\) \{{", every, re.M | re.S)[1]
+            arguments = re.findall(rf"^static void {stage}\((.*?)\) \{{", every, re.M | re.S)[0]
             for argument in re.split(r",\s*", arguments):
                 if kind in argument:
                     uses.append("read" if argument.startswith("const") else "write")
@@ -117,13 +121,13 @@ def test_regions_are_canonical_dataflow():
         assert uses in (expected, ["read", "write"]), (kind, uses)
 
 
-def test_sources_keep_to_the_standard_that_the_script_names(tmp_path):
+def test_sources_keep_to_the_standard_that_the_script_names(tmp_path: Path) -> None:
     rendered = render_hls(SHAPE, BOARD, "test")
     assert "-std=c++14 " in rendered["hls.tcl"]
     assert compile_kernel(render_hls_sources(SHAPE, BOARD.name, "test"), flags=("-std=c++14", "-pedantic")).is_file()
 
 
-def started(seed, ap_int=False, flags=(), tmp_path=None):
+def started(seed: int, ap_int: bool = False, flags: Sequence[str] = (), *, tmp_path: Path) -> Run:
     network = random_network(seed)
     build = generate(network, SHAPE, BOARD, tmp_path / f"b{seed}", backend="hls", force=True)
     images = random_images(network, 2, seed)
@@ -143,7 +147,7 @@ def started(seed, ap_int=False, flags=(), tmp_path=None):
     return done
 
 
-def fitting():
+def fitting() -> Iterator[int]:
     for seed in range(50):
         try:
             from hwgen.schedule import schedule
@@ -154,12 +158,12 @@ def fitting():
             continue
 
 
-def test_clean_under_sanitizers(tmp_path):
+def test_clean_under_sanitizers(tmp_path: Path) -> None:
     for seed, _ in zip(fitting(), range(4), strict=False):
         started(seed, flags=SANITIZERS, tmp_path=tmp_path)
 
 
-def test_stages_that_get_in_each_others_way_are_told(tmp_path):
+def test_stages_that_get_in_each_others_way_are_told(tmp_path: Path) -> None:
     """Without the tokens of the weights, loads overwrite rows that the array still reads."""
     build = generate(cnv(1, 1), ENGINE, BOARD, tmp_path / "b", backend="hls")
     assert build.schedule.memory.streamed_rows
@@ -176,13 +180,13 @@ def test_stages_that_get_in_each_others_way_are_told(tmp_path):
 
 
 @pytest.mark.parametrize("compiler", ["g++", "clang++"])
-def test_compilers_find_nothing_to_warn_of(compiler):
+def test_compilers_find_nothing_to_warn_of(compiler: str) -> None:
     if shutil.which(compiler) is None:
         pytest.skip(f"there is no {compiler}")
     assert compile_kernel(render_hls_sources(SHAPE, BOARD.name, "test"), compiler=compiler).is_file()
 
 
-def test_ap_int_words_give_the_same(tmp_path):
+def test_ap_int_words_give_the_same(tmp_path: Path) -> None:
     try:
         find_ap_int()
     except InputError as error:

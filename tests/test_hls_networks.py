@@ -1,5 +1,9 @@
 """Networks on the HLS kernel in C simulation: every tensor of every image equals the golden model's."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
 import pytest
 
 from hwgen.board import load_board
@@ -21,7 +25,7 @@ NETWORKS_PER_SHAPE = 8
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_random_networks_are_exact(name, tmp_path):
+def test_random_networks_are_exact(name: str, tmp_path: Path) -> None:
     done, seed = 0, 100
     while done < NETWORKS_PER_SHAPE:
         seed += 1
@@ -38,12 +42,12 @@ def test_random_networks_are_exact(name, tmp_path):
         done += 1
 
 
-def test_a_simulator_of_the_other_backend_is_refused(tmp_path):
+def test_a_simulator_of_the_other_backend_is_refused(tmp_path: Path) -> None:
     build = generate(random_network(1), SHAPES["8x144x4"], load_board("pynq-z2"), tmp_path / "b", backend="hls")
     with pytest.raises(InputError, match=r"backend is hls, which simulator 'cocotb' does not run"):
         verify(build.path, count=1, simulator="cocotb")
 
 
-def test_an_unknown_backend_is_refused(tmp_path):
+def test_an_unknown_backend_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"There is no backend 'vhdl'; there are rtl and hls\."):
         generate(random_network(1), SHAPES["8x144x4"], load_board("pynq-z2"), tmp_path / "b", backend="vhdl")

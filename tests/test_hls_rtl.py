@@ -1,16 +1,21 @@
 """The same programs, legal and damaged, through RTL and HLS: memory and status are equal word for word."""
 
+from __future__ import annotations
+
 import random
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from hwgen import isa
 from hwgen.board import load_board
 from hwgen.build import write_rtl
 from hwgen.engine import EngineConfig
-from hwgen.program import Instruction, assemble
+from hwgen.program import Instruction, Program, assemble
 from hwgen.render_hls import render_hls_sources
 from hwgen.schedule import schedule
 from sim.compiled import CompiledEngine, compile_engine
@@ -28,19 +33,21 @@ WORK = ("fill_cycles", "issue_cycles", "write_back_cycles", "read_beats", "write
 
 
 @pytest.fixture(scope="module")
-def engines(tmp_path_factory):
+def engines(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     rtl = write_rtl(SHAPE, BOARD, tmp_path_factory.mktemp("rtl"))
     return compile_engine(rtl), compile_kernel(render_hls_sources(SHAPE, BOARD.name, "test"))
 
 
-def memory_of(program, seed):
+def memory_of(program: bytes, seed: int) -> NDArray[np.uint8]:
     memory = np.random.default_rng(seed).integers(0, 256, SIZE, np.uint8)
     assert len(program) <= IMAGE_ADDR
     memory[: len(program)] = np.frombuffer(program, np.uint8)
     return memory
 
 
-def both(engines, program, seed, *, planar=0, count=IMAGES, work=True):
+def both(
+    engines: tuple[Path, Path], program: bytes, seed: int, *, planar: int = 0, count: int = IMAGES, work: bool = True
+) -> dict[str, int]:
     """Run a program on both; the registers that they agree on."""
     library, kernel = engines
     memory = memory_of(program, seed)
@@ -65,7 +72,7 @@ def both(engines, program, seed, *, planar=0, count=IMAGES, work=True):
     return expected
 
 
-def programs(count, start=0):
+def programs(count: int, start: int = 0) -> Iterator[tuple[int, Program]]:
     """Programs of random networks that fit the shape."""
     from hwgen.errors import InputError
 
@@ -81,22 +88,22 @@ def programs(count, start=0):
             yield seed, plan.program
 
 
-def test_legal_programs(engines):
+def test_legal_programs(engines: tuple[Path, Path]) -> None:
     for seed, program in programs(6):
         found = both(engines, assemble(program), seed, planar=seed & 1)
         assert (found["error"], found["images_done"]) == (isa.Error.NONE, IMAGES), seed
 
 
-def test_no_images_is_done_at_once(engines):
+def test_no_images_is_done_at_once(engines: tuple[Path, Path]) -> None:
     _, program = next(programs(1))
     assert both(engines, assemble(program), 1, count=0)["status"] == 2
 
 
-def damaged(program, rng):
+def damaged(program: Program, rng: random.Random) -> Iterator[tuple[str, bytes, isa.Error]]:
     """One damage of each kind: what, the memory image, the error."""
     image = assemble(program)
 
-    def word(index, value):
+    def word(index: int, value: int) -> bytes:
         changed = bytearray(image)
         changed[8 * index : 8 * index + 8] = (value % (1 << 64)).to_bytes(8, "little")
         return bytes(changed)
@@ -112,7 +119,7 @@ def damaged(program, rng):
     at = isa.HEADER_WORDS + rng.randrange(instructions) * isa.WORDS
     yield "opcode", word(at, 0xEE | rng.randrange(256) << 8), isa.Error.ILLEGAL_OPCODE
 
-    def fetch(kind, **values):
+    def fetch(kind: str, **values: int) -> bytes:
         stream = [
             Instruction(item.op, {**item.values, **values}) if item.op.name == kind else item for item in program.fetch
         ]
@@ -126,7 +133,7 @@ def damaged(program, rng):
     yield "no weights come", fetch("load_weights", post_issue=0), isa.Error.WATCHDOG
 
 
-def test_damaged_programs(engines):
+def test_damaged_programs(engines: tuple[Path, Path]) -> None:
     for seed, program in programs(2, start=20):
         for what, image, error in damaged(program, random.Random(seed)):
             found = both(engines, image, seed, work=False)
@@ -134,7 +141,7 @@ def test_damaged_programs(engines):
 
 
 @pytest.mark.parametrize(("op", "field"), [(op.name, field.name) for op, field, _, _ in isa.counts()])
-def test_a_count_of_zero_ends_both_alike(engines, op, field):
+def test_a_count_of_zero_ends_both_alike(engines: tuple[Path, Path], op: str, field: str) -> None:
     """Loops of zero turns would wrap in the RTL and never begin in C++: neither gets that far."""
     for _, program in programs(60, start=60):
         streams = [list(stream) for stream in program.streams]
@@ -151,7 +158,7 @@ def test_a_count_of_zero_ends_both_alike(engines, op, field):
     assert result["images_done"] == 0
 
 
-def test_empty_loads_do_nothing(engines):
+def test_empty_loads_do_nothing(engines: tuple[Path, Path]) -> None:
     _, program = next(programs(1, start=40))
     empty = [
         Instruction(item.op, {**item.values, name: 0})

@@ -1,5 +1,7 @@
 """The rendered Tcl in tclsh, against stubs that record the vendor's commands."""
 
+from __future__ import annotations
+
 import os
 import shutil
 import subprocess
@@ -8,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hwgen.board import load_board
-from hwgen.build import generate
+from hwgen.build import Build, generate
 from hwgen.engine import EngineConfig
 from hwgen.errors import InputError
 from hwgen.vendor import run_vendor
@@ -24,11 +26,13 @@ HLS = "open_project set_top add_files open_solution set_part create_clock csim_d
 
 
 @pytest.fixture(scope="module")
-def build(tmp_path_factory):
+def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     return generate(random_network(1), SHAPE, BOARD, tmp_path_factory.mktemp("hls") / "b", backend="hls")
 
 
-def run(script, folder, commands, *, fails="", steps=None):
+def run(
+    script: Path, folder: Path, commands: str, *, fails: str = "", steps: str | None = None
+) -> tuple[int, str, list[str]]:
     """Run a script; its exit code, its messages, and the commands it gave, one a line."""
     log = folder / "commands.txt"
     stubs = "\n".join(
@@ -44,7 +48,7 @@ def run(script, folder, commands, *, fails="", steps=None):
     return done.returncode, done.stderr, log.read_text().splitlines() if log.exists() else []
 
 
-def test_hls_script_names_files_that_exist_in_the_right_order(build, tmp_path):
+def test_hls_script_names_files_that_exist_in_the_right_order(build: Build, tmp_path: Path) -> None:
     code, messages, commands = run(build.path / "hls" / "hls.tcl", tmp_path, HLS, steps="export csim csynth cosim")
     assert (code, messages) == (0, "")
     names = [line.split()[0] for line in commands]
@@ -63,25 +67,27 @@ def test_hls_script_names_files_that_exist_in_the_right_order(build, tmp_path):
     assert period == pytest.approx(1000 / BOARD.clock_mhz, abs=1e-3)
 
 
-def test_hls_script_stops_at_the_first_failure(build, tmp_path):
+def test_hls_script_stops_at_the_first_failure(build: Build, tmp_path: Path) -> None:
     code, messages, commands = run(build.path / "hls" / "hls.tcl", tmp_path, HLS, fails="csynth_design")
     assert code == 1 and messages == "bitsmith: csynth failed: stub fails\n"
     assert commands[-1].startswith("csynth_design")
 
 
-def test_hls_script_refuses_an_unknown_step(build, tmp_path):
+def test_hls_script_refuses_an_unknown_step(build: Build, tmp_path: Path) -> None:
     code, messages, commands = run(build.path / "hls" / "hls.tcl", tmp_path, HLS, steps="csim burn")
     assert code == 2 and "there is no step 'burn'" in messages and not commands
 
 
-def test_synth_says_what_is_missing(build, monkeypatch):
+def test_synth_says_what_is_missing(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(InputError, match=r"no vitis-run or vitis_hls on PATH") as caught:
         run_vendor(build, lambda *_: None)
     assert any("no vivado on PATH" in problem for problem in caught.value.problems)
 
 
-def test_synth_runs_the_scripts_and_tells_of_failures(build, tmp_path, monkeypatch):
+def test_synth_runs_the_scripts_and_tells_of_failures(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, code in (("vitis_hls", 0), ("vivado", 3)):
         tool = tmp_path / name
         tool.write_text(f'#!/bin/sh\necho "$0 $@"\nexit {code}\n')

@@ -1,26 +1,28 @@
 """The planned population counter: its proof holds for every width, and sees a bit that is lost, repeated or moved."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 
 import pytest
 
-from hwgen.popcount import plan
+from hwgen.popcount import Counter, Plan, plan
 from hwgen.popcount_proof import prove
 
 
-def test_every_plan_keeps_the_sum():
+def test_every_plan_keeps_the_sum() -> None:
     for width in range(8, 513):
         for pairs in (2, 7, 15):
             prove(plan(width, pairs))
 
 
-def changed(made, number, **changes):
+def changed(made: Plan, number: int, *, counters: tuple[Counter, ...]) -> Plan:
     levels = list(made.levels)
-    levels[number] = replace(levels[number], **changes)
+    levels[number] = replace(levels[number], counters=counters)
     return replace(made, levels=tuple(levels))
 
 
-def spoilt(kind):
+def spoilt(kind: str) -> Plan:
     """A counter of 144 bits with one wire wrong."""
     made = plan(144)
     level = made.levels[0]
@@ -51,6 +53,6 @@ def spoilt(kind):
 
 
 @pytest.mark.parametrize("kind", ["repeated", "lost", "moved", "no room", "term", "group", "bits"])
-def test_a_wrong_wire_is_found(kind):
+def test_a_wrong_wire_is_found(kind: str) -> None:
     with pytest.raises(ValueError, match=r"lost|make up to|do not fit"):
         prove(spoilt(kind))

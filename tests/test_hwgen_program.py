@@ -23,7 +23,8 @@ from hwgen.errors import InputError
 from hwgen.explore import choose_engine, explore
 from hwgen.network import Conv, Weighted
 from hwgen.network_check import checked
-from hwgen.passes import MeanPass
+from hwgen.passes import ArrayPass, MeanPass, Pass
+from hwgen.plan import Region
 from hwgen.program import Instruction, Program, assemble, disassemble, listing
 from hwgen.render import render_package, render_sources
 from hwgen.schedule import schedule
@@ -104,12 +105,12 @@ def test_codes_and_register_offsets_are_distinct() -> None:
 # -------------------------------------------------------------------------------- programs
 def random_program(seed: int) -> Program:
     rng = np.random.default_rng(seed)
-    streams = [
+    fetch, execute, write_back = (
         tuple(random_instruction(rng, ops[int(rng.integers(len(ops)))], extreme=False) for _ in range(rng.integers(1, 6)))
         for stage in isa.Stage
         for ops in [[op for op in isa.OPCODES if op.stage is stage]]
-    ]
-    return Program(int(rng.integers(1 << 32)), *streams, fetch_loop=len(streams[0]) - 1, data=rng.bytes(136))
+    )
+    return Program(int(rng.integers(1 << 32)), fetch, execute, write_back, len(fetch) - 1, rng.bytes(136))
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -403,13 +404,14 @@ def test_tokens_balance(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_maps_that_live_together_do_not_overlap(seed: int) -> None:
     plan = schedule(random_network(seed), ROOMY)
-    for regions, reads in (
-        (plan.memory.planes, lambda item: [item.source.name] if hasattr(item, "weight_bits") else []),
+    both: list[tuple[dict[str, Region], Callable[[Pass], list[str]]]] = [
+        (plan.memory.planes, lambda item: [item.source.name] if isinstance(item, ArrayPass) else []),
         (
             plan.memory.bytes,
-            lambda item: ([item.skip.name] if item.skip else []) if hasattr(item, "weight_bits") else [item.source.name],
+            lambda item: ([item.skip.name] if item.skip else []) if isinstance(item, ArrayPass) else [item.source.name],
         ),
-    ):
+    ]
+    for regions, reads in both:
         made = {
             tensor.name: at for at, item in enumerate(plan.passes) for tensor in item.tensors if tensor.name in regions
         }

@@ -1,9 +1,12 @@
 """The trained network and the integer network are one: every tensor, every logit; and a resumed run is the uninterrupted one."""
 
+from __future__ import annotations
+
 import dataclasses
 import itertools
 import math
 import pickle
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 import torch
 
 from hwgen.errors import InputError
+from hwgen.network import Conv
 from model import checkpoint, pipeline
 from model.agreement import compare, demand_equal
 from model.assign import Group, Layer, as_bits, cost_range, options, solve, total_cost
@@ -19,8 +23,9 @@ from model.data import digits
 from model.export import export
 from model.fold import fold
 from model.networks import residual_network
-from model.nodes import Context, Mode
+from model.nodes import Context, ConvNode, Mode
 from model.quantise import normalise_weight, quantise_signed, quantise_unsigned, quantise_weight, round_half_up
+from model.quantnet import QuantNet
 from model.recipe import read_recipe
 
 RECIPE = Path(__file__).parent.parent / "examples" / "recipes" / "digits.toml"
@@ -30,18 +35,21 @@ SHORT = [
 ]  # fmt: skip
 
 
-def randomise(net, seed):
+def randomise(net: QuantNet, seed: int) -> None:
     """Bits, batch norm, clips and strengths as after some training."""
     generator = torch.Generator().manual_seed(seed)
     rng = np.random.default_rng(seed)
     for node in net.weighted():
         node.choice.bits = int(rng.integers(1, 9))
-        if hasattr(node, "norm"):
+        if isinstance(node, ConvNode):
+            assert node.norm is not None
+            assert node.norm.running_mean is not None and node.norm.running_var is not None
             node.norm.running_mean.copy_(torch.randn(node.norm.running_mean.shape, generator=generator) * 0.2)
             node.norm.running_var.copy_(torch.rand(node.norm.running_var.shape, generator=generator) + 0.3)
             node.norm.weight.data.copy_(torch.randn(node.norm.weight.shape, generator=generator))
             node.norm.bias.data.copy_(torch.randn(node.norm.bias.shape, generator=generator) * 0.3)
         else:
+            assert node.bias is not None
             node.bias.data.copy_(torch.randn(node.bias.shape, generator=generator))
     for quantiser in net.quantisers().values():
         if quantiser.choice.searchable:
@@ -51,7 +59,7 @@ def randomise(net, seed):
 
 @pytest.mark.parametrize("shortcut", ["projection", "a"])
 @pytest.mark.parametrize("seed", range(6))
-def test_every_code_equals_the_golden_model(shortcut, seed):
+def test_every_code_equals_the_golden_model(shortcut: str, seed: int) -> None:
     torch.manual_seed(seed)
     candidates = tuple(range(1, 9))
     net = residual_network(
@@ -72,12 +80,13 @@ def test_every_code_equals_the_golden_model(shortcut, seed):
     assert agreement.exact and agreement.logits == 1.0 and agreement.top1 == 1.0, agreement.first
 
 
-def test_a_wrong_multiplier_is_named():
+def test_a_wrong_multiplier_is_named() -> None:
     torch.manual_seed(1)
     net = residual_network("net", (8, 8, 1), 4, 10, 8, [(8, 1, 1)], shortcut="a", weight_bits=(3,), activation_bits=(3,))
     network = export(net, proven=False)
     broken = tuple(
-        dataclasses.replace(node, mul=node.mul * 2) if node.name == "block1.conv1" else node for node in network.nodes
+        dataclasses.replace(node, mul=node.mul * 2) if isinstance(node, Conv) and node.name == "block1.conv1" else node
+        for node in network.nodes
     )
     images = digits().test.images[:20]
     agreement = compare(net, dataclasses.replace(network, nodes=broken), images)
@@ -86,18 +95,14 @@ def test_a_wrong_multiplier_is_named():
         demand_equal(agreement, network)
 
 
-def test_rounding_is_half_up():
+def test_rounding_is_half_up() -> None:
     x = torch.tensor([-1.5, -0.5, 0.5, 1.5, 2.5])
     assert round_half_up(x).tolist() == [-1.0, 0.0, 1.0, 2.0, 3.0]
-    assert quantise_signed(torch.tensor([-9.0, -0.5, 0.5, 9.0]), torch.tensor(1.0), 3).code.tolist() == [
-        -4.0,
-        0.0,
-        1.0,
-        3.0,
-    ]
+    code = quantise_signed(torch.tensor([-9.0, -0.5, 0.5, 9.0]), torch.tensor(1.0), 3).code
+    assert code is not None and code.tolist() == [-4.0, 0.0, 1.0, 3.0]
 
 
-def test_rounding_of_folded_scales_is_half_up():
+def test_rounding_of_folded_scales_is_half_up() -> None:
     mul, bias, skip = 1 / 3, -5 / 7, 2 / 3
     folded = fold(torch.tensor([mul], dtype=torch.float64), torch.tensor([bias], dtype=torch.float64), skip)
     shift = 18  # 2**19 / 3 does not fit 17 bits, 2**18 / 3 does
@@ -108,23 +113,23 @@ def test_rounding_of_folded_scales_is_half_up():
     assert codes == [math.floor(Fraction(acc, 3) - Fraction(5, 7) + Fraction(1, 2)) for acc in range(-20, 21)]
 
 
-def test_pact_gradients():
+def test_pact_gradients() -> None:
     alpha = torch.tensor(2.0, requires_grad=True)
     x = torch.tensor([-1.0, 0.7, 5.0], requires_grad=True)
     quantised = quantise_unsigned(x, alpha, 2)
-    quantised.value.backward(torch.tensor([1.0, 1.0, 1.0]))
-    assert x.grad.tolist() == [0.0, 1.0, 0.0]
+    quantised.value.backward(torch.tensor([1.0, 1.0, 1.0]))  # type: ignore[no-untyped-call]
+    assert x.grad is not None and x.grad.tolist() == [0.0, 1.0, 0.0]
     u = 0.7 / 2
-    assert alpha.grad.item() == pytest.approx((np.floor(u * 3 + 0.5) / 3 - u) + 1.0)
+    assert alpha.grad is not None and alpha.grad.item() == pytest.approx((np.floor(u * 3 + 0.5) / 3 - u) + 1.0)
 
 
-def test_zero_weights_are_no_nan():
+def test_zero_weights_are_no_nan() -> None:
     t, gamma = normalise_weight(torch.zeros(4))
     assert t.tolist() == [0.5] * 4 and float(gamma) == 1.0
     assert torch.isfinite(quantise_weight(torch.zeros(4), 1).value).all()
 
 
-def random_groups(rng):
+def random_groups(rng: np.random.Generator) -> list[Group]:
     groups = []
     for index in range(3):
         layers = tuple(
@@ -136,7 +141,7 @@ def random_groups(rng):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_knapsack_equals_brute_force(seed):
+def test_knapsack_equals_brute_force(seed: int) -> None:
     rng = np.random.default_rng(seed)
     groups = random_groups(rng)
     least, most = cost_range(groups)
@@ -152,7 +157,7 @@ def test_knapsack_equals_brute_force(seed):
     assert total_cost(as_bits(groups, found), table) <= budget
 
 
-def test_an_impossible_budget_says_what_can_be_reached():
+def test_an_impossible_budget_says_what_can_be_reached() -> None:
     groups = random_groups(np.random.default_rng(1))
     least, most = cost_range(groups)
     with pytest.raises(InputError, match=f"reach from {least} to {most}"):
@@ -160,20 +165,20 @@ def test_an_impossible_budget_says_what_can_be_reached():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread():
+def one_thread() -> None:
     """Runs are compared bit by bit, so all of them use the same number of threads."""
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(tmp_path_factory: pytest.TempPathFactory) -> pipeline.Run:
     run = pipeline.prepare(read_recipe(RECIPE, SHORT), tmp_path_factory.mktemp("whole"))
     pipeline.train(run)
     return run
 
 
 @pytest.mark.parametrize("stage", ["float", "search", "retrain"])
-def test_a_resumed_run_is_the_uninterrupted_one(whole, stage, tmp_path):
+def test_a_resumed_run_is_the_uninterrupted_one(whole: pipeline.Run, stage: str, tmp_path: Path) -> None:
     recipe = read_recipe(RECIPE, SHORT)
     pipeline.train(pipeline.prepare(recipe, tmp_path), stage)
     again = pipeline.prepare(recipe, tmp_path)
@@ -183,10 +188,10 @@ def test_a_resumed_run_is_the_uninterrupted_one(whole, stage, tmp_path):
         assert torch.equal(value, again.net.state_dict()[name]), name
 
 
-def test_a_run_stopped_inside_a_stage_goes_on(whole, tmp_path):
+def test_a_run_stopped_inside_a_stage_goes_on(whole: pipeline.Run, tmp_path: Path) -> None:
     recipe = read_recipe(RECIPE, SHORT)
 
-    def stop(stage, done, *_):
+    def stop(stage: str, done: int, *_: object) -> None:
         if (stage, done) == ("search", 1):
             raise KeyboardInterrupt
 
@@ -197,7 +202,7 @@ def test_a_run_stopped_inside_a_stage_goes_on(whole, tmp_path):
     assert all(torch.equal(value, again.net.state_dict()[name]) for name, value in whole.net.state_dict().items())
 
 
-def test_the_run_is_exact_and_within_its_budget(whole):
+def test_the_run_is_exact_and_within_its_budget(whole: pipeline.Run) -> None:
     network = pipeline.export_run(whole)
     metrics = pipeline.evaluate(whole, network)
     assert metrics["agreement"] == metrics["logit_agreement"] == 1.0
@@ -209,12 +214,13 @@ def test_the_run_is_exact_and_within_its_budget(whole):
     assert all(-60 < row["quantisation_db"] < 60 for row in layers)
     assert metrics["quantised_accuracy"] == metrics["integer_accuracy"]
     assert metrics["final_table_cost"] <= metrics["budget"]
+    assert whole.folder is not None
     assert (whole.folder / "network" / "network.json").exists() and (whole.folder / "curves.csv").exists()
     assert all(0 < metrics[f"{key}_accuracy"] <= 1 for key in ("mixed", "arg_max", "chosen"))
 
 
 @pytest.mark.parametrize("method", ["ebs-det", "uniform"])
-def test_one_candidate_leaves_nothing_to_search(method):
+def test_one_candidate_leaves_nothing_to_search(method: str) -> None:
     settings = [
         f"search.method={method}",
         "search.weight_bits=[3]",
@@ -227,12 +233,13 @@ def test_one_candidate_leaves_nothing_to_search(method):
     assert pipeline.evaluate(run, pipeline.export_run(run))["logit_agreement"] == 1.0
 
 
-def test_a_budget_out_of_reach_is_known_before_training():
+def test_a_budget_out_of_reach_is_known_before_training() -> None:
     with pytest.raises(InputError, match="candidates reach from"):
         pipeline.prepare(read_recipe(RECIPE, [*SHORT, "search.budget=0.001"]))
 
 
-def test_checkpoints_of_others_are_refused(whole, tmp_path):
+def test_checkpoints_of_others_are_refused(whole: pipeline.Run, tmp_path: Path) -> None:
+    assert whole.trainer.path is not None
     data = whole.trainer.path.read_bytes()
     path = tmp_path / "checkpoint.pt"
     path.write_bytes(data)
@@ -244,7 +251,7 @@ def test_checkpoints_of_others_are_refused(whole, tmp_path):
     marker = tmp_path / "unpickled"
 
     class Bomb:
-        def __reduce__(self):
+        def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
             return Path.touch, (marker,)
 
     path.write_bytes(pickle.dumps(Bomb(), protocol=2))
@@ -253,7 +260,7 @@ def test_checkpoints_of_others_are_refused(whole, tmp_path):
     assert not marker.exists()
 
 
-def test_recipe_errors_come_together(tmp_path):
+def test_recipe_errors_come_together(tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text('[model]\nname = "x"\nstem = 0\nstages = [[8, 1, 1]]\n[search]\nepochz = 3\nweight_bits = [9]\n')
     with pytest.raises(InputError) as caught:
@@ -265,14 +272,14 @@ def test_recipe_errors_come_together(tmp_path):
         read_recipe(path)
 
 
-def test_a_loss_that_is_no_number_names_the_layer(tmp_path):
+def test_a_loss_that_is_no_number_names_the_layer(tmp_path: Path) -> None:
     run = pipeline.prepare(read_recipe(RECIPE, SHORT), tmp_path)
     run.net.weighted()[1].weight.data.fill_(float("nan"))
     with pytest.raises(InputError, match=r"first in layer 'block1\.conv1'"):
         pipeline.train(run)
 
 
-def test_modes_agree_on_shapes():
+def test_modes_agree_on_shapes() -> None:
     net = residual_network(
         "net", (8, 8, 1), 4, 10, 8, [(8, 1, 1)], shortcut="a", weight_bits=(2, 3), activation_bits=(2, 3)
     )

@@ -103,7 +103,7 @@ def test_a_failed_save_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: p
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint.os, "fsync", stop)
+    monkeypatch.setattr("model.checkpoint.os.fsync", stop)
     with pytest.raises(KeyboardInterrupt):
         checkpoint.save(path, {"stage": 2}, "me")
     assert checkpoint.load(path, "me") == {"stage": 1}

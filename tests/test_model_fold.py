@@ -46,7 +46,7 @@ def test_the_error_of_folding_is_the_worst_sum_of_three_roundings() -> None:
     made = Folded(doubles(*whole[0]), doubles(*whole[1]) + scale / 2, shift, round(skip * scale))
     errors = []
     for at, limit in enumerate(limits):
-        reach = min(limit, (out_range + abs(bias[at]) + skip * skip_limit) / mul[at])
+        reach = min(Fraction(limit), (out_range + abs(bias[at]) + skip * skip_limit) / mul[at])
         errors.append(
             reach * abs(Fraction(whole[0][at], scale) - mul[at]) + abs(Fraction(whole[1][at], scale) - bias[at])
         )

@@ -53,7 +53,8 @@ class Vgg(nn.Module):
         x = F.relu(self.first(x))
         x = F.max_pool2d(F.conv2d(x, self.second, self.shift, padding=1).relu(), (2, 2))
         x = F.relu6(self.third(x)).view(x.size(0), -1)
-        return self.last(self.drop(self.hidden(x).clamp(min=0)))
+        y: Tensor = self.last(self.drop(self.hidden(x).clamp(min=0)))
+        return y
 
 
 class PreActivation(nn.Module):
@@ -74,7 +75,8 @@ class PreActivation(nn.Module):
         x = x + self.conv2(F.relu(self.norm2(self.conv1(F.relu(self.norm1(x))))))
         y = F.relu(self.norm3(x))
         x = torch.add(self.conv4(self.norm4(self.conv3(y)).relu_()), self.project(y))
-        return self.last(F.relu(self.norm5(x)).mean((2, 3)))
+        z: Tensor = self.last(F.relu(self.norm5(x)).mean((2, 3)))
+        return z
 
 
 class Odd(nn.Module):
@@ -152,7 +154,7 @@ def test_it_trains_while_searching(name: str) -> None:
     calibrate(net, images)
     net.train()
     codes = torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.float32)).contiguous()
-    F.cross_entropy(net(codes, Context(Mode.QUANTISED)), torch.arange(8) % 5).backward()
+    F.cross_entropy(net(codes, Context(Mode.QUANTISED)), torch.arange(8) % 5).backward()  # type: ignore[no-untyped-call]
     for parameter in [*net.strengths(), *net.meta_weights()]:
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all()
     assert sum(float(parameter.grad.abs().sum()) > 0 for parameter in net.strengths() if parameter.grad is not None) > 3
@@ -303,7 +305,8 @@ def test_a_layer_called_twice_is_named() -> None:
             self.same, self.last = nn.Conv2d(3, 3, 3, padding=1), nn.Linear(360, 5)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.last(self.same(F.relu(self.same(x))).flatten(1))
+            y: Tensor = self.last(self.same(F.relu(self.same(x))).flatten(1))
+            return y
 
     with pytest.raises(InputError, match=r"'same' \(Conv2d\): it is called twice"):
         model.prepare(Twice(), SHAPE)
@@ -311,8 +314,9 @@ def test_a_layer_called_twice_is_named() -> None:
 
 @pytest.mark.parametrize("name", ["weight_bits", "activation_bits"])
 def test_no_candidates_is_a_sentence(name: str) -> None:
+    none: dict[str, Any] = {name: []}
     with pytest.raises(InputError, match=f"'{name}'"):
-        model.prepare(Vgg(), SHAPE, **{name: []})
+        model.prepare(Vgg(), SHAPE, **none)
 
 
 # -------------------------------------------------------------------------------- recipes

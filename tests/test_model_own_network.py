@@ -1,5 +1,9 @@
 """A network of one's own, a VGG without batch norm, from ``prepare`` to its RTL."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -7,7 +11,7 @@ from examples.own_network import small_vgg
 from hwgen.board import load_board
 from hwgen.build import generate
 from hwgen.engine import EngineConfig
-from hwgen.network import Samples
+from hwgen.network import Samples, Weighted
 from hwgen.network_file import read_network, write_network
 from model import prepare
 from model.agreement import image_tensor
@@ -23,7 +27,7 @@ BITS = {"conv1": (4, 4), "conv2": (3, 2), "conv3": (2, 3), "classifier": (5, 4)}
 IMAGES = 3
 
 
-def test_a_vgg_without_batch_norm_computes_in_rtl_what_it_computed_in_torch(tmp_path):
+def test_a_vgg_without_batch_norm_computes_in_rtl_what_it_computed_in_torch(tmp_path: Path) -> None:
     torch.manual_seed(3)
     rng = np.random.default_rng(3)
     images = rng.integers(0, 16, (64, 8, 8, 1), dtype=np.uint8)
@@ -42,7 +46,8 @@ def test_a_vgg_without_batch_norm_computes_in_rtl_what_it_computed_in_torch(tmp_
     found = {node.name: node for node in network.nodes if node.name in BITS}
     for name, (weight, activation) in BITS.items():
         assert network.tensors[found[name].inputs[0]].bits == activation
-        assert found[name].weight_bits == weight
+        node = found[name]
+        assert isinstance(node, Weighted) and node.weight_bits == weight
     build = generate(network, SHAPE, load_board("pynq-z2"), tmp_path / "build")
     seen = verify(build.path, count=IMAGES, processes=1)
     assert seen["problem"] == ""

@@ -1,5 +1,7 @@
 """From strengths to bits: windows of the budget, the program's own cost, joint engine choice, candidates by layer, the supernet."""
 
+from __future__ import annotations
+
 import itertools
 from pathlib import Path
 
@@ -13,13 +15,15 @@ from hwgen.board import load_board
 from hwgen.engine import EngineConfig
 from hwgen.errors import InputError
 from hwgen.explore import choose_engine
+from hwgen.network import Weighted
 from model import choose, dnas, pipeline
 from model.assign import Group, Knapsack, Layer, options, total_cost
 from model.choose import discretise
 from model.cost import Cycles, WeightBytes
 from model.networks import residual_network
-from model.nodes import Context, Mode
-from model.recipe import LayerRule, read_recipe
+from model.nodes import Context, Mode, WeightedNode
+from model.quantnet import QuantNet
+from model.recipe import LayerRule, Recipe, read_recipe
 
 RECIPE = Path(__file__).parent.parent / "examples" / "recipes" / "digits.toml"
 SHORT = [
@@ -30,20 +34,20 @@ DEEP = ["model.stages=[[8, 2, 1], [16, 2, 2]]"]  # ten searchable layers
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread():
+def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def recipe(*settings):
+def recipe(*settings: str) -> Recipe:
     return read_recipe(RECIPE, [*SHORT, *settings])
 
 
-def cycles():
+def cycles() -> Cycles:
     return Cycles(EngineConfig(rows=8, columns=8, slots=6, lane_rows=2), load_board("pynq-z2"))
 
 
 # -------------------------------------------------------------------------------- the knapsack
-def random_groups(rng, scale=1):
+def random_groups(rng: np.random.Generator, scale: int = 1) -> list[Group]:
     groups = []
     for index in range(4):
         layers = tuple(
@@ -55,7 +59,7 @@ def random_groups(rng, scale=1):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_every_window_equals_brute_force(seed):
+def test_every_window_equals_brute_force(seed: int) -> None:
     rng = np.random.default_rng(seed)
     groups = random_groups(rng)
     every = [(sum(o.cost for o in way), sum(o.score for o in way)) for way in itertools.product(*map(options, groups))]
@@ -73,7 +77,7 @@ def test_every_window_equals_brute_force(seed):
             assert sum(o.cost for o in knapsack.nearest(high)) == max(cost for cost, _ in every if cost <= high)
 
 
-def test_costs_in_the_millions_are_never_above():
+def test_costs_in_the_millions_are_never_above() -> None:
     groups = random_groups(np.random.default_rng(3), scale=1_000_003)
     groups[0] = Group((2,), (1.0,), (Layer("odd", (1, 2), (0.5, 0.5), np.arange(1, 65).reshape(8, 8)),))
     knapsack = Knapsack(groups, 250_000_000)
@@ -83,7 +87,7 @@ def test_costs_in_the_millions_are_never_above():
         assert found is not None and 0.98 * high - 4 * knapsack.unit <= sum(o.cost for o in found) <= high
 
 
-def test_equal_costs_keep_the_likelier_option():
+def test_equal_costs_keep_the_likelier_option() -> None:
     layer = Layer("l", (1, 2), (0.2, 0.8), np.ones((8, 8), np.int64))
     assert [item.weights for item in options(Group((3,), (1.0,), (layer,)))] == [(2,)]
 
@@ -91,17 +95,17 @@ def test_equal_costs_keep_the_likelier_option():
 # -------------------------------------------------------------------------------- the program's cost
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
-def test_the_program_holds_the_budget(seed, share):
+def test_the_program_holds_the_budget(seed: int, share: float) -> None:
     """A program that costs a moving part beside the table: never above, at most 1 % below where the window can be reached."""
     rng = np.random.default_rng(seed)
     groups = []
     for at in range(10):
-        table = np.cumsum(np.cumsum(rng.integers(20, 80, (8, 8)), 0), 1)
-        layer = Layer(f"l{at}", (1, 2, 3, 4, 5), tuple(rng.dirichlet(np.ones(5))), table)
+        costs = np.cumsum(np.cumsum(rng.integers(20, 80, (8, 8)), 0), 1)
+        layer = Layer(f"l{at}", (1, 2, 3, 4, 5), tuple(rng.dirichlet(np.ones(5))), costs)
         groups.append(Group((1, 2, 3, 4, 5), tuple(rng.dirichlet(np.ones(5))), (layer,)))
     table = {layer.name: layer.cost for group in groups for layer in group.layers}
 
-    def program(bits):
+    def program(bits: choose.Bits) -> int:
         return total_cost(bits, table) + 400 + sum(37 * w * (a % 3) for w, a in bits.values())
 
     lowest = program({name: (1, 1) for name in table})
@@ -111,27 +115,27 @@ def test_the_program_holds_the_budget(seed, share):
     assert chosen.nearness == "window" and 0.99 * budget <= chosen.cost <= budget
 
 
-def test_a_budget_out_of_reach_says_the_programs_range():
+def test_a_budget_out_of_reach_says_the_programs_range() -> None:
     layer = Layer("l", (1, 2), (0.5, 0.5), np.full((8, 8), 10) * np.arange(1, 9)[:, None])
     groups = [Group((2,), (1.0,), (layer,))]
     with pytest.raises(InputError, match="reach from 17 to 27"):
         discretise(groups, 16, {"l": layer.cost}, lambda bits: 10 * bits["l"][0] + 7)
 
 
-def test_what_cannot_be_nearer_is_proven():
+def test_what_cannot_be_nearer_is_proven() -> None:
     layer = Layer("l", (1, 2, 4), (0.1, 0.1, 0.8), np.full((8, 8), 10) * np.arange(1, 9)[:, None])
     groups = [Group((2,), (1.0,), (layer,))]
     chosen = discretise(groups, 39, {"l": layer.cost}, lambda bits: 10 * bits["l"][0])
     assert (chosen.cost, chosen.nearness) == (20, "proven")
 
 
-def test_assignments_that_do_not_fit_are_not_chosen():
+def test_assignments_that_do_not_fit_are_not_chosen() -> None:
     layers = [
         Layer(f"l{at}", (1, 2, 3), (0.1, 0.2, 0.7), np.full((8, 8), 10) * np.arange(1, 9)[:, None]) for at in range(4)
     ]
     groups = [Group((2,), (1.0,), (layer,)) for layer in layers]
 
-    def program(bits):
+    def program(bits: choose.Bits) -> int:
         if bits["l0"][0] == 3:
             raise InputError("too large")
         return sum(10 * w for w, _ in bits.values())
@@ -155,7 +159,7 @@ def test_assignments_that_do_not_fit_are_not_chosen():
     ],
     ids=["bitops", "bytes", "cycles", "random", "dnas", "sto-sgd-distil"],
 )  # fmt: skip
-def test_searches_meet_their_budget(settings, tmp_path):
+def test_searches_meet_their_budget(settings: list[str], tmp_path: Path) -> None:
     run = pipeline.prepare(recipe(*DEEP, *settings), tmp_path, cycles())
     pipeline.train(run)
     network = pipeline.export_run(run)
@@ -168,7 +172,7 @@ def test_searches_meet_their_budget(settings, tmp_path):
     assert all(node.branches is None for node in run.net.weighted())
 
 
-def test_random_assignments_differ_by_seed_and_cost_the_same():
+def test_random_assignments_differ_by_seed_and_cost_the_same() -> None:
     found = []
     for seed in (1, 2):
         run = pipeline.prepare(recipe(*DEEP, "search.method=random", 'search.cost="bitops"', f"seed={seed}"))
@@ -178,18 +182,18 @@ def test_random_assignments_differ_by_seed_and_cost_the_same():
     assert found[0] != found[1]
 
 
-def test_the_cost_term_moves_the_expected_cost():
+def test_the_cost_term_moves_the_expected_cost() -> None:
     """Without it the strengths follow the accuracy alone; with it the expected cost falls towards a tight budget."""
     ends = []
     for weight in (0.0, 5.0):
         run = pipeline.prepare(recipe('search.cost="bitops"', "search.budget=0.2", f"search.cost_weight={weight}",
                                       "search.epochs=5", "search.strength_rate=0.2", "train.most_steps=10"))  # fmt: skip
         pipeline.train(run, "search")
-        ends.append(run.trainer.state.history[-1]["expected_cost"])
+        ends.append(float(run.trainer.state.history[-1]["expected_cost"]))
     assert ends[1] < 0.8 * ends[0]
 
 
-def test_joint_changes_the_engine_and_keeps_the_budget(tmp_path):
+def test_joint_changes_the_engine_and_keeps_the_budget(tmp_path: Path) -> None:
     board = load_board("pynq-z2")
     slow = Cycles(EngineConfig(rows=4, columns=4, slots=3, lane_rows=1), board)
     settings = recipe(*DEEP, "search.joint=1", "search.budget=0.3")
@@ -208,12 +212,12 @@ def test_joint_changes_the_engine_and_keeps_the_budget(tmp_path):
 
 
 # -------------------------------------------------------------------------------- candidates by layer
-def small_net():
+def small_net() -> QuantNet:
     return residual_network("net", (8, 8, 1), 4, 10, 8, [(8, 1, 1), (16, 1, 2)], shortcut="projection",
                             weight_bits=(1, 2, 3, 4, 5), activation_bits=(1, 2, 3, 4, 5))  # fmt: skip
 
 
-def test_rules_by_layer():
+def test_rules_by_layer() -> None:
     net = small_net()
     rules = {
         "block*": LayerRule(weight_range=[2, 4]),
@@ -225,11 +229,12 @@ def test_rules_by_layer():
     assert by_name["stem"].choice.candidates == (1, 2, 3, 4, 5)
     assert by_name["block1.conv1"].choice.candidates == (2, 3, 4)
     assert by_name["block2.conv1"].choice.candidates == (8,) and by_name["block2.conv1"].choice.bits == 8
-    assert net.source_choice(by_name["block2.project"]).candidates == (2, 6)  # reads the same tensor
-    assert net.source_choice(by_name["classifier"]).candidates == (4, 5)
+    project, classifier = (net.source_choice(by_name[name]) for name in ("block2.project", "classifier"))
+    assert project is not None and project.candidates == (2, 6)  # reads the same tensor
+    assert classifier is not None and classifier.candidates == (4, 5)
 
 
-def test_wrong_rules_come_together():
+def test_wrong_rules_come_together() -> None:
     rules = {
         "blok1.*": LayerRule(weight_bits=[2]),
         "stem": LayerRule(activation_bits=[2]),
@@ -242,7 +247,7 @@ def test_wrong_rules_come_together():
     assert "layer 'stem' reads the image" in text and "no weight bits are left for layer 'block1.conv1'" in text
 
 
-def test_rules_in_a_recipe():
+def test_rules_in_a_recipe() -> None:
     rule = ['search.layers={"block1.*" = {weight_bits = [2, 3]}}', 'search.cost="bitops"']
     run = pipeline.prepare(recipe(*rule))
     assert {node.choice.candidates for node in run.net.weighted() if node.name.startswith("block1.")} == {(2, 3)}
@@ -251,19 +256,20 @@ def test_rules_in_a_recipe():
 
 
 # -------------------------------------------------------------------------------- the supernet
-def test_the_supernet_is_the_sum_over_branches():
+def test_the_supernet_is_the_sum_over_branches() -> None:
     torch.manual_seed(0)
     net = residual_network(
         "net", (6, 6, 2), 4, 3, 4, [(4, 1, 1)], shortcut="a", weight_bits=(2, 3), activation_bits=(1, 4)
     )
     dnas.expand(net)
     node = net.weighted()[1]
-    assert set(node.branches) == {"w2a1", "w2a4", "w3a1", "w3a4"}
+    assert node.branches is not None and set(node.branches) == {"w2a1", "w2a4", "w3a1", "w3a4"}
     for weight in node.branches.values():
         weight.data.add_(torch.randn_like(weight) * 0.1)
     context = Context(Mode.QUANTISED, branches=True)
     values = net.tensors(torch.randint(0, 16, (2, 2, 6, 6)).float(), context)
     x = values[node.inputs[0]]
+    assert x.branches is not None
     found = node._supernet(x, context, 1.0)
     expected = torch.zeros_like(found)
     for row, w in enumerate((2, 3)):
@@ -272,20 +278,22 @@ def test_the_supernet_is_the_sum_over_branches():
             expected += 0.25 * torch.nn.functional.conv2d(x.branches.each[column], weight, padding=1)
             assert row in (0, 1)
     assert torch.allclose(found, expected, atol=1e-5)
-    found.sum().backward()
+    found.sum().backward()  # type: ignore[no-untyped-call]
     assert all(weight.grad is not None for weight in node.branches.values())
 
 
-def choose_weight(node, w, a):
+def choose_weight(node: WeightedNode, w: int, a: int) -> torch.Tensor:
     from model.quantise import quantise_weight
 
+    assert node.branches is not None
     return quantise_weight(node.branches[dnas.branch_name(w, a)], w).value
 
 
-def test_collapsing_keeps_the_chosen_branch():
+def test_collapsing_keeps_the_chosen_branch() -> None:
     net = small_net()
     dnas.expand(net)
     for node in net.weighted():
+        assert node.branches is not None
         for at, weight in enumerate(node.branches.values()):
             weight.data.fill_(float(at))
     bits = choose.uniform_bits(net, 3, 2)
@@ -296,7 +304,7 @@ def test_collapsing_keeps_the_chosen_branch():
 
 
 # -------------------------------------------------------------------------------- budgets as people say them
-def test_targets():
+def test_targets() -> None:
     assert target_overrides("pynq-z2", cycles=900) == ['search.cost="cycles"', "search.target=900"]
     clock = load_board("pynq-z2").clock_mhz * 1e6
     assert target_overrides("pynq-z2", fps=1000.0, joint=True) == [
@@ -312,10 +320,11 @@ def test_targets():
     assert len(caught.value.problems) == 2
 
 
-def test_weight_bytes_round_up_by_layer():
+def test_weight_bytes_round_up_by_layer() -> None:
     network = pipeline.describe(recipe('search.cost="bytes"'))
     table = WeightBytes().table(network)
     node = next(item for item in network.nodes if item.name == "stem")
+    assert isinstance(node, Weighted)
     assert table["stem"][2, 0] == -(-node.weight.size * 3 // 8) and table["stem"][2, 0] == table["stem"][2, 7]
     assert WeightBytes().total(network) == sum(int(rows[3, 3]) for rows in table.values())
 

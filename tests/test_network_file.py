@@ -14,6 +14,7 @@ from typing import Any
 import networks
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from hwgen import network_file
 from hwgen.errors import InputError
@@ -178,8 +179,14 @@ def test_too_large_an_array_is_not_loaded(folder: Path, monkeypatch: pytest.Monk
 
 def test_an_array_larger_than_the_graph_allows_is_not_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     edit_arrays(folder, {"fc.bias": np.zeros(1 << 22, np.int64), "join.weight": np.zeros(1 << 20, np.int16)})
-    load, loaded = np.lib.format.read_array, []
-    monkeypatch.setattr(np.lib.format, "read_array", lambda *a, **k: loaded.append(load(*a, **k)) or loaded[-1])
+    load = np.lib.format.read_array
+    loaded: list[NDArray[Any]] = []
+
+    def noted(*a: Any, **k: Any) -> NDArray[Any]:
+        loaded.append(load(*a, **k))
+        return loaded[-1]
+
+    monkeypatch.setattr(np.lib.format, "read_array", noted)
     assert problems(folder) == [
         "array 'join.weight' takes 2097280 bytes; the shapes in network.json leave it at most 14400 values.",
         "array 'fc.bias' takes 33554560 bytes; the shapes in network.json leave it at most 5 values.",
@@ -306,6 +313,11 @@ def big(value: int, size: int) -> Any:
     return np.full(size, value, np.int64)
 
 
+def resample(network: Network, **changes: NDArray[Any]) -> Network:
+    assert network.samples is not None
+    return replace(network, samples=replace(network.samples, **changes))
+
+
 RULES: dict[str, tuple[Callable[[Network], Network], str, str]] = {
     "weight bits 9": (lambda n: networks.edit(n, "inner", weight_bits=9), "node 'inner', field 'weight_bits'", "1..8"),
     "weight bits 0": (lambda n: networks.edit(n, "inner", weight_bits=0), "node 'inner', field 'weight_bits'", "1..8"),
@@ -409,12 +421,12 @@ RULES: dict[str, tuple[Callable[[Network], Network], str, str]] = {
         "3",
     ),
     "samples": (
-        lambda n: replace(n, samples=replace(n.samples, images=np.zeros((3, 6, 6, 1), np.uint8))),
+        lambda n: resample(n, images=np.zeros((3, 6, 6, 1), np.uint8)),
         "samples, field 'images'",
         "(3, 6, 6, 1)",
     ),
     "labels": (
-        lambda n: replace(n, samples=replace(n.samples, labels=np.zeros(2, np.int64))),
+        lambda n: resample(n, labels=np.zeros(2, np.int64)),
         "samples, field 'labels'",
         "3 images",
     ),

@@ -1,20 +1,26 @@
 """The compiled path counts the cycles that cocotb counts, and finds what is broken."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import re
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from networks import one_layer
+from numpy.typing import NDArray
 
 from hwgen import isa
 from hwgen.board import load_board
-from hwgen.build import generate
+from hwgen.build import Build, generate
 from hwgen.engine import EngineConfig
 from hwgen.errors import InputError
+from hwgen.network import Network
 from hwgen.program import Instruction, disassemble
 from hwgen.schedule import schedule
 from sim import failure, golden
@@ -32,23 +38,23 @@ IMAGES = 4
 
 
 @pytest.fixture(scope="module", params=SEEDS)
-def build(request, tmp_path_factory):
+def build(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Build:
     folder = tmp_path_factory.mktemp("compiled") / "build"
     return generate(random_network(request.param), SHAPE, load_board("pynq-z2"), folder)
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory):
+def one(tmp_path_factory: pytest.TempPathFactory) -> Build:
     """One build for what does not depend on the network."""
     folder = tmp_path_factory.mktemp("compiled") / "build"
     return generate(random_network(SEEDS[0]), SHAPE, load_board("pynq-z2"), folder)
 
 
-def images(build, count=IMAGES):
+def images(build: Build, count: int = IMAGES) -> NDArray[np.uint8]:
     return random_images(build.network, count, 1)
 
 
-def job(build, folder, **changes):
+def job(build: Build, folder: Path, **changes: Any) -> Setting:
     """A job's memory map and registers for a build."""
     made = Job(str(build.path), 1, (30, 30), 0.0, 1_000_000)
     chosen = images(build)
@@ -56,14 +62,14 @@ def job(build, folder, **changes):
     return Setting(folder)
 
 
-def started(engine, setting):
+def started(engine: CompiledEngine, setting: Setting) -> None:
     setting.fill(engine.memory)
     for name, value in setting.registers():
         engine.write_register(name, value)
 
 
 @pytest.mark.parametrize("beats_per_cycle", [None, 0.3])
-def test_it_counts_the_cycles_that_cocotb_counts(build, beats_per_cycle):
+def test_it_counts_the_cycles_that_cocotb_counts(build: Build, beats_per_cycle: float | None) -> None:
     found = {
         simulator: verify(
             build.path, images=images(build), seed=7, simulator=simulator, processes=1, latency=(1, 90), stall=0.3,
@@ -78,7 +84,7 @@ def test_it_counts_the_cycles_that_cocotb_counts(build, beats_per_cycle):
     assert found["compiled"] == found["cocotb"]
 
 
-def test_processes_share_the_images(one):
+def test_processes_share_the_images(one: Build) -> None:
     alone, shared = (verify(one.path, images=images(one), processes=count) for count in (1, 3))
     assert shared["processes"] == 3
     for key in ("images", "mismatches", "tensors_compared", "predictions", "problem"):
@@ -86,14 +92,14 @@ def test_processes_share_the_images(one):
     assert shared["counters"]["images_done"] == IMAGES
 
 
-def test_a_wrong_golden_code_is_told_with_its_image(one, monkeypatch):
+def test_a_wrong_golden_code_is_told_with_its_image(one: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the third image, which the second process has as its first."""
-    item = next(item for item in one.schedule.passes if item.planes is not None)
+    name, planes = next((item.name, item.planes) for item in one.schedule.passes if item.planes is not None)
     right = golden.run
 
-    def wrong(network, given):
+    def wrong(network: Network, given: NDArray[np.uint8]) -> dict[str, NDArray[np.int32]]:
         tensors = right(network, given)
-        tensors[item.planes.name][2, 0, 0, 0] ^= 1
+        tensors[planes.name][2, 0, 0, 0] ^= 1
         return tensors
 
     monkeypatch.setattr(golden, "run", wrong)
@@ -103,10 +109,10 @@ def test_a_wrong_golden_code_is_told_with_its_image(one, monkeypatch):
         assert result["mismatches"] == 1
         told[simulator] = result["first_mismatches"][0].partition(" (cycle")[0]
     assert told["compiled"] == told["cocotb"]
-    assert f"image 2, node '{item.name}', tensor '{item.planes.name}', y 0, x 0, channel 0" in told["compiled"]
+    assert f"image 2, node '{name}', tensor '{planes.name}', y 0, x 0, channel 0" in told["compiled"]
 
 
-def test_a_broken_weight_image_is_told_with_node_address_and_cycle(one, tmp_path):
+def test_a_broken_weight_image_is_told_with_node_address_and_cycle(one: Build, tmp_path: Path) -> None:
     broken = generate(one.network, SHAPE, one.board, tmp_path / "build")
     image = bytearray(broken.program.read_bytes())
     program = disassemble(bytes(image))
@@ -125,7 +131,7 @@ def test_a_broken_weight_image_is_told_with_node_address_and_cycle(one, tmp_path
     assert (instruction.op.name, instruction["layer"]) == ("conv_out", 0)
 
 
-def test_a_write_that_no_network_asks_for_is_told():
+def test_a_write_that_no_network_asks_for_is_told() -> None:
     """Logits alone are written to memory: neither buffer is."""
     network = one_layer()
     chosen = random_images(network, 1, 1)
@@ -136,7 +142,7 @@ def test_a_write_that_no_network_asks_for_is_told():
     assert all("where the network has none" in str(mismatch) for mismatch in monitor.tally.mismatches)
 
 
-def test_broken_rtl_is_found(one, tmp_path):
+def test_broken_rtl_is_found(one: Build, tmp_path: Path) -> None:
     broken = generate(one.network, SHAPE, one.board, tmp_path / "build")
     top = broken.path / "rtl" / "bs_top.sv"
     text = top.read_text()
@@ -160,19 +166,19 @@ def test_broken_rtl_is_found(one, tmp_path):
     assert f"cursor_set {2 * cycle - 1}" in commands and f" {2 * cycle - 1} -1" in (waves / "failure.gtkw").read_text()
 
 
-def test_a_right_run_leaves_no_failing_window(one, tmp_path):
+def test_a_right_run_leaves_no_failing_window(one: Build, tmp_path: Path) -> None:
     result = verify(one.path, images=images(one), failing_waves=tmp_path / "waves")
     assert not result["mismatches"] and result["failing_waves"] == "" and not (tmp_path / "waves").exists()
 
 
-def test_the_window_of_a_fault_is_the_end_of_the_run():
+def test_the_window_of_a_fault_is_the_end_of_the_run() -> None:
     ended = Result("stuck", 0, 0, [], {}, {}, [], {}, ended=5000)
     assert failure.window(ended) == (5000 - failure.BEFORE, 5000 + failure.AFTER, 5000)
     assert failure.window(replace(ended, problem="", wrong=1, first_wrong=7)) == (1, 7 + failure.AFTER, 7)
     assert failure.window(replace(ended, problem="")) is None
 
 
-def test_errors_of_the_engine_come_back(one, tmp_path):
+def test_errors_of_the_engine_come_back(one: Build, tmp_path: Path) -> None:
     setting = job(one, tmp_path / "job")
     with CompiledEngine(compile_engine(one.rtl), setting.memory_bytes) as engine:
         setting.fill(engine.memory)
@@ -198,7 +204,7 @@ def test_errors_of_the_engine_come_back(one, tmp_path):
         assert np.array_equal([row[:classes] for row in setting.logits(engine.memory)], expected)
 
 
-def test_memory_registers_and_time(one):
+def test_memory_registers_and_time(one: Build) -> None:
     with CompiledEngine(compile_engine(one.rtl), 4096, memory_base=0x10000) as engine:
         engine.write(0x10010, b"abc")
         assert engine.read(0x1000F, 5) == b"\0abc\0"
@@ -220,7 +226,7 @@ def test_memory_registers_and_time(one):
         engine.close()
 
 
-def test_every_write_is_recorded_once(one, tmp_path):
+def test_every_write_is_recorded_once(one: Build, tmp_path: Path) -> None:
     setting = job(one, tmp_path / "job")
     timing = MemoryTiming((5, 40), 0.2, beats_per_cycle=1.0, seed=3)
     with CompiledEngine(compile_engine(one.rtl), setting.memory_bytes, timing) as engine:
@@ -238,21 +244,21 @@ def test_every_write_is_recorded_once(one, tmp_path):
     assert np.all(np.diff(events.planes.cycles.astype(np.int64)) > 0)
 
 
-def test_waves_are_recorded(one, tmp_path):
+def test_waves_are_recorded(one: Build, tmp_path: Path) -> None:
     result = verify(one.path, images=images(one), waves=tmp_path / "waves")
     assert result["processes"] == 1 and not result["mismatches"]
     text = (tmp_path / "waves" / "dump.vcd").read_text()
     assert "plane_we_o" in text and f"#{result['counters']['cycles']}" in text
 
 
-def test_what_cannot_be_done_is_said(one, tmp_path):
+def test_what_cannot_be_done_is_said(one: Build, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="compiled, cocotb, hls"):
         verify(one.path, images=images(one), simulator="modelsim")
     with pytest.raises(SimulationError, match="no waves"):
         CompiledEngine(compile_engine(one.rtl), 4096, waves=tmp_path / "dump.vcd")
 
 
-def test_an_engine_that_hangs_is_told(one, tmp_path, monkeypatch):
+def test_an_engine_that_hangs_is_told(one: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sim.verify._limit", lambda *_: 1000)
     for simulator in ("compiled", "cocotb"):
         result = verify(one.path, images=images(one), simulator=simulator)

@@ -1,16 +1,20 @@
 """Random networks from network file to RTL: every tensor of every image equals the golden model's, on awkward shapes."""
 
+from __future__ import annotations
+
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from hwgen.board import load_board
 from hwgen.build import generate, write_rtl
 from hwgen.cycles import time_program
 from hwgen.engine import EngineConfig
 from hwgen.errors import InputError
-from hwgen.network import AvgPool, MaxPool, Requant, ShortcutA, Weighted
+from hwgen.network import AvgPool, MaxPool, Network, Requant, ShortcutA, Weighted
 from hwgen.network_check import check
 from hwgen.schedule import schedule
 from sim import bitplanes, golden
@@ -38,7 +42,7 @@ NETWORKS_PER_SHAPE = 6
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_generator_makes_legal_networks_that_use_their_range(seed):
+def test_generator_makes_legal_networks_that_use_their_range(seed: int) -> None:
     network = random_network(seed)
     assert check(network) == []
     tensors = golden.run(network, random_images(network, 4, seed))
@@ -46,16 +50,16 @@ def test_generator_makes_legal_networks_that_use_their_range(seed):
     assert max(spread) > 2
 
 
-def test_generator_is_deterministic():
+def test_generator_is_deterministic() -> None:
     one, two = random_network(5), random_network(5)
     assert [node.name for node in one.nodes] == [node.name for node in two.nodes]
     for a, b in zip(one.nodes, two.nodes, strict=True):
         if isinstance(a, Weighted):
-            assert np.array_equal(a.weight, b.weight)
+            assert isinstance(b, Weighted) and np.array_equal(a.weight, b.weight)
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_bit_planes_equal_the_golden_sums(seed):
+def test_bit_planes_equal_the_golden_sums(seed: int) -> None:
     network = random_network(seed)
     values = {
         name: codes.astype(np.int64) for name, codes in golden.run(network, random_images(network, 2, seed)).items()
@@ -66,9 +70,9 @@ def test_bit_planes_equal_the_golden_sums(seed):
             assert np.array_equal(bitplanes.accumulate(node, x, source), golden.accumulate(node, x, source)), node.name
 
 
-def fitting(shape, count, start):
+def fitting(shape: EngineConfig, count: int, start: int) -> list[int]:
     """The first ``count`` seeds from ``start`` whose network fits the shape."""
-    seeds = []
+    seeds: list[int] = []
     seed = start
     while len(seeds) < count:
         try:
@@ -81,7 +85,7 @@ def fitting(shape, count, start):
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_random_networks_in_rtl(name, tmp_path):
+def test_random_networks_in_rtl(name: str, tmp_path: Path) -> None:
     """Back to back on one engine that nobody cleans, each run but the first after one that ended badly."""
     shape, at = SHAPES[name], list(SHAPES).index(name)
     library = compile_engine(spoil_clashes(write_rtl(shape, load_board("pynq-z2"), tmp_path)), quick=True)
@@ -111,7 +115,7 @@ def test_random_networks_in_rtl(name, tmp_path):
 
 
 @pytest.mark.parametrize("seed", [1031, 1275])
-def test_option_a_on_a_map_with_an_odd_number_of_rows(seed, tmp_path):
+def test_option_a_on_a_map_with_an_odd_number_of_rows(seed: int, tmp_path: Path) -> None:
     shape = SHAPES["4x24x4"]
     library = compile_engine(write_rtl(shape, load_board("pynq-z2"), tmp_path), quick=True)
     network = random_network(seed)
@@ -122,13 +126,13 @@ def test_option_a_on_a_map_with_an_odd_number_of_rows(seed, tmp_path):
     assert not result.problem and not result.wrong, result.mismatches
 
 
-def test_a_wrong_bit_in_golden_is_found(tmp_path, monkeypatch):
+def test_a_wrong_bit_in_golden_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shape = SHAPES["4x24x4"]
     network = random_network(fitting(shape, 1, 100)[0])
     build = generate(network, shape, load_board("pynq-z2"), tmp_path / "build")
     right = golden.run
 
-    def wrong(net, images):
+    def wrong(net: Network, images: NDArray[np.uint8]) -> dict[str, NDArray[np.int32]]:
         tensors = right(net, images)
         name = next(item.planes.name for item in build.schedule.passes if item.planes is not None)
         tensors[name][1, 0, 0, 0] ^= 1
@@ -141,7 +145,7 @@ def test_a_wrong_bit_in_golden_is_found(tmp_path, monkeypatch):
     assert 'failures="1"' in (tmp_path / "report.xml").read_text()
 
 
-def test_every_feature_occurs():
+def test_every_feature_occurs() -> None:
     seen = set()
     for seed in range(100, 160):
         for node in random_network(seed).nodes:
@@ -165,7 +169,7 @@ def test_every_feature_occurs():
     assert expected | {f"W{bits}" for bits in range(1, 9)} <= seen, json.dumps(sorted(seen))
 
 
-def found_features(network):
+def found_features(network: Network) -> set[str]:
     """Which of FEATURES a network shows ("extreme" and linear layers cannot be told from chance)."""
     seen = {"signed"} if any(tensor.signed and tensor.bits <= 8 for tensor in network.tensors.values()) else set()
     pools = {node.output for node in network.nodes if isinstance(node, MaxPool | AvgPool)}
@@ -182,7 +186,7 @@ def found_features(network):
 
 
 @pytest.mark.parametrize("feature", sorted(FEATURES - {"extreme", "linear", "linear_image"}))
-def test_a_feature_can_be_switched_on_and_off(feature):
+def test_a_feature_can_be_switched_on_and_off(feature: str) -> None:
     needs = frozenset({"shortcut_a": {"residual"}, "pool_code": {"maxpool"}}.get(feature, ()))
     assert any(feature in found_features(random_network(seed, needs | {feature})) for seed in range(40))
     for seed in range(40):

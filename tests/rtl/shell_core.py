@@ -46,7 +46,7 @@ class Core:
         self._beats: deque[tuple[int, int]] = deque()
         self.active = [0, 0, 0]
         for kept in (self.weights, self.params, self.planes, self.seen, self.execute, self.write_back):
-            kept.clear()  # type: ignore[attr-defined]
+            kept.clear()
 
     def _give(self, stage: str) -> None:
         getattr(self.dut, f"{stage}_to_fetch_i").value = 1

@@ -7,7 +7,7 @@ from typing import Any
 
 import cocotb
 from cocotb.triggers import RisingEdge
-from rtl.shell_bench import reset
+from shell_bench import reset
 
 BASE = 0x43C00000
 OKAY, SLVERR, DECERR = 0, 2, 3

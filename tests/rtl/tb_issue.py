@@ -24,7 +24,7 @@ class Word(NamedTuple):
     clear: int
     shift: int
     negative: int
-    count: int
+    count: int  # type: ignore[assignment]  # hides the method of tuples
     last: int
     released: int
     post: int
@@ -54,7 +54,8 @@ def nest(instruction: Instruction, first_word: int, values: dict[str, int]) -> I
         for row in range(get["row_tiles"]):
             base = get["weight_base"] + row * get["weight_pitch"]
             group = row // values["ROWS_G"] * words if get["depthwise"] else 0
-            places = []  # weight row, column word, first of its significance, top weight plane, with its count
+            # Weight row, column word, first of its significance, top weight plane, with its count.
+            places: list[tuple[int, int, bool, bool, bool]] = []
             for significance in reversed(range(weight_bits + source_bits - 1)):
                 pairs = [(significance - plane, plane) for plane in reversed(range(in_bits))]
                 pairs = [(weight, plane) for weight, plane in pairs if 0 <= weight < weight_bits]

@@ -111,11 +111,11 @@ class TB:
                 image_last=1, channels=CHANNELS, bits=BITS, base=PLANE_BASE, pitch=PITCH,
             ),
         ]  # fmt: skip
-        others = [
+        execute, write_back = (
             (Instruction.make(name),) * count for name, count in zip(("conv", "pool"), self.counts[1:], strict=True)
-        ]
+        )
         data = self.weight_words.tobytes() + self.param_words.tobytes()
-        image = assemble(Program(engine_hash, tuple(fetch), *others, self.counts[0] - 2, data))
+        image = assemble(Program(engine_hash, tuple(fetch), execute, write_back, self.counts[0] - 2, data))
         # The other stages' instructions, all of their bits.
         start = 8 * isa.HEADER_WORDS + self.counts[0] * isa.INSTRUCTION_BITS // 8
         raw = b"".join(word.to_bytes(isa.INSTRUCTION_BITS // 8, "little") for word in self.execute + self.write_back)
