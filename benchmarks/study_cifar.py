@@ -159,13 +159,29 @@ def work(row: Mapping[str, Any], seed: int, study: Mapping[str, Any], folder: Pa
     }
     weights = {"float": run.trainer.float_state} if network is None else {"net": run.prepared.net.state_dict()}
     save(folder / f"{place.name}.pt", weights, run.prepared.recipe.digest)
-    (folder / f"{place.name}.json").write_text(json.dumps(about | finish(row, run, network), indent=1) + "\n")
+    made = folder / f"{place.name}.json"
+    part = made.with_suffix(".part")
+    part.write_text(json.dumps(about | finish(row, run, network), indent=1) + "\n", encoding="utf-8")
+    part.replace(made)
 
 
 def collect(folder: Path, study: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The finished rows in the study's order."""
     paths = [folder / f"{row['name']}-{seed}.json" for row in study["row"] for seed in study["seeds"]]
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
+
+
+def check_finished(folder: Path, study: Mapping[str, Any]) -> None:
+    """Whether the finished rows in ``folder`` have the study's settings.
+
+    Raises:
+        InputError: rows of other settings; all at once.
+    """
+    known = {row["name"]: settings(row, study) for row in study["row"]}
+    if other := [row["row"] for row in collect(folder, study) if row["settings"] != known[row["row"]]]:
+        raise InputError(
+            f"{folder} has rows of other settings: {', '.join(other)}. Remove their files, or give another folder with --out."
+        )
 
 
 def problems(study: Mapping[str, Any]) -> list[str]:
@@ -238,6 +254,7 @@ def train(study: Mapping[str, Any], options: argparse.Namespace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if taken := take_kept(HERE / options.config.stem, folder, study):
         print(f"Kept from earlier: {', '.join(taken)}.", flush=True)
+    check_finished(folder, study)
     if (finished := collect(folder, study)) and not options.trial:
         write_rows("study", finished)
     for seed in study["seeds"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,6 +45,12 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f} %"
 
 
+def resume_command(command: str, recipe: Path, folder: Path, overrides: list[str]) -> str:
+    """What goes on with an interrupted run: the same settings, or its checkpoint is another recipe's."""
+    settings = [word for override in overrides for word in ("--set", override)]
+    return shlex.join(["bitsmith", command, str(recipe), "--out", str(folder), "--resume", *settings])
+
+
 @app.command(epilog="Example:  bitsmith search examples/recipes/digits.toml --out runs/digits")
 def search(
     recipe: Annotated[Path, typer.Argument(help="Recipe (TOML).")],
@@ -66,8 +73,11 @@ def search(
     """Search bits for a network against the engine's own cycles, retrain it, export it."""
     from bitsmith import run
 
-    with sentences(f"Interrupted; go on with: bitsmith search {recipe} --out {out_folder} --resume"):
+    with sentences():
         wanted = target_overrides(board, target_cycles, target_fps, target_bitops, target_kbytes, joint=joint)
+    with sentences(
+        f"Interrupted; go on with: {resume_command('search', recipe, out_folder, [*(overrides or []), *wanted])}"
+    ):
         with bars(quiet) as progress:
             made = run.start(
                 recipe,
@@ -113,8 +123,11 @@ def train(
     """Train the stages of a run, or go on with them, without exporting."""
     from bitsmith import run
 
-    with sentences(f"Interrupted; go on with: bitsmith train {recipe} --out {out_folder} --resume"):
+    with sentences():
         wanted = target_overrides(board, target_cycles, target_fps, target_bitops, target_kbytes, joint=joint)
+    with sentences(
+        f"Interrupted; go on with: {resume_command('train', recipe, out_folder, [*(overrides or []), *wanted])}"
+    ):
         with bars(quiet) as progress:
             made = run.start(
                 recipe,
@@ -181,7 +194,7 @@ def evaluate(
             if layers:
                 show_layers(metrics["layers"])
         next_step(f"bitsmith generate {folder}/network --board {made.board} --out builds/{folder.name}", quiet)
-        if metrics["logit_agreement"] < 1:
+        if metrics["first_difference"] is not None:
             raise typer.Exit(EXIT_FAILED)
 
 
@@ -421,6 +434,11 @@ def show_metrics(metrics: dict[str, Any]) -> None:
         f" {metrics['final_cost']} of {metrics['budget']} {metrics['cost']}; by the table {metrics['final_table_cost']}"
         f" ({metrics['table_difference']:+d})."
     )
+    if metrics["first_difference"] is not None:
+        tensor, share = metrics["first_difference"]
+        out.print(
+            f"The integer network is not the trained one: they differ first in {tensor}, in {percent(share)} of its codes."
+        )
 
 
 def show_accuracy(metrics: dict[str, Any]) -> None:

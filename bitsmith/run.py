@@ -23,7 +23,7 @@ from hwgen.schedule import schedule
 from model import pipeline, posttraining
 from model.cost import Cycles
 from model.distributed import World, join
-from model.recipe import Recipe, read_recipe
+from model.recipe import Recipe, differences, read_recipe
 from model.train import STAGES, Trainer
 
 _THREADS = 2
@@ -127,6 +127,11 @@ def _open(folder: Path, recipe: Recipe | None, progress: Any, world: World) -> R
         raise InputError(
             "It is not a run folder: no readable run.json; 'bitsmith search' makes one.", str(folder)
         ) from None
+    if recipe is not None and (changes := differences(own, recipe)):
+        raise InputError(
+            f"It belongs to another recipe: {'; '.join(changes)}. Give the run's settings, or start a new run in another folder.",
+            str(folder),
+        )
     return _prepare(folder, board, engine, given, recipe or own, progress, world)
 
 

@@ -6,6 +6,7 @@ from hwgen.board import load_board
 from hwgen.errors import InputError
 
 _JOINT_ROUNDS = 3
+_MOST = 10**15  # of any cost; the next numbers are no longer exact in floating point
 
 
 def target_overrides(
@@ -36,9 +37,12 @@ def target_overrides(
     if problems:
         raise InputError(problems)
     made = [f"search.joint={_JOINT_ROUNDS}"] if joint else []
-    if fps is not None:
-        cycles = int(load_board(board).clock_mhz * 1e6 / fps)
-    for cost, target in (("cycles", cycles), ("bitops", bitops and bitops * 1e9), ("bytes", kbytes and kbytes * 1000)):
+    wanted = cycles if fps is None else load_board(board).clock_mhz * 1e6 / fps
+    for cost, target in (("cycles", wanted), ("bitops", bitops and bitops * 1e9), ("bytes", kbytes and kbytes * 1000)):
         if target is not None:
+            if target > _MOST:
+                raise InputError(
+                    f"{named[0]}: {given[named[0]]} asks for {target:g} {cost}; no network costs more than {_MOST:g}."
+                )
             made += [f'search.cost="{cost}"', f"search.target={int(target)}"]
     return made

@@ -21,7 +21,7 @@ SCALE_ERROR_LIMIT = 1 / 8
 
 
 def _ints(values: torch.Tensor, dtype: type[np.generic]) -> NDArray[np.generic]:
-    return values.detach().double().numpy().astype(np.int64).astype(dtype)
+    return values.detach().double().cpu().numpy().astype(np.int64).astype(dtype)
 
 
 @dataclass
@@ -132,7 +132,7 @@ class _Exporter:
         source, out = self.tensor(node.inputs[0]), self.tensor(node.output)
         gain, offset = node.norm_affine()
         step = node.quantiser.scale().detach().double()
-        acc = torch.from_numpy(weight_sums(made) * max(source.hi, -source.lo))
+        acc = torch.from_numpy(weight_sums(made) * max(source.hi, -source.lo)).to(gain.device)
         ratio = 0.0 if skip is None else float(skip.double() / step)
         most = 0 if skip is None else max(self.tensor(node.inputs[1]).hi, -self.tensor(node.inputs[1]).lo)
         error = scale_error(
@@ -160,7 +160,8 @@ def export(net: QuantNet, samples: Samples | None = None, *, proven: bool = True
     was_training = net.training
     net.eval()
     with torch.no_grad():
-        values = net.tensors(torch.zeros(1, channels, height, width), Context(Mode.INTEGER))
+        blank = torch.zeros(1, channels, height, width, device=next(net.parameters()).device)
+        values = net.tensors(blank, Context(Mode.INTEGER))
         exporter = _Exporter(net, values, [])
         nodes = tuple(exporter.node(node) for node in net)
         tensors = {name: exporter.tensor(name) for name in values}

@@ -10,9 +10,9 @@ else each candidate is rounded in turn. Both work in pieces that stay in cache a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
-from math import lcm
 from typing import Any
 
 import torch
@@ -27,7 +27,7 @@ _LARGEST_GRID = 1 << 16
 @lru_cache(maxsize=256)
 def _levels(bits: tuple[int, ...]) -> tuple[int, Tensor | None]:
     """(L, q_b at the grid's points as float64 (candidates, L + 1)); None where L is too large for a table."""
-    grid = lcm(*(2 * ((1 << b) - 1) for b in bits))
+    grid = math.lcm(*(2 * ((1 << b) - 1) for b in bits))
     if grid > _LARGEST_GRID:
         return grid, None
     point = torch.arange(grid + 1, dtype=torch.int64)
@@ -38,10 +38,15 @@ def _levels(bits: tuple[int, ...]) -> tuple[int, Tensor | None]:
     return grid, torch.stack(rows)
 
 
+def _looked_up(table: Tensor, p: Tensor) -> Tensor:
+    """The mixture at the grid's points, and behind them what a u that is no number gives."""
+    return torch.cat([p @ table.to(p), p.new_full((1,), math.nan)])
+
+
 def _mix_into(out: Tensor, u: Tensor, p: Tensor, bits: tuple[int, ...], grid: int, table: Tensor | None) -> None:
-    """out = sum_i p_i q_i(u) for u in [0, 1]; ``u`` is spoiled. table: the mixture at the grid's points."""
+    """out = sum_i p_i q_i(u) for u in [0, 1]; ``u`` is spoiled. table: :func:`_looked_up`."""
     if table is not None:
-        torch.index_select(table, 0, u.mul_(grid).to(torch.int32), out=out)
+        torch.index_select(table, 0, u.mul_(grid).nan_to_num_(nan=grid + 1).to(torch.int32), out=out)
         return
     out.zero_()
     code = torch.empty_like(u)
@@ -65,7 +70,7 @@ def _dots(g: Tensor, u: Tensor, bits: tuple[int, ...]) -> Tensor:
 def _mixture(x: Tensor, factor: Tensor | None, p: Tensor, bits: tuple[int, ...]) -> Tensor:
     """The mixture at u = clip(factor x, 0, 1), or at u = x without a factor, in x's memory order."""
     grid, table = _levels(bits)
-    row = None if table is None else p @ table.to(p)
+    row = None if table is None else _looked_up(table, p)
     out = empty(x)
     for piece, part in pieces(flat(x), flat(out)):
         u = piece.clone() if factor is None else (piece * factor).clamp_(0, 1)
@@ -94,7 +99,7 @@ class _MixActivation(torch.autograd.Function):
         slope = torch.zeros((), dtype=torch.float64, device=x.device)
         mixed = torch.zeros((), dtype=torch.float64, device=x.device)
         grid, table = _levels(bits)
-        row = None if table is None or not needs_alpha else p @ table.to(p)
+        row = None if table is None or not needs_alpha else _looked_up(table, p)
         inverse = 1 / alpha
         for piece, g, out in pieces(flat(x), flat(grad), flat(grad_x)):
             u = piece * inverse

@@ -77,6 +77,10 @@ def _check_sizes(recipe: Recipe, data: DataSet, processes: int) -> None:
     total, batch = len(data.train), recipe.train.batch
     held = int(total * recipe.search.hold_out)
     problems = []
+    if recipe.search.method == "uniform" and recipe.search.target is not None:
+        problems.append(
+            f"'search.target': uniform bits cost what they cost; leave out the budget of {recipe.search.target}, or search."
+        )
     if batch % processes:
         problems.append(f"'train.batch': {batch} images cannot be shared by {processes} processes.")
     if batch > total:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -22,7 +21,7 @@ class RequantNode(NetNode):
 
     def fold(self, scale: Tensor) -> Folded:
         """Integers of the network file; ``scale`` is the value of one unit of the skip code."""
-        return fold((scale.double() / self.quantiser.scale().detach().double()).reshape(1), torch.zeros(1))
+        return fold((scale.double() / self.quantiser.scale().detach().double()).reshape(1), scale.new_zeros(1))
 
     def forward(self, values: Mapping[str, Quantised], context: Context) -> Quantised:
         x = values[self.inputs[0]]
@@ -56,7 +55,7 @@ class AvgPoolNode(NetNode):
 
     def fold(self, scale: Tensor, pixels: int) -> Folded:
         """Integers of the network file; ``scale`` is the value of one unit of the sum over ``pixels``."""
-        return fold((scale.double() / self.quantiser.scale().detach().double() / pixels).reshape(1), torch.zeros(1))
+        return fold((scale.double() / self.quantiser.scale().detach().double() / pixels).reshape(1), scale.new_zeros(1))
 
     def forward(self, values: Mapping[str, Quantised], context: Context) -> Quantised:
         x = values[self.inputs[0]]

@@ -115,7 +115,9 @@ class SearchSection(_Section):
         Field(description="what the budget counts: cycles of the engine, bit operations, or bytes of weights"),
     ] = "cycles"
     budget: Annotated[Positive, Field(description="budget as a share of the cost of uniform W4A4")] = 0.6
-    target: Annotated[int | None, Field(ge=1, description="budget in units of the cost instead of a share")] = None
+    target: Annotated[
+        int | None, Field(ge=1, le=10**15, description="budget in units of the cost instead of a share")
+    ] = None
     joint: Annotated[
         int, Field(ge=0, le=20, description="times the engine's shape is chosen anew during the search (cycles only)")
     ] = 0
@@ -194,6 +196,23 @@ class Recipe(_Section):
         """Identity of the recipe's content; where the data lies does not belong to it."""
         content = self.model_dump(mode="json", exclude={"data_path"})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def differences(old: Recipe, new: Recipe) -> list[str]:
+    """What another recipe sets otherwise, a phrase per setting; where the data lies does not count."""
+
+    def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+        made: dict[str, Any] = {}
+        for name, value in values.items():
+            made |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+        return made
+
+    before, after = (flat(item.model_dump(mode="json", exclude={"data_path"})) for item in (old, new))
+    return [
+        f"{name} was {before.get(name)!r} and is {after.get(name)!r}"
+        for name in dict.fromkeys([*before, *after])
+        if before.get(name) != after.get(name)
+    ]
 
 
 def _set(data: dict[str, Any], assignment: str, problems: list[str]) -> None:

@@ -213,6 +213,8 @@ class Trainer:
             _, held = hold_out(self.data.train, self.recipe.search.hold_out, self.recipe.seed)
             chosen = self.search.choose(self.net, lambda: accuracy(self.net, held, Mode.QUANTISED, self.search.last))
             self.state.bits, self.state.chosen = chosen
+            if self.state.history:
+                self.state.history[-1] |= {name: value for name, value in chosen[1].items() if name.endswith("_accuracy")}
 
     def check_start(self) -> None:
         """Whether what training starts from is there.
@@ -398,9 +400,13 @@ class Trainer:
         where = f"first in layer '{names[0]}'" if names else "in the loss itself"
         if not names and grads:
             where = f"in the gradient of layer '{grads[-1]}'"
+        kept, float_from = "", ""
+        if self.path is not None and self.path.exists():
+            kept = "; the last good checkpoint is kept"
+            float_from = f" with train.float_from={self.path.parent}" if self.state.stage else ""
         return InputError(
-            f"The loss is no longer a number, {where}; the last good checkpoint is kept. Lower train.rate or"
-            " train.quantised_rate.",
+            f"The loss is no longer a number, {where}{kept}. Start again in another folder{float_from} and a lower"
+            f" {'train.quantised_rate' if self.state.stage else 'train.rate'}.",
             "training",
         )
 

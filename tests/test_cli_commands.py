@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -21,6 +21,7 @@ from hwgen.build import read_build
 from hwgen.cycles import time_program
 from hwgen.engine import EngineConfig, write_engine
 from hwgen.errors import InputError
+from hwgen.network import Conv
 from hwgen.network_file import read_network, write_network
 from model.train import Trainer
 from sim import golden
@@ -374,7 +375,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on(recipe: Path, monkeypatch: pytest.Monk
     """A run stopped in its second float epoch says how to go on, and ends as the run that was never stopped."""
     write_engine(ENGINE, recipe.parent / "engine.json")
     run, whole = recipe.parent / "run", recipe.parent / "whole"
-    options = ["--engine", recipe.parent / "engine.json", "--quiet"]
+    options = ["--engine", recipe.parent / "engine.json", "--quiet", "--set", "train.decay=0.0004"]
     epoch = Trainer._epoch
 
     def interrupted(self: Trainer, stage: str, number: int, total: int) -> dict[str, float]:
@@ -386,7 +387,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on(recipe: Path, monkeypatch: pytest.Monk
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_epoch", interrupted)
         said = fails(130, "train", recipe, "--out", run, *options)
-    assert f"bitsmith train {recipe} --out {run} --resume" in said
+    assert f"bitsmith train {recipe} --out {run} --resume --set train.decay=0.0004" in said
     logs = {"curves.csv", "strengths.csv", "tensorboard"}
     assert {path.name for path in run.iterdir()} == {"checkpoint.pt", "engine.json", "run.json"} | logs
     assert "stopped in stage 'float'" in fails(2, "export", run)
@@ -407,7 +408,18 @@ def test_ctrl_c_leaves_a_run_that_goes_on(recipe: Path, monkeypatch: pytest.Monk
     assert {row["weight"] for row in metrics["bits"]} <= {1, 3, 8}
     changed = recipe.read_text().replace("float_epochs = 2", "float_epochs = 3")
     recipe.write_text(changed)
-    assert "belongs to another recipe" in fails(2, "train", recipe, "--out", run, "--resume", *options)
+    said = fails(2, "train", recipe, "--out", run, "--resume", *options)
+    assert "belongs to another recipe: train.float_epochs was 2 and is 3." in said
+    network = read_network(run / "network")
+    spoilt = [
+        replace(node, bias=node.bias + (9 << node.shift))
+        if isinstance(node, Conv) and node.name == "block1.conv1"
+        else node
+        for node in network.nodes
+    ]
+    write_network(replace(network, nodes=tuple(spoilt)), run / "network")
+    result = call("evaluate", run)
+    assert result.exit_code == 1 and "they differ first in block1.conv1.out" in " ".join(result.output.split())
     (run / "checkpoint.pt").write_bytes((run / "checkpoint.pt").read_bytes()[:1000])
     assert "damaged, cut short" in fails(2, "export", run)
 

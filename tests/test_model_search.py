@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -313,11 +314,22 @@ def test_targets() -> None:
     assert target_overrides("pynq-z2", bitops=0.25) == ['search.cost="bitops"', "search.target=250000000"]
     assert target_overrides("pynq-z2", kbytes=1.5) == ['search.cost="bytes"', "search.target=1500"]
     assert target_overrides("pynq-z2") == []
+    extremes: list[tuple[dict[str, Any], str]] = [
+        ({"bitops": float("inf")}, "bitops"), ({"fps": 1e-310}, "cycles"), ({"kbytes": 1e30}, "bytes"),
+    ]  # fmt: skip
+    for extreme, cost in extremes:
+        with pytest.raises(InputError, match=rf"asks for \S+ {cost}; no network costs more than 1e\+15"):
+            target_overrides("pynq-z2", **extreme)
     with pytest.raises(InputError, match="give one budget"):
         target_overrides("pynq-z2", cycles=1, kbytes=2.0)
     with pytest.raises(InputError) as caught:
         target_overrides("pynq-z2", kbytes=-2.0, joint=True)
     assert len(caught.value.problems) == 2
+
+
+def test_uniform_bits_take_no_budget() -> None:
+    with pytest.raises(InputError, match="leave out the budget of 100, or search"):
+        pipeline.prepare(recipe('search.method="uniform"', 'search.cost="bitops"', "search.target=100"))
 
 
 def test_weight_bytes_round_up_by_layer() -> None:

@@ -43,6 +43,12 @@ def test_the_configurations_make_recipes(path: Path, tmp_path: Path) -> None:
     assert len({train.model_dump_json() for train in finals}) == 1  # every quantised row has the same final training
 
 
+def finished(row: dict[str, Any], study: dict[str, Any]) -> dict[str, Any]:
+    """What a trained row leaves, as far as the study reads it."""
+    accuracy = 0.5 if row["name"] == "u" else 0.75
+    return {"row": row["name"], "accuracy": accuracy, "settings": study_cifar.settings(row, study)}
+
+
 def test_rows_in_a_wrong_order_are_named() -> None:
     found = study_cifar.problems(REST | {"row": [{"name": "a", "cycles_of": "b"}, {"name": "b"}]})
     assert len(found) == 2
@@ -97,7 +103,7 @@ def test_finished_rows_are_not_trained_again(tmp_path: Path, monkeypatch: pytest
         if len(worked) == most:
             raise KeyboardInterrupt
         worked.append((row["name"], seed))
-        (folder / f"{row['name']}-{seed}.json").write_text(json.dumps({"row": row["name"], "accuracy": 0.5}))
+        (folder / f"{row['name']}-{seed}.json").write_text(json.dumps(finished(row, study)))
 
     monkeypatch.setattr(study_cifar, "work", work)
     monkeypatch.setattr(study_cifar, "load_data", lambda *_: None)
@@ -124,7 +130,7 @@ def test_a_trial_is_kept_apart_from_the_study(
 
     def work(row: Any, seed: int, study: Any, folder: Path, options: Any) -> None:
         ways.append(study_cifar.settings(row, study))
-        (folder / f"{row['name']}-{seed}.json").write_text(json.dumps({"accuracy": 0.5 if row["name"] == "u" else 0.75}))
+        (folder / f"{row['name']}-{seed}.json").write_text(json.dumps(finished(row, study)))
 
     monkeypatch.setattr(study_cifar, "work", work)
     monkeypatch.setattr(study_cifar, "load_data", lambda *_: None)
@@ -137,6 +143,8 @@ def test_a_trial_is_kept_apart_from_the_study(
     assert study_cifar.main([*arguments, "--rows", "u"]) == 0 == study_cifar.main(arguments)
     assert ways == [["a=1", "b=2", "tuning_share=0.2", "b=3", "method=uniform"], ["a=1", "tuning_share=0.2", "b=3"]]
     assert capsys.readouterr().out.splitlines() == ["u, seed 1: 50.00 %", "float, seed 1: 75.00 %"]
+    assert study_cifar.main([*arguments, "b=4"]) == 2
+    assert "rows of other settings: float, u. Remove their files" in capsys.readouterr().err
 
 
 def test_kept_rows_are_taken_where_their_settings_are_the_same(tmp_path: Path) -> None:

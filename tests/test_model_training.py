@@ -242,6 +242,18 @@ def test_a_held_out_loss_that_is_no_number_stops_before_the_strengths_step(
     assert all(torch.equal(a, b) for a, b in zip(before, run.net.strengths(), strict=True))
 
 
+def test_a_search_that_diverges_says_so_in_a_sentence(tmp_path: Path) -> None:
+    run = pipeline.prepare(read_recipe(RECIPE, [*SHORT, "train.quantised_rate=1e30"]), tmp_path)
+    pipeline.train(run, "float")
+    with pytest.raises(InputError, match=r"the last good checkpoint is kept\. Start again in another folder") as caught:
+        pipeline.train(run)
+    assert f"train.float_from={tmp_path} and a lower train.quantised_rate" in str(caught.value)
+    run = pipeline.prepare(read_recipe(RECIPE, [*SHORT, "train.rate=1e30"]))
+    with pytest.raises(InputError, match="Start again in another folder and a lower") as caught:
+        pipeline.train(run)
+    assert "checkpoint" not in str(caught.value)
+
+
 # -------------------------------------------------------------------------------- retraining
 def running_var(net: QuantNet) -> torch.Tensor:
     node = net.weighted()[1]
@@ -338,6 +350,8 @@ def test_logs_hold_curves_and_strengths(tmp_path: Path) -> None:
         curves = list(csv.DictReader(stream))
     assert [row["stage"] for row in curves] == ["float"] * 2 + ["search"] * 3 + ["retrain"] * 2 + ["integer"]
     assert all(0 < float(row["entropy"]) < 2.33 for row in curves if row["stage"] == "search")
+    for name in ("mixed_accuracy", "arg_max_accuracy", "chosen_accuracy"):  # before and after discretisation
+        assert [row[name] for row in curves] == [""] * 4 + [str(run.trainer.state.chosen[name])] + [""] * 3
     events = read_events(tmp_path / "tensorboard" / logbook.EVENTS)
     assert events[0].file_version == "brain.Event:2" and [event.step for event in events[1:]] == list(range(1, 9))
     scalars = {value.tag: value.simple_value for value in events[5].summary.value}
