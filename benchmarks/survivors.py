@@ -51,7 +51,7 @@ KNOWN = (
           r"1 becomes 2", "the 1 of -1: NumPy takes any negative size for the rest"),
     Known("model/export.py", "assert weights.code is not None and weights.scale is not None", r".* and .* becomes .* or .*",
           "an assertion for the type checker"),
-    Known("model/export.py", "values = net.tensors(torch.zeros(1, channels, height, width), Context(Mode.INTEGER))", r"1 becomes 2",
+    Known("model/export.py", "blank = torch.zeros(1, channels, height, width, device=next(net.parameters()).device)", r"1 becomes 2",
           "two images of zeros instead of one: only shapes and scales are used"),
     Known("hls_templates/rtl/bs_beats.sv", "else if (beats_open_q) beats_left_q <= beats_left_q - 1'b1;", r"cnot[01] A 0/\d+ -",
           "while no row tile is open the count may stay 0 or 1: only more than 1 is looked for, and a start sets it anew"),
