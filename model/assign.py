@@ -6,9 +6,10 @@ weight width per layer. Maximise the sum of log probabilities subject to a windo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import gcd, log
+from itertools import product
+from math import gcd, log, prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,10 +74,46 @@ def most_likely(groups: Sequence[Group]) -> list[Option]:
     return [max(options(group), key=lambda item: item.score) for group in groups]
 
 
+def _every_option(group: Group) -> list[Option]:
+    """All options of a group, equally dear ones too."""
+    made = []
+    for activation, p in zip(group.activation_bits, group.activation_p, strict=True):
+        each = [list(zip(layer.weight_bits, layer.weight_p, strict=True)) for layer in group.layers]
+        for picks in product(*each):
+            score = sum(log(max(item, _FLOOR)) for item in (p, *(weight_p for _, weight_p in picks)))
+            cost = sum(
+                int(layer.cost[bits - 1, activation - 1]) for layer, (bits, _) in zip(group.layers, picks, strict=True)
+            )
+            made.append(Option(activation, tuple(bits for bits, _ in picks), score, cost))
+    return made
+
+
+def assignments(groups: Sequence[Group], most: int) -> list[list[Option]] | None:
+    """Every assignment there is; None: there are more than ``most``."""
+    count = 1
+    for group in groups:
+        count *= len(group.activation_bits) * prod(len(layer.weight_bits) for layer in group.layers)
+    return None if count > most else [list(way) for way in product(*map(_every_option, groups))]
+
+
+def _cheapest(group: Group) -> Option:
+    """The cheapest option, of equally dear ones that of fewest bits: it does not move while probabilities do."""
+    found = []
+    for activation, p in zip(group.activation_bits, group.activation_p, strict=True):
+        picks = [
+            min((int(layer.cost[bits - 1, activation - 1]), bits, weight_p)
+                for bits, weight_p in zip(layer.weight_bits, layer.weight_p, strict=True))
+            for layer in group.layers
+        ]  # fmt: skip
+        score = sum(log(max(item, _FLOOR)) for item in (p, *(weight_p for _, _, weight_p in picks)))
+        weights = tuple(bits for _, bits, _ in picks)
+        found.append(Option(activation, weights, score, sum(cost for cost, _, _ in picks)))
+    return min(found, key=lambda option: (option.cost, option.activation, option.weights))
+
+
 def extremes(groups: Sequence[Group]) -> tuple[list[Option], list[Option]]:
     """The cheapest and the dearest assignment by the table."""
-    every = [options(group) for group in groups]
-    return [item[0] for item in every], [item[-1] for item in every]
+    return [_cheapest(group) for group in groups], [options(group)[-1] for group in groups]
 
 
 def cost_range(groups: Sequence[Group]) -> tuple[int, int]:
@@ -147,6 +184,12 @@ class Knapsack:
         """The dearest assignment that costs at most ``highest``, at least the cheapest there is."""
         last = max(min((highest - self._base) // self.unit, len(self._best) - 1), 0)
         return self._way(int(np.flatnonzero(np.isfinite(self._best[: last + 1]))[-1]))
+
+    def around(self, cost: int) -> Iterator[list[Option]]:
+        """The likeliest assignment of every cost that can be reached, first those nearest to ``cost``."""
+        there = np.flatnonzero(np.isfinite(self._best))
+        for at in there[np.argsort(np.abs(self._base + there * self.unit - cost), kind="stable")]:
+            yield self._way(int(at))
 
     def _way(self, at: int) -> list[Option]:
         way = []

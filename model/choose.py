@@ -1,28 +1,22 @@
-"""From strengths to bits: layers in groups, their expected cost, and the assignment that holds the budget of the program."""
+"""From strengths to bits: the candidates of a network's layers, their probabilities, and what they are expected to cost."""
 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from math import ceil
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hwgen.errors import InputError
-from model.assign import Group, Knapsack, Layer, Option, as_bits, extremes, options, out_of_reach, total_cost
+from model.assign import Group, Layer
 from model.cost import Table
 from model.nodes import Choice, Context, Mode, WeightedNode
 from model.quantnet import QuantNet
 from model.recipe import LayerRule
 
 Bits = dict[str, tuple[int, int]]
-WINDOW = 0.01  # of the budget may stay unused where an assignment exists in between
-_ROUNDS = 24
-_NO_PROGRAM = 1 << 62
-_NEIGHBOURS = 400  # programs assembled at most while looking near an assignment
 
 
 # -------------------------------------------------------------------------------- bits of a network
@@ -174,123 +168,3 @@ def strength_table(net: QuantNet, context: Context) -> list[tuple[str, tuple[int
             seen.add(id(choice))
             rows.append((f"{node.name}.input", choice.candidates, choice.probabilities(context).detach().cpu()))
     return rows
-
-
-# -------------------------------------------------------------------------------- the budget
-@dataclass(frozen=True)
-class Chosen:
-    """An assignment. table_cost: by the table. cost: of the assembled program.
-
-    nearness: "window": at most 1 % of the budget is left; "proven": more is left, and the solver has seen that no assignment
-    is nearer; "neighbours": more is left, and no change of one group of layers is nearer (programs cannot be enumerated);
-    "engine": the bits are near the budget on the engine before, and this one is faster at them (joint search).
-    """
-
-    bits: Bits
-    table_cost: int
-    cost: int
-    nearness: str
-
-
-class _Programs:
-    """What the program of an assignment costs; each is assembled once. More than any budget where it does not fit."""
-
-    def __init__(self, layers: Sequence[Group], program: Callable[[Bits], int]) -> None:
-        self._layers, self._program = layers, program
-        self._known: dict[tuple[tuple[int, int], ...], int] = {}
-
-    def __call__(self, chosen: Sequence[Option]) -> int:
-        bits = as_bits(self._layers, chosen)
-        key = tuple(bits.values())
-        if key not in self._known:
-            try:
-                self._known[key] = self._program(bits)
-            except InputError:
-                self._known[key] = _NO_PROGRAM
-        return self._known[key]
-
-
-def check_reach(layers: Sequence[Group], budget: int, program: Callable[[Bits], int], unit: str = "") -> None:
-    """Whether the cheapest assignment's program is within the budget.
-
-    Raises:
-        InputError: it is not, or it does not fit the engine; the message says what can be reached.
-    """
-    least, most = extremes(layers)
-    lowest = program(as_bits(layers, least))
-    if lowest > budget:
-        highest = _Programs(layers, program)(most)
-        raise out_of_reach(budget, lowest, sum(o.cost for o in most) if highest == _NO_PROGRAM else highest, unit)
-
-
-def discretise(
-    layers: Sequence[Group], budget: int, table: Table, program: Callable[[Bits], int], unit: str = ""
-) -> Chosen:
-    """A likely assignment whose program costs at most ``budget`` and, where one is found, at least 99 % of it.
-
-    The knapsack runs on the table; the table's budget is moved by what the program costs beside it until the program's
-    own cost lies in the window. Where none does, single layers are changed as long as that gets nearer from below.
-
-    Raises:
-        InputError: the cheapest program is above the budget; the message says what can be reached.
-    """
-    check_reach(layers, budget, program, unit)
-    cost_of = _Programs(layers, program)
-    least, most = extremes(layers)
-    knapsack = Knapsack(layers, max(int(1.5 * budget), sum(item.cost for item in least)))
-    lowest = ceil((1 - WINDOW) * budget)
-    inside: dict[tuple[tuple[int, int], ...], list[Option]] = {}
-    below: list[Option] = least
-    offset = cost_of(least) - sum(item.cost for item in least)
-    tried: set[int] = set()
-    moved = {offset}  # what programs cost beside the table
-    for _ in range(_ROUNDS):  # an offset once tried is moved down, so that this ends elsewhere each time
-        tried.add(offset)
-        found = knapsack.best(lowest - offset, budget - offset) or knapsack.nearest(budget - offset)
-        cost = cost_of(found)
-        moved.add(cost - sum(item.cost for item in found))
-        if cost <= budget and cost > cost_of(below):
-            below = found
-        if lowest <= cost <= budget:
-            inside[tuple(as_bits(layers, found).values())] = found
-            if len(inside) >= 4:
-                break
-            offset -= max((budget - cost) // 2, 1)  # a likelier one may lie nearer to the budget
-        elif cost < _NO_PROGRAM:
-            offset = cost - sum(item.cost for item in found)
-        while offset in tried:
-            offset += max(budget // 1000, 1)
-    if inside:
-        best = max(inside.values(), key=lambda way: sum(item.score for item in way))
-    else:
-        best = _climb(layers, below, budget, lowest, cost_of)
-    bits = as_bits(layers, best)
-    table_cost, cost = total_cost(bits, table), cost_of(best)
-    proven = best == most or (knapsack.exact and moved == {0})
-    return Chosen(bits, table_cost, cost, "window" if cost >= lowest else "proven" if proven else "neighbours")
-
-
-def _climb(
-    layers: Sequence[Group], start: list[Option], budget: int, lowest: int, cost_of: Callable[[Sequence[Option]], int]
-) -> list[Option]:
-    """From an assignment below the budget, change one group at a time as long as the program gets nearer to it."""
-    best, cost, left = start, cost_of(start), _NEIGHBOURS
-    every = [options(group) for group in layers]
-    while cost < lowest and left > 0:
-        moves = [
-            (option.cost - best[at].cost, [*best[:at], option, *best[at + 1 :]])
-            for at, choices in enumerate(every)
-            for option in choices
-            if option.cost > best[at].cost
-        ]
-        moves.sort(key=lambda move: abs(budget - cost - move[0]))
-        for _, way in moves:
-            left -= 1
-            if cost < (found := cost_of(way)) <= budget:
-                best, cost = way, found
-                break
-            if left <= 0:
-                break
-        else:
-            break
-    return best

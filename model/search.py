@@ -15,6 +15,7 @@ from model import choose, dnas
 from model.assign import Group, Knapsack, as_bits, extremes, most_likely, total_cost
 from model.choose import Bits, plain_context
 from model.cost import Cost, Cycles, Table
+from model.discretise import Chosen, check_reach, discretise
 from model.export import export
 from model.quantnet import QuantNet
 from model.recipe import Recipe
@@ -58,7 +59,7 @@ class Search:
         Raises:
             InputError: the cheapest program is above it; the message says what can be reached.
         """
-        choose.check_reach(self._scored(net, 1.0), self.budget, self.program, self.cost.unit)
+        check_reach(self._scored(net, 1.0), self.budget, self.program, self.cost.unit)
 
     # ---------------------------------------------------------------- while training
     @property
@@ -115,8 +116,8 @@ class Search:
                 return choose.random_groups(net, self.table, self.recipe.seed)
             return choose.groups(net, self.table, plain_context(temperature))
 
-    def _discretise(self, net: QuantNet, temperature: float) -> choose.Chosen:
-        return choose.discretise(self._scored(net, temperature), self.budget, self.table, self.program, self.cost.unit)
+    def _discretise(self, net: QuantNet, temperature: float) -> Chosen:
+        return discretise(self._scored(net, temperature), self.budget, self.table, self.program, self.cost.unit)
 
     def _adapt(self, bits: Bits) -> bool:
         if not self.cost.adapt(self.network(bits)):
@@ -124,7 +125,7 @@ class Search:
         self.table = self.cost.table(self.network(self._all(4)))
         return True
 
-    def _alternate(self, net: QuantNet, chosen: choose.Chosen) -> choose.Chosen:
+    def _alternate(self, net: QuantNet, chosen: Chosen) -> Chosen:
         """Engine and bits in turn until the engine stays; where they go round in circles, the engine for the last bits."""
         for _ in range(_JOINT_ROUNDS):
             if not self._adapt(chosen.bits):
@@ -133,7 +134,7 @@ class Search:
         if not self._adapt(chosen.bits):
             return chosen
         table_cost = total_cost(chosen.bits, self.table)
-        return choose.Chosen(chosen.bits, table_cost, self.program(chosen.bits), "engine")
+        return Chosen(chosen.bits, table_cost, self.program(chosen.bits), "engine")
 
     def choose(self, net: QuantNet, accuracy: Callable[[], float]) -> tuple[Bits, dict[str, Any]]:
         """The bits, which ``net`` is set to, and what is to be known about them.

@@ -19,7 +19,7 @@ from hwgen.explore import choose_engine
 from hwgen.network import Weighted
 from model import choose, dnas, pipeline
 from model.assign import Group, Knapsack, Layer, options, total_cost
-from model.choose import discretise
+from model.discretise import discretise
 from model.cost import Cycles, WeightBytes
 from model.networks import residual_network
 from model.nodes import Context, Mode, WeightedNode
@@ -128,6 +128,44 @@ def test_what_cannot_be_nearer_is_proven() -> None:
     groups = [Group((2,), (1.0,), (layer,))]
     chosen = discretise(groups, 39, {"l": layer.cost}, lambda bits: 10 * bits["l"][0])
     assert (chosen.cost, chosen.nearness) == (20, "proven")
+
+
+def test_a_budget_that_can_be_met_before_training_can_be_met_after() -> None:
+    """1 and 2 bits cost the same by the table, but not by the program; training makes 2 bits the likelier."""
+    cost = np.full((8, 8), 10)
+    cost[2:] = 30
+    layers = [Layer(f"l{at}", (1, 2, 3), (0.01, 0.98, 0.01), cost) for at in range(2)]
+    groups = [Group((2,), (1.0,), (layer,)) for layer in layers]
+    chosen = discretise(
+        groups, 22, {layer.name: cost for layer in layers}, lambda bits: 18 + sum(2 * w for w, _ in bits.values())
+    )
+    assert chosen.cost == 22 and set(chosen.bits.values()) == {(1, 2)}
+
+
+@pytest.mark.parametrize("count", [4, 6])  # few enough to try all, or not
+@pytest.mark.parametrize("seed", range(6))
+def test_far_apart_candidates_get_as_near_as_any_assignment(seed: int, count: int) -> None:
+    rng = np.random.default_rng(seed)
+    groups = []
+    for at in range(count):
+        costs = np.cumsum(np.cumsum(rng.integers(5, 60, (8, 8)), 0), 1)
+        layer = Layer(f"l{at}", (1, 8), tuple(rng.dirichlet(np.ones(2))), costs)
+        groups.append(Group((1, 8), tuple(rng.dirichlet(np.ones(2))), (layer,)))
+    table = {layer.name: layer.cost for group in groups for layer in group.layers}
+    beside = {name: rng.integers(0, 60, (8, 8)) for name in table}
+
+    def program(bits: choose.Bits) -> int:
+        return total_cost(bits, table) + sum(int(beside[name][w - 1, a - 1]) for name, (w, a) in bits.items())
+
+    pairs = itertools.product([(w, a) for w in (1, 8) for a in (1, 8)], repeat=count)
+    every = sorted(program(dict(zip(table, way, strict=True))) for way in pairs)
+    for share in (0.2, 0.4, 0.6, 0.8):
+        budget = int(every[0] + share * (every[-1] - every[0]))
+        chosen = discretise(groups, budget, table, program)
+        assert chosen.cost <= budget
+        assert chosen.cost >= 0.99 * budget or chosen.cost == max(cost for cost in every if cost <= budget)
+        if count == 4:
+            assert chosen.nearness in ("window", "proven")
 
 
 def test_assignments_that_do_not_fit_are_not_chosen() -> None:

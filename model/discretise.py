@@ -1,0 +1,169 @@
+"""The assignment of bits that holds the budget of the program: the knapsack's on the cost table, moved by what programs cost beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+
+from hwgen.errors import InputError
+from model.assign import Group, Knapsack, Option, as_bits, assignments, extremes, options, out_of_reach, total_cost
+from model.choose import Bits
+from model.cost import Table
+
+WINDOW = 0.01  # of the budget may stay unused where an assignment exists in between
+_ROUNDS = 24
+_NO_PROGRAM = 1 << 62
+_LOOKS = 400  # programs assembled at most, each time, while looking for one nearer to the budget
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """An assignment. table_cost: by the table. cost: of the assembled program.
+
+    nearness: "window": at most 1 % of the budget is left; "proven": more is left, and the solver has seen that no assignment
+    is nearer; "neighbours": more is left; of the hundreds of programs that were assembled, by their table's cost and by
+    changes of one group or two, none is nearer (all of them cannot be enumerated); "engine": the bits are near the budget on
+    the engine before, and this one is faster at them (joint search).
+    """
+
+    bits: Bits
+    table_cost: int
+    cost: int
+    nearness: str
+
+
+class _Programs:
+    """What the program of an assignment costs; each is assembled once. More than any budget where it does not fit."""
+
+    def __init__(self, layers: Sequence[Group], program: Callable[[Bits], int]) -> None:
+        self._layers, self._program = layers, program
+        self._known: dict[tuple[tuple[int, int], ...], int] = {}
+
+    def __call__(self, chosen: Sequence[Option]) -> int:
+        bits = as_bits(self._layers, chosen)
+        key = tuple(bits.values())
+        if key not in self._known:
+            try:
+                self._known[key] = self._program(bits)
+            except InputError:
+                self._known[key] = _NO_PROGRAM
+        return self._known[key]
+
+
+def check_reach(layers: Sequence[Group], budget: int, program: Callable[[Bits], int], unit: str = "") -> None:
+    """Whether the cheapest assignment's program is within the budget.
+
+    Raises:
+        InputError: it is not, or it does not fit the engine; the message says what can be reached.
+    """
+    least, most = extremes(layers)
+    lowest = program(as_bits(layers, least))
+    if lowest > budget:
+        highest = _Programs(layers, program)(most)
+        raise out_of_reach(budget, lowest, sum(o.cost for o in most) if highest == _NO_PROGRAM else highest, unit)
+
+
+def discretise(
+    layers: Sequence[Group], budget: int, table: Table, program: Callable[[Bits], int], unit: str = ""
+) -> Chosen:
+    """A likely assignment whose program costs at most ``budget`` and, where one is found, at least 99 % of it.
+
+    The knapsack runs on the table; the table's budget is moved by what the program costs beside it until the program's
+    own cost lies in the window. Where none does, all assignments are tried if they are few, else those whose table cost is
+    near, then changes of one group and of two.
+
+    Raises:
+        InputError: the cheapest program is above the budget; the message says what can be reached.
+    """
+    check_reach(layers, budget, program, unit)
+    cost_of = _Programs(layers, program)
+    least, most = extremes(layers)
+    knapsack = Knapsack(layers, max(int(1.5 * budget), sum(item.cost for item in least)))
+    lowest = ceil((1 - WINDOW) * budget)
+    inside: dict[tuple[tuple[int, int], ...], list[Option]] = {}
+    below: list[Option] = least
+    offset = cost_of(least) - sum(item.cost for item in least)
+    tried: set[int] = set()
+    moved = {offset}  # what programs cost beside the table
+    for _ in range(_ROUNDS):  # an offset once tried is moved down, so that this ends elsewhere each time
+        tried.add(offset)
+        found = knapsack.best(lowest - offset, budget - offset) or knapsack.nearest(budget - offset)
+        cost = cost_of(found)
+        moved.add(cost - sum(item.cost for item in found))
+        if cost <= budget and cost > cost_of(below):
+            below = found
+        if lowest <= cost <= budget:
+            inside[tuple(as_bits(layers, found).values())] = found
+            if len(inside) >= 4:
+                break
+            offset -= max((budget - cost) // 2, 1)  # a likelier one may lie nearer to the budget
+        elif cost < _NO_PROGRAM:
+            offset = cost - sum(item.cost for item in found)
+        while offset in tried:
+            offset += max(budget // 1000, 1)
+    proven = knapsack.exact and moved == {0}
+    if inside:
+        best = max(inside.values(), key=lambda way: sum(item.score for item in way))
+    elif proven:
+        best = below
+    elif (every := assignments(layers, _LOOKS)) is not None:
+        best, proven = max((way for way in every if cost_of(way) <= budget), key=cost_of), True
+    else:
+        best = _sweep(knapsack, below, budget, lowest, cost_of)
+        best = _climb(layers, best, budget, lowest, cost_of)
+    bits = as_bits(layers, best)
+    table_cost, cost = total_cost(bits, table), cost_of(best)
+    proven = proven or best == most
+    return Chosen(bits, table_cost, cost, "window" if cost >= lowest else "proven" if proven else "neighbours")
+
+
+def _sweep(
+    knapsack: Knapsack, start: list[Option], budget: int, lowest: int, cost_of: Callable[[Sequence[Option]], int]
+) -> list[Option]:
+    """The nearest to the budget, from below, of assignments whose table cost is about right, the likeliest at each cost."""
+    best, beside = start, cost_of(start) - sum(item.cost for item in start)
+    for _, way in zip(range(_LOOKS), knapsack.around(budget - beside), strict=False):
+        if cost_of(best) < cost_of(way) <= budget:
+            best = way
+        if cost_of(best) >= lowest:
+            break
+    return best
+
+
+def _climb(
+    layers: Sequence[Group], start: list[Option], budget: int, lowest: int, cost_of: Callable[[Sequence[Option]], int]
+) -> list[Option]:
+    """From an assignment below the budget, change one group or two as long as the program gets nearer to it."""
+    best, left = start, _LOOKS
+    while cost_of(best) < lowest and left > 0:
+        for way in _changes(layers, best, budget - cost_of(best)):
+            left -= 1
+            if cost_of(best) < cost_of(way) <= budget:
+                best = way
+                break
+            if left <= 0:
+                break
+        else:
+            break
+    return best
+
+
+def _changes(layers: Sequence[Group], chosen: list[Option], gap: int) -> Iterator[list[Option]]:
+    """Assignments that differ in one group or two, first those whose table cost rises by about ``gap``."""
+    places = [(at, option) for at, group in enumerate(layers) for option in options(group)]
+    owner = np.array([at for at, _ in places])
+    rise = np.array([option.cost - chosen[at].cost for at, option in places])
+    pairs = rise[:, None] + rise[None, :]
+    # The diagonal is a change of one group; a group cannot change twice.
+    pairs[np.diag_indices_from(pairs)] = rise
+    allowed = (owner[:, None] < owner[None, :]) | np.eye(len(places), dtype=bool)
+    first, second = np.nonzero(allowed & (pairs > 0))
+    order = np.argsort(np.abs(gap - pairs[first, second]), kind="stable")[:_LOOKS]
+    for one, other in zip(first[order].tolist(), second[order].tolist(), strict=True):
+        way = list(chosen)
+        for at, option in (places[one], places[other]):
+            way[at] = option
+        yield way
