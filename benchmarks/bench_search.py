@@ -27,6 +27,7 @@ import torch.nn.functional as F
 
 from benchmarks.rows import write_rows
 from model import choose, dnas
+from model.allocator import keep_freed_memory
 from model.networks import residual_network
 from model.nodes import Context, Mode
 
@@ -45,6 +46,7 @@ def measure(method: str, candidates: int, batch: int, steps: int, device: str, t
     """One case in this process."""
     torch.manual_seed(0)
     torch.set_num_threads(threads)
+    keep_freed_memory()
     bits = CANDIDATES.get(candidates, (UNIFORM_BITS,))
     net = residual_network(
         "resnet20", (32, 32, 3), 8, 10, 16, [(16, 3, 1), (32, 3, 2), (64, 3, 2)], shortcut="a", weight_bits=bits,

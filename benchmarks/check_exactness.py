@@ -35,7 +35,7 @@ BATCH, BATCHES = 128, 4
 def trained(folder: Path, data: str) -> QuantNet:
     """The network of a run folder as its training left it."""
     recipe = Recipe.model_validate(json.loads((folder / "run.json").read_text(encoding="utf-8"))["recipe"])
-    run = runs.reopen(folder, recipe.model_copy(update={"data_path": data}))
+    run = runs.reopen(folder, runs.Asked(recipe.model_copy(update={"data_path": data})))
     return run.trainer.net
 
 

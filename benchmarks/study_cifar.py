@@ -36,6 +36,7 @@ from bitsmith import run as runs
 from hwgen.cycles import time_program
 from hwgen.errors import InputError
 from hwgen.network import Network
+from hwgen.output import whole_file
 from hwgen.schedule import schedule
 from model.checkpoint import save
 from model.cost import BitOperations
@@ -159,10 +160,8 @@ def work(row: Mapping[str, Any], seed: int, study: Mapping[str, Any], folder: Pa
     }
     weights = {"float": run.trainer.float_state} if network is None else {"net": run.prepared.net.state_dict()}
     save(folder / f"{place.name}.pt", weights, run.prepared.recipe.digest)
-    made = folder / f"{place.name}.json"
-    part = made.with_suffix(".part")
-    part.write_text(json.dumps(about | finish(row, run, network), indent=1) + "\n", encoding="utf-8")
-    part.replace(made)
+    with whole_file(folder / f"{place.name}.json") as part:
+        part.write_text(json.dumps(about | finish(row, run, network), indent=1) + "\n", encoding="utf-8")
 
 
 def collect(folder: Path, study: Mapping[str, Any]) -> list[dict[str, Any]]:

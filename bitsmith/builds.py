@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from bitsmith import report
+from bitsmith import DEFAULT_BOARD, report
 from bitsmith.console import bars, next_step, out, sentences, table, write_json
-from bitsmith.options import DEFAULT_BOARD, BoardName, Force, Json, Quiet, Verbose
+from bitsmith.options import BoardName, Force, Json, Quiet, Verbose
 from hwgen import rationale
 from hwgen.board import Board, load_board
 from hwgen.build import assemble_for, read_build

@@ -11,8 +11,6 @@ import typer
 from bitsmith import board_commands, builds, report
 from bitsmith.console import EXIT_FAILED, bars, next_step, out, sentences, table, write_json
 from bitsmith.options import (
-    DEFAULT_BOARD,
-    BoardName,
     BuildFolder,
     Device,
     EngineFile,
@@ -23,6 +21,7 @@ from bitsmith.options import (
     Overrides,
     Quiet,
     Resume,
+    RunBoard,
     TargetBitops,
     TargetCycles,
     TargetFps,
@@ -55,7 +54,7 @@ def resume_command(command: str, recipe: Path, folder: Path, overrides: list[str
 def search(
     recipe: Annotated[Path, typer.Argument(help="Recipe (TOML).")],
     out_folder: Annotated[Path, typer.Option("--out", help="Run folder to make.")],
-    board: BoardName = DEFAULT_BOARD,
+    board: RunBoard = None,
     engine: EngineFile = None,
     overrides: Overrides = None,
     target_cycles: TargetCycles = None,
@@ -72,12 +71,15 @@ def search(
 ) -> None:
     """Search bits for a network against the engine's own cycles, retrain it, export it."""
     from bitsmith import run
+    from model.distributed import is_first
 
     with sentences():
+        board = run.board_of(out_folder, board, resume=resume)
         wanted = target_overrides(board, target_cycles, target_fps, target_bitops, target_kbytes, joint=joint)
     with sentences(
         f"Interrupted; go on with: {resume_command('search', recipe, out_folder, [*(overrides or []), *wanted])}"
     ):
+        quiet = quiet or not is_first()  # of the processes of torchrun
         with bars(quiet) as progress:
             made = run.start(
                 recipe,
@@ -91,6 +93,8 @@ def search(
                 progress=progress,
             )
             run.train(made)
+            if not made.leads:
+                return
             network = run.export(made)
             metrics = run.evaluate(made, network)
         write_json(json, metrics)
@@ -105,7 +109,7 @@ def train(
     recipe: Annotated[Path, typer.Argument(help="Recipe (TOML).")],
     out_folder: Annotated[Path, typer.Option("--out", help="Run folder to make, or to go on with (--resume).")],
     until: Annotated[str, typer.Option(help="Last stage to train: float, search, retrain or integer.")] = "integer",
-    board: BoardName = DEFAULT_BOARD,
+    board: RunBoard = None,
     engine: EngineFile = None,
     overrides: Overrides = None,
     target_cycles: TargetCycles = None,
@@ -122,12 +126,16 @@ def train(
 ) -> None:
     """Train the stages of a run, or go on with them, without exporting."""
     from bitsmith import run
+    from model.distributed import is_first
 
     with sentences():
+        run.check_stage(until)
+        board = run.board_of(out_folder, board, resume=resume)
         wanted = target_overrides(board, target_cycles, target_fps, target_bitops, target_kbytes, joint=joint)
     with sentences(
         f"Interrupted; go on with: {resume_command('train', recipe, out_folder, [*(overrides or []), *wanted])}"
     ):
+        quiet = quiet or not is_first()  # of the processes of torchrun
         with bars(quiet) as progress:
             made = run.start(
                 recipe,
@@ -141,6 +149,8 @@ def train(
                 progress=progress,
             )
             run.train(made, until)
+        if not made.leads:
+            return
         write_json(json, {"stage": until, "history": made.trainer.state.history})
         rest = (
             f"bitsmith export {out_folder}"

@@ -10,19 +10,22 @@ from typing import Any
 from bitsmith.pictures import draw_comparison
 from hwgen.errors import InputError
 
-_KEYS = ("method", "integer_accuracy", "float_accuracy", "final_cost", "cost", "budget")
+_KEYS = ("method", "integer_accuracy", "float_accuracy")
+_OTHER_COSTS = {"cycles": "cycles", "bit_operations": "bitops"}  # what runs of different budgets may share
 
 
 def read_runs(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """What the runs' metrics say: name, method, accuracy (of the integer network), float, cost, budget, cycles, engine.
+    """What the folders' metrics say: name, method, accuracy (of the integer network), float, cost, budget, cycles, engine.
+
+    The cost is that of the runs' budgets where they have one in common, else cycles, else bit operations.
 
     Raises:
-        InputError: folders without readable metrics, or runs that count different costs; all at once.
+        InputError: folders without readable metrics, or with no cost in common; all at once.
     """
     problems, rows = [], []
     for folder in folders:
         try:
-            metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+            metrics = _metrics(folder)
             missing = [key for key in _KEYS if key not in metrics]
         except (OSError, ValueError, TypeError):
             problems.append(
@@ -38,21 +41,30 @@ def read_runs(folders: Sequence[Path]) -> list[dict[str, Any]]:
                 "method": metrics["method"],
                 "accuracy": metrics["integer_accuracy"],
                 "float": metrics["float_accuracy"],
-                "unit": metrics["cost"],
-                "cost": metrics["final_cost"],
-                "budget": metrics["budget"],
-                "cycles": metrics.get("cycles"),
-                "engine": metrics.get("engine"),
+                "unit": metrics.get("cost"),
+                "cost": metrics.get("final_cost"),
+                "budget": metrics.get("budget"),
+                **{name: metrics.get(name) for name in (*_OTHER_COSTS, "engine")},
             }
         )
-    if len({row["unit"] for row in rows}) > 1:
-        if all(row["cycles"] for row in rows):  # every run's program was timed, whatever its search counted
-            rows = [row | {"unit": "cycles", "cost": row["cycles"]} for row in rows]
+    if len({row["unit"] for row in rows}) > 1 or any(row["cost"] is None for row in rows):
+        shared = [name for name in _OTHER_COSTS if all(row[name] for row in rows)]
+        if shared:
+            rows = [row | {"unit": _OTHER_COSTS[shared[0]], "cost": row[shared[0]]} for row in rows]
         else:
-            problems.append("The runs count different costs and were not all timed; compare runs of one cost.")
+            problems.append(
+                "The runs count different costs and have none in common; run 'bitsmith evaluate' on them again."
+            )
     if problems:
         raise InputError(problems)
     return sorted(rows, key=lambda row: row["cost"])
+
+
+def _metrics(folder: Path) -> dict[str, Any]:
+    """Of a trained run, or of a folder that was quantised by calibration."""
+    name = next((name for name in ("metrics.json", "quantised.json") if (folder / name).exists()), "metrics.json")
+    found: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
+    return found
 
 
 def compare(folders: Sequence[Path], picture: Path | None) -> list[dict[str, Any]]:

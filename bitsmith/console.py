@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from hwgen.errors import InputError
+from hwgen.output import whole_file
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -87,7 +88,8 @@ def write_json(path: Path | None, data: Any) -> None:
         sys.stdout.write(text)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    with whole_file(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def next_step(command: str, quiet: bool) -> None:

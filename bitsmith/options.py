@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from bitsmith import DEFAULT_BOARD
+
 app = typer.Typer(
     name="bitsmith",
     no_args_is_help=True,
@@ -19,6 +21,9 @@ Json = Annotated[Path | None, typer.Option("--json", help="Also write the figure
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
 BoardName = Annotated[str, typer.Option("--board", help="Board to build for.")]
+RunBoard = Annotated[
+    str | None, typer.Option("--board", help=f"Board to build for; left out: {DEFAULT_BOARD}, or the resumed run's.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace the output folder if it exists.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.NAME=VALUE", help="Override a value of the recipe.")
@@ -35,5 +40,3 @@ TargetKbytes = Annotated[float | None, typer.Option(help="Budget: 1,000 bytes of
 Joint = Annotated[bool, typer.Option("--joint", help="Choose bits and the engine's shape in turn.")]
 Full = Annotated[bool, typer.Option("--full", help="Compare every code on the whole test set, not on 1,000 images.")]
 BuildFolder = Annotated[Path, typer.Argument(help="Build folder.")]
-
-DEFAULT_BOARD = "pynq-z2"

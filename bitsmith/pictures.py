@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hwgen.errors import InputError
+from hwgen.output import whole_file
+
 _BLUE, _ORANGE = "#31688e", "#fd9a44"
 _MARKS = "os^Dv<>PX*"
 
@@ -20,13 +23,14 @@ def _pyplot() -> Any:
 
 
 def _save(figure: Any, path: Path) -> None:
-    """The whole picture or none of it."""
-    beside = path.with_name(f".{path.name}")
+    """The whole picture or none of it, in the format of its suffix."""
     try:
-        figure.savefig(beside, dpi=120, format="png")
-        beside.replace(path)
+        with whole_file(path) as part:
+            figure.savefig(part, dpi=120, format=path.suffix[1:] or "png")
+    except ValueError:  # matplotlib's, which lists what it can write
+        known = ", ".join(sorted(figure.canvas.get_supported_filetypes()))
+        raise InputError(f"Pictures are not written as '{path.suffix}'; give it one of {known}.", str(path)) from None
     finally:
-        beside.unlink(missing_ok=True)
         _pyplot().close(figure)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from bitsmith import DEFAULT_BOARD
 from bitsmith.pictures import draw_bits, draw_strengths
 from hwgen.board import load_board
 from hwgen.cycles import time_program
@@ -18,15 +19,25 @@ from hwgen.errors import InputError
 from hwgen.explore import choose_engine
 from hwgen.network import Network
 from hwgen.network_file import write_network
-from hwgen.output import check_output
+from hwgen.output import check_output, whole_file
 from hwgen.schedule import schedule
 from model import pipeline, posttraining
+from model.allocator import keep_freed_memory
 from model.cost import Cycles
-from model.distributed import World, join
+from model.distributed import World, join, leave
 from model.recipe import Recipe, differences, read_recipe
 from model.train import STAGES, Trainer
 
-_THREADS = 2
+QUANTISED = "quantised.json"  # the figures of a folder that 'bitsmith quantise' makes
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a run is taken up with. board, engine: None is the run's."""
+
+    recipe: Recipe
+    board: str | None = None
+    engine: EngineConfig | None = None
 
 
 @dataclass
@@ -47,9 +58,31 @@ class RunFolder:
     def trainer(self) -> Trainer:
         return self.prepared.trainer
 
+    @property
+    def leads(self) -> bool:
+        """Whether this is the first of the processes that train together: the others write and say nothing."""
+        return self.trainer.world.first
+
 
 def _silent(*_: Any) -> None:
     pass
+
+
+def board_of(folder: Path, board: str | None, *, resume: bool) -> str:
+    """The board that is asked for; left out, that of the run that goes on, or the usual one."""
+    if board is None and resume:
+        return _facts(folder)[0]
+    return board or DEFAULT_BOARD
+
+
+def check_stage(stage: str) -> None:
+    """Whether there is such a stage of training.
+
+    Raises:
+        InputError: there is none.
+    """
+    if stage not in STAGES:
+        raise InputError(f"There is no stage '{stage}'; the stages are {', '.join(STAGES)}.")
 
 
 def start(
@@ -70,14 +103,15 @@ def start(
         device: "cpu", "cuda", or "auto" for a GPU where there is one.
 
     Raises:
-        InputError: bad recipe, board or engine, or a folder that exists while neither ``force`` nor ``resume`` is set.
+        InputError: bad recipe, board or engine, a folder that exists while neither ``force`` nor ``resume`` is set, or one
+            that is resumed with other settings than its own.
     """
     recipe = read_recipe(recipe_path, overrides)
     load_board(board)
     given = None if engine_file is None else read_engine(engine_file)
     world = join(device)
     if resume:
-        return reopen(folder, recipe, progress, world)
+        return reopen(folder, Asked(recipe, board, given), progress, world)
 
     made: list[RunFolder] = []
 
@@ -95,6 +129,9 @@ def start(
         }
         run = _prepare(folder, board, engine, given is not None, recipe, progress, world)
         run.trainer.check_start()
+        search = run.prepared.search
+        if run.cycles is not search.cost:
+            run.cycles.total(search.network(search.fewest))  # does not fit: known now, not after hours of training
         if folder.exists():  # not before the new run is known to be possible
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
@@ -106,55 +143,85 @@ def start(
     return made[0] if made else _open(folder, None, progress, world)
 
 
-def reopen(folder: Path, recipe: Recipe | None = None, progress: Any = _silent, world: World | None = None) -> RunFolder:
+def reopen(folder: Path, asked: Asked | None = None, progress: Any = _silent, world: World | None = None) -> RunFolder:
     """A run folder with the state of its checkpoint.
 
+    Args:
+        asked: what it is taken up with, which must be what it was made with; None: whatever that was.
+
     Raises:
-        InputError: not a run folder, or a checkpoint that is damaged or of another recipe.
+        InputError: not a run folder, one of other settings, or a checkpoint that is damaged or of another recipe.
     """
-    made = _open(folder, recipe, progress, world or join("cpu"))
-    if made.trainer.path is not None and (made.trainer.path.exists() or recipe is None):
+    made = _open(folder, asked, progress, world or join("cpu"))
+    if made.trainer.path is not None and (made.trainer.path.exists() or asked is None):
         made.trainer.resume()  # a run that was stopped before its first checkpoint starts over
     return made
 
 
-def _open(folder: Path, recipe: Recipe | None, progress: Any, world: World) -> RunFolder:
+def _facts(folder: Path) -> tuple[str, Recipe, EngineConfig, bool]:
+    """(board, recipe, engine, whether the engine was given) of a run."""
     try:
         facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        board, own = str(facts["board"]), Recipe.model_validate(facts["recipe"])
-        engine, given = EngineConfig(**facts["engine"]), bool(facts["engine_given"])
+        return (
+            str(facts["board"]),
+            Recipe.model_validate(facts["recipe"]),
+            EngineConfig(**facts["engine"]),
+            bool(facts["engine_given"]),
+        )
     except (OSError, ValueError, KeyError, TypeError, InputError):
+        if (folder / QUANTISED).exists():
+            raise InputError(
+                f"It was quantised by calibration alone: its figures are in {QUANTISED}, and there is no trained network to go"
+                " on with.",
+                str(folder),
+            ) from None
         raise InputError(
             "It is not a run folder: no readable run.json; 'bitsmith search' makes one.", str(folder)
         ) from None
-    if recipe is not None and (changes := differences(own, recipe)):
-        raise InputError(
-            f"It belongs to another recipe: {'; '.join(changes)}. Give the run's settings, or start a new run in another folder.",
-            str(folder),
-        )
-    return _prepare(folder, board, engine, given, recipe or own, progress, world)
+
+
+def _open(folder: Path, asked: Asked | None, progress: Any, world: World) -> RunFolder:
+    board, own, engine, given = _facts(folder)
+    problems = []
+    if asked is not None:
+        if changes := differences(own, asked.recipe):
+            problems.append(
+                f"It belongs to another recipe: {'; '.join(changes)}. Give the run's settings, or start a new run in another"
+                " folder."
+            )
+        if asked.board not in (None, board):
+            problems.append(f"It was made for board '{board}', not '{asked.board}'; leave --board out.")
+        if asked.engine not in (None, engine):
+            problems.append(f"It has engine {engine.name}, not the one given; leave --engine out.")
+    if problems:
+        raise InputError(problems, str(folder))
+    return _prepare(folder, board, engine, given, own if asked is None else asked.recipe, progress, world)
 
 
 def _prepare(
     folder: Path, board: str, engine: EngineConfig, given: bool, recipe: Recipe, progress: Any, world: World
 ) -> RunFolder:
-    torch.set_num_threads(_THREADS)
+    torch.set_num_threads(recipe.train.threads)
+    keep_freed_memory()
     # A given engine stays as it is; a chosen one may grow its buffers to what the searched network needs.
     cycles = Cycles(engine, None if given else load_board(board))
     return RunFolder(folder, board, pipeline.prepare(recipe, folder, cycles, progress, world), cycles)
 
 
 def train(run: RunFolder, until: str = STAGES[-1]) -> None:
-    """Train up to a stage.
+    """Train up to a stage; the processes that train together part at its end.
 
     Raises:
         InputError: no such stage, or training that fails.
     """
-    if until not in STAGES:
-        raise InputError(f"There is no stage '{until}'; the stages are {', '.join(STAGES)}.")
+    check_stage(until)
     pipeline.train(run.prepared, until)
-    if run.trainer.world.first:
-        write_engine(run.engine, run.folder / "engine.json")
+    leave()
+    if not run.leads:
+        return
+    if run.trainer.state.bits and run.cycles is not run.prepared.search.cost:
+        run.cycles.settle(run.prepared.search.network(run.trainer.state.bits))  # the search counted something else
+    write_engine(run.engine, run.folder / "engine.json")
 
 
 def export(run: RunFolder, *, full: bool = False) -> Network:
@@ -173,7 +240,8 @@ def evaluate(run: RunFolder, network: Network, *, full: bool = False, layers: bo
               f"{run.prepared.search.cost.unit}")  # fmt: skip
     if run.trainer.state.strengths:
         draw_strengths(run.trainer.state.strengths, run.trainer.state.history, run.folder / "strengths.png")
-    (run.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    with whole_file(run.folder / "metrics.json") as part:
+        part.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     return metrics
 
 
@@ -196,11 +264,11 @@ def quantise(
     """
     recipe = read_recipe(recipe_path, overrides)
     for reads in (recipe_path, source):
-        check_output(folder, "quantised.json", force=force, reads=reads)
+        check_output(folder, QUANTISED, force=force, reads=reads)
     made = posttraining.quantise(recipe, weight_bits, activation_bits, source, images, progress)
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     write_network(made.network, folder / "network")
-    (folder / "quantised.json").write_text(json.dumps(made.metrics, indent=2) + "\n", encoding="utf-8")
+    (folder / QUANTISED).write_text(json.dumps(made.metrics, indent=2) + "\n", encoding="utf-8")
     return made.metrics

@@ -1,10 +1,30 @@
-"""Output folders: never over something else, never half-written."""
+"""Output files and folders: never over something else, never half-written."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hwgen.errors import InputError
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A path beside ``path`` to write to, which takes its place once all is written.
+
+    Raises:
+        OSError: writing failed; it names ``path``, and the file that was there stays.
+    """
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        yield beside
+        beside.replace(path)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def check_output(path: Path, marker: str, *, force: bool, reads: Path | None = None) -> None:

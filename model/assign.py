@@ -122,12 +122,15 @@ def cost_range(groups: Sequence[Group]) -> tuple[int, int]:
     return sum(item.cost for item in least), sum(item.cost for item in most)
 
 
-def out_of_reach(budget: int, least: int, most: int, unit: str = "") -> InputError:
-    """The error for a budget below every assignment."""
-    return InputError(
-        f"No assignment of bits costs at most {budget}{unit}; the candidates reach from {least} to {most}."
-        " Raise the budget or allow fewer bits."
-    )
+class OutOfReachError(InputError):
+    """A budget below every assignment. least: what the cheapest costs."""
+
+    def __init__(self, budget: int, least: int, most: int, unit: str = "") -> None:
+        super().__init__(
+            f"No assignment of bits costs at most {budget}{unit}; the candidates reach from {least} to {most}."
+            " Raise the budget or allow fewer bits."
+        )
+        self.least = least
 
 
 class Knapsack:
@@ -139,14 +142,14 @@ class Knapsack:
     exact: whether no cost was rounded. unit: cost of one step.
 
     Raises:
-        InputError: no assignment costs at most ``limit``; the message says what can be reached.
+        OutOfReachError: no assignment costs at most ``limit``; the message says what can be reached.
     """
 
     def __init__(self, groups: Sequence[Group], limit: int) -> None:
         self._options = [options(group) for group in groups]
         self._base = sum(item[0].cost for item in self._options)
         if self._base > limit:
-            raise out_of_reach(limit, *cost_range(groups))
+            raise OutOfReachError(limit, *cost_range(groups))
         limit = min(limit, sum(item[-1].cost for item in self._options))
         extras = [[option.cost - item[0].cost for option in item] for item in self._options]
         self.unit = max(gcd(*(extra for item in extras for extra in item)), 1)
@@ -204,7 +207,7 @@ def solve(groups: Sequence[Group], budget: int) -> list[Option]:
     """The likeliest assignment that costs at most ``budget``.
 
     Raises:
-        InputError: no assignment is that cheap; the message says what can be reached.
+        OutOfReachError: no assignment is that cheap; the message says what can be reached.
     """
     found = Knapsack(groups, budget).best(0, budget)
     assert found is not None

@@ -44,16 +44,18 @@ def input_bits(net: QuantNet, node: WeightedNode) -> tuple[int, ...]:
 
 
 def uniform_bits(net: QuantNet, weight: int, activation: int) -> Bits:
-    """The same bits everywhere but where an operand has one candidate (the image, pinned layers)."""
+    """The same bits everywhere but where an operand has one candidate (the image, pinned layers) or a rule of its own: there
+    the nearest that is allowed."""
 
-    def pick(candidates: tuple[int, ...], bits: int, least: int) -> int:
-        return candidates[0] if len(candidates) == 1 else max(bits, least)
+    def pick(choice: Choice, bits: int) -> int:
+        if len(choice.candidates) == 1 or choice.ruled:
+            return min(choice.candidates, key=lambda candidate: (abs(candidate - bits), candidate))
+        return max(bits, choice.least)
 
     bits = {}
     for node in net.weighted():
-        choice = net.source_choice(node)
-        least = 1 if choice is None else choice.least
-        bits[node.name] = (pick(node.choice.candidates, weight, 1), pick(input_bits(net, node), activation, least))
+        source = net.source_choice(node)
+        bits[node.name] = (pick(node.choice, weight), net.input_bits if source is None else pick(source, activation))
     return bits
 
 

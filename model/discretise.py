@@ -9,7 +9,7 @@ from math import ceil
 import numpy as np
 
 from hwgen.errors import InputError
-from model.assign import Group, Knapsack, Option, as_bits, assignments, extremes, options, out_of_reach, total_cost
+from model.assign import Group, Knapsack, Option, OutOfReachError, as_bits, assignments, extremes, options, total_cost
 from model.choose import Bits
 from model.cost import Table
 
@@ -57,13 +57,14 @@ def check_reach(layers: Sequence[Group], budget: int, program: Callable[[Bits], 
     """Whether the cheapest assignment's program is within the budget.
 
     Raises:
-        InputError: it is not, or it does not fit the engine; the message says what can be reached.
+        OutOfReachError: it is not; the message says what can be reached.
+        InputError: it does not fit the engine.
     """
     least, most = extremes(layers)
     lowest = program(as_bits(layers, least))
     if lowest > budget:
         highest = _Programs(layers, program)(most)
-        raise out_of_reach(budget, lowest, sum(o.cost for o in most) if highest == _NO_PROGRAM else highest, unit)
+        raise OutOfReachError(budget, lowest, sum(o.cost for o in most) if highest == _NO_PROGRAM else highest, unit)
 
 
 def discretise(
@@ -76,7 +77,7 @@ def discretise(
     near, then changes of one group and of two.
 
     Raises:
-        InputError: the cheapest program is above the budget; the message says what can be reached.
+        OutOfReachError: the cheapest program is above the budget; the message says what can be reached.
     """
     check_reach(layers, budget, program, unit)
     cost_of = _Programs(layers, program)

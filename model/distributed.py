@@ -87,6 +87,15 @@ class World:
         return result
 
 
+def _rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def is_first() -> bool:
+    """Whether this is the first of the processes that ``torchrun`` started, or the only one."""
+    return _rank() == 0
+
+
 def join(device: str = "auto") -> World:
     """This process's world; joins the others where ``torchrun`` started it.
 
@@ -101,7 +110,7 @@ def join(device: str = "auto") -> World:
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("There is no GPU that torch can use; leave the device out, or install a CUDA build of torch.")
     name = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
-    size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    size, rank = int(os.environ.get("WORLD_SIZE", "1")), _rank()
     where = torch.device(name, int(os.environ.get("LOCAL_RANK", "0"))) if name == "cuda" else torch.device("cpu")
     if name == "cuda":
         torch.cuda.set_device(where)

@@ -12,6 +12,8 @@ from typing import Any
 from tensorboardX.proto import event_pb2, summary_pb2
 from tensorboardX.record_writer import RecordWriter
 
+from hwgen.output import whole_file
+
 EVENTS = "events.out.tfevents.bitsmith"
 
 
@@ -44,25 +46,17 @@ def _csv(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """The whole file or none of it."""
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        beside.write_bytes(data)
-        beside.replace(path)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
+    with whole_file(path) as part:
+        part.write_bytes(data)
 
 
 def _events(folder: Path, history: Sequence[Mapping[str, Any]], strengths: Sequence[Mapping[str, Any]]) -> None:
     """One event per epoch; its time is the seconds trained so far, its step the epochs of all stages."""
     folder.mkdir(exist_ok=True)
-    path = folder / EVENTS
-    beside = folder / f".{EVENTS}.part"
     by_epoch = {row["epoch"]: row for row in strengths}
     seconds = 0.0
-    writer = RecordWriter(str(beside))
-    try:
+    with whole_file(folder / EVENTS) as part:
+        writer = RecordWriter(str(part))
         writer.write(event_pb2.Event(wall_time=0.0, file_version="brain.Event:2").SerializeToString())
         for step, row in enumerate(history, 1):
             seconds += float(row.get("seconds", 0.0))
@@ -79,7 +73,3 @@ def _events(folder: Path, history: Sequence[Mapping[str, Any]], strengths: Seque
             event = event_pb2.Event(wall_time=seconds, step=step, summary=summary_pb2.Summary(value=values))
             writer.write(event.SerializeToString())
         writer.close()
-        beside.replace(path)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise

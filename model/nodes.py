@@ -67,12 +67,13 @@ class Choice(nn.Module):
     def __init__(self, candidates: tuple[int, ...], least: int = 1) -> None:
         super().__init__()
         self.candidates, self.least = candidates, least
+        self.ruled = False  # whether the recipe has a rule for this layer: uniform bits keep to its candidates too
         self.bits: int | None = candidates[0] if len(candidates) == 1 else None
         self.strengths = nn.Parameter(torch.zeros(len(candidates)))
 
     def restrict(self, candidates: tuple[int, ...]) -> None:
-        """Other candidates, their strengths equal again."""
-        self.candidates = candidates
+        """Candidates by a rule of the recipe, their strengths equal again."""
+        self.candidates, self.ruled = candidates, True
         self.bits = candidates[0] if len(candidates) == 1 else None
         self.strengths = nn.Parameter(self.strengths.new_zeros(len(candidates)))
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,12 @@ from hwgen.network import Network, Samples
 from hwgen.network_file import write_network
 from model import choose
 from model.agreement import check_images, compare, demand_equal, layer_reports
+from model.assign import OutOfReachError
 from model.build import build_network
 from model.cost import BitOperations, Cost, Table, WeightBytes
 from model.data import DataSet, Split, load_data
 from model.distributed import World
 from model.export import export
-from model.logbook import write_logs
 from model.nodes import AffineNode, Mode
 from model.quantnet import QuantNet
 from model.recipe import Recipe
@@ -97,6 +97,21 @@ def _check_sizes(recipe: Recipe, data: DataSet, processes: int) -> None:
         raise InputError(problems, "recipe")
 
 
+def _check_budget(search: Search, net: QuantNet, reference: int) -> None:
+    """Whether any assignment meets the budget, said in the terms that it was given in. reference: what it is a share of, or 0."""
+    try:
+        search.check(net)
+    except OutOfReachError as error:
+        if not reference:
+            raise InputError(error.problems, "'search.target'") from None
+        share = ceil(1000 * error.least / reference) / 1000
+        raise InputError(
+            [*error.problems, f"The budget is the share {search.recipe.search.budget} of the {reference}{search.cost.unit} of"
+             f" uniform W4A4; the least share that can be met is {share}."],
+            "'search.budget'",
+        ) from None  # fmt: skip
+
+
 def cost_of(recipe: Recipe, cycles: Cost | None) -> Cost:
     """The cost that a recipe counts.
 
@@ -136,11 +151,10 @@ def prepare(
     _check_sizes(recipe, data, world.size)
     net = build_network(recipe, data)
     search = Search(recipe, build_network(recipe, data), cost_of(recipe, cycles), 0)
-    search.budget = recipe.search.target or int(
-        recipe.search.budget * search.program(reference_bits(net, recipe.search.pinned))
-    )
+    reference = 0 if recipe.search.target else search.program(reference_bits(net, recipe.search.pinned))
+    search.budget = recipe.search.target or int(recipe.search.budget * reference)
     if recipe.search.method != "uniform":  # known now, not after minutes of training
-        search.check(net)
+        _check_budget(search, net, reference)
     trainer = Trainer(net, recipe, data, search, folder, progress, world)
     return Run(recipe, data, net, search, trainer, folder)
 
@@ -162,11 +176,7 @@ def train(run: Run, until: str = STAGES[-1], *, resume: bool = False) -> None:
     """Train the stages up to ``until``; with ``resume`` from the checkpoint on."""
     if resume:
         run.trainer.resume()
-    try:
-        run.trainer.run(until)
-    finally:
-        if run.folder is not None and run.trainer.world.first:
-            write_logs(run.folder, run.trainer.state.history, run.trainer.state.strengths)
+    run.trainer.run(until)
 
 
 def export_run(run: Run, *, full: bool = False) -> Network:
@@ -245,10 +255,9 @@ def evaluate(run: Run, network: Network, final_cost: int | None = None, *, full:
         "expected_cost": state.chosen.get("expected_cost", state.chosen.get("program_cost")),
         **state.chosen,
         "final_cost": final,
+        "bit_operations": BitOperations().total(network),
         "table_difference": final - int(state.chosen.get("final_table_cost", final)),
     }
-    if run.folder is not None:
-        (run.folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     return metrics
 
 

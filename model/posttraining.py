@@ -15,6 +15,7 @@ from model import choose
 from model.agreement import check_images, compare, demand_equal
 from model.build import build_network
 from model.calibrate import quantise_after_training
+from model.cost import BitOperations
 from model.data import load_data
 from model.export import export
 from model.float_network import take_float
@@ -84,8 +85,10 @@ def quantise(
         net,
         network,
         {
+            "method": "calibration",
             "weight_bits": weight_bits,
             "activation_bits": activation_bits,
+            "bit_operations": BitOperations().total(network),
             "pinned": pinned,
             "images": len(data.test),
             "calibration_images": len(pick),

@@ -169,6 +169,10 @@ class TrainSection(_Section):
     autocast: Annotated[
         bool, Field(description="convolve codes in bfloat16 (exact up to 8 bits) but for the last stage")
     ] = False
+    threads: Annotated[
+        int,
+        Field(ge=1, le=256, description="threads that compute on a CPU; another number adds sums up in another order"),
+    ] = 2
     shift: Annotated[int, Field(ge=0, le=4, description="augmentation: pixels an image is moved at most")] = 1
     flip: Annotated[bool, Field(description="augmentation: mirror half of the images")] = False
 

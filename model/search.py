@@ -39,6 +39,13 @@ class Search:
     def _all(self, bits: int) -> Bits:
         return choose.uniform_bits(self.reference, bits, bits)
 
+    @property
+    def fewest(self) -> Bits:
+        """The fewest bits that may be chosen."""
+        return choose.uniform_bits(
+            self.reference, *(self.recipe.search.uniform if self.recipe.search.method == "uniform" else (1, 1))
+        )
+
     # ---------------------------------------------------------------- costs
     def network(self, bits: Mapping[str, tuple[int, int]]) -> Network:
         """The untrained integer network at given bits."""

@@ -26,6 +26,7 @@ from model.cost import Cost, Cycles, Table
 from model.data import DRAWS, DataSet, Pixels, Split, hold_out
 from model.distributed import World, share_norms
 from model.float_network import read_float, take_float
+from model.logbook import write_logs
 from model.nodes import Context, Mode
 from model.quantnet import QuantNet
 from model.recipe import Recipe
@@ -35,7 +36,6 @@ STAGES = ("float", "search", "retrain", "integer")
 Progress = Callable[..., None]
 _CALIBRATION_IMAGES = 512
 _GRADIENT_NORM = 5.0
-_INTEGER_RATE = 0.05  # about where retraining's cosine ends: a higher rate undoes what retraining has settled
 _NORM_STREAM, _STAGE_STREAM = 77, 0
 
 
@@ -97,7 +97,7 @@ class Trainer:
         return None if self.folder is None else self.folder / "checkpoint.pt"
 
     def save(self) -> None:
-        """Write the checkpoint; whole or not at all."""
+        """Write the checkpoint, whole or not at all, and the logs up to it."""
         if self.path is None or not self.world.first:
             return
         state = self.state
@@ -117,6 +117,8 @@ class Trainer:
             },
             self.recipe.digest,
         )
+        assert self.folder is not None
+        write_logs(self.folder, state.history, state.strengths)
 
     def resume(self) -> None:
         """Go on from the checkpoint.
@@ -251,8 +253,7 @@ class Trainer:
     def _optimisers(self, stage: str) -> list[torch.optim.Optimizer]:
         """Of weights, of clips and steps, and while searching of strengths."""
         train = self.recipe.train
-        share = _INTEGER_RATE if stage == "integer" else 1.0
-        rate = train.rate if stage == "float" else train.quantised_rate * share
+        rate = train.rate if stage == "float" else train.quantised_rate
         weights = self.net.meta_weights()
         if stage == "integer":
             weights = [node.weight for node in self.net.weighted() if isinstance(node.weight, nn.Parameter)]
@@ -261,7 +262,7 @@ class Trainer:
             made.append(torch.optim.SGD(weights, lr=rate, momentum=0.9, nesterov=True, weight_decay=train.decay))
         else:
             made.append(torch.optim.AdamW(weights, lr=rate, weight_decay=train.decay))
-        made.append(torch.optim.Adam(self.net.clips(), lr=train.clip_rate * share, weight_decay=train.clip_decay))
+        made.append(torch.optim.Adam(self.net.clips(), lr=train.clip_rate, weight_decay=train.clip_decay))
         strengths = self.net.strengths()
         if stage == "search" and strengths:  # none where every choice has one candidate
             made.append(torch.optim.Adam(strengths, lr=self.recipe.search.strength_rate, betas=(0.5, 0.999)))
@@ -290,7 +291,8 @@ class Trainer:
     def _epoch(self, stage: str, epoch: int, total: int) -> dict[str, float]:
         stream = [self.recipe.seed, STAGES.index(stage), epoch]
         rng = np.random.default_rng(stream)
-        torch.manual_seed(int(np.random.SeedSequence(stream).generate_state(1)[0]))  # of dropout
+        # Of dropout: each process has images of its own, and drops other codes of them.
+        torch.manual_seed(int(np.random.SeedSequence(stream).generate_state(1)[0]) + self.world.rank)
         recipe = self.recipe
         mode = {"float": Mode.FLOAT, "integer": Mode.INTEGER}.get(stage, Mode.QUANTISED)
         context = Context(
@@ -304,10 +306,13 @@ class Trainer:
             split, held = hold_out(self.data.train, recipe.search.hold_out, recipe.seed)
             warm = epoch < recipe.search.warm * total or len(self.optimisers) < 3
             self.search.prepare_epoch(self.net, epoch, total, context.temperature)
-        self._set_rates(epoch, total)
+        steps = len(split) // recipe.train.batch
+        if recipe.train.most_steps is not None:
+            steps = min(steps, recipe.train.most_steps)
         held_batches = iter(()) if held is None else self._cycle(held, rng)
         losses = []
-        for images, labels in self._batches(split, rng, recipe.train.most_steps):
+        for at, (images, labels) in enumerate(self._batches(split, rng, steps)):
+            self._set_rates(stage, epoch + at / steps)
             if not warm:
                 self._strength_step(*next(held_batches), context)
             losses.append(self._weight_step(images, labels, context, stage))
@@ -318,9 +323,15 @@ class Trainer:
             self.state.strengths.append({"epoch": epoch + 1, **rows})
         return figures
 
-    def _set_rates(self, epoch: int, total: int) -> None:
-        """A cosine over the stage for weights and clips; strengths keep their rate."""
-        share = max(0.5 * (1 + math.cos(math.pi * epoch / max(total, 1))), 0.02)
+    def _set_rates(self, stage: str, done: float) -> None:
+        """Rates of weights and clips ``done`` epochs into a stage: a cosine that ends at nothing. Retraining and the
+        integer stage share one: a rate that rises again undoes what retraining has settled. Strengths keep their rate.
+        """
+        total = self.epochs(stage)
+        if stage in ("retrain", "integer"):
+            total = self.epochs("retrain") + self.epochs("integer")
+            done += self.epochs("retrain") if stage == "integer" else 0
+        share = 0.5 * (1 + math.cos(math.pi * done / total))
         for optimiser in self.optimisers[:2]:
             for group in optimiser.param_groups:
                 group["lr"] = optimiser.defaults["lr"] * share

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,6 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from bitsmith import run as runs
 from bitsmith.cli import app
 from hwgen.build import read_build
 from hwgen.cycles import time_program
@@ -26,6 +28,7 @@ from hwgen.network_file import read_network, write_network
 from model.train import Trainer
 from sim import golden
 
+ROOT = Path(__file__).parent.parent
 COMMANDS = sorted(command.name for command in typer.main.get_command(app).commands.values())  # type: ignore[attr-defined]
 ENGINE = EngineConfig(
     rows=4, columns=4, slots=3, slot_channels=8, lane_rows=1, weight_depth=1024, plane_depth=512, byte_depth=512,
@@ -48,6 +51,7 @@ batch = 256
 float_epochs = 2
 epochs = 1
 integer_epochs = 1
+threads = 1
 """
 
 
@@ -383,7 +387,6 @@ def test_ctrl_c_leaves_a_run_that_goes_on(recipe: Path, monkeypatch: pytest.Monk
             raise KeyboardInterrupt
         return epoch(self, stage, number, total)
 
-    monkeypatch.setattr(runs, "_THREADS", 1)
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_epoch", interrupted)
         said = fails(130, "train", recipe, "--out", run, *options)
@@ -410,6 +413,11 @@ def test_ctrl_c_leaves_a_run_that_goes_on(recipe: Path, monkeypatch: pytest.Monk
     recipe.write_text(changed)
     said = fails(2, "train", recipe, "--out", run, "--resume", *options)
     assert "belongs to another recipe: train.float_epochs was 2 and is 3." in said
+    recipe.write_text(recipe.read_text().replace("float_epochs = 3", "float_epochs = 2"))
+    write_engine(replace(ENGINE, columns=8), run.parent / "other.json")
+    other = ["--engine", run.parent / "other.json", "--board", "pynq-z1", *options[2:]]
+    said = fails(2, "train", recipe, "--out", run, "--resume", *other)
+    assert "made for board 'pynq-z2', not 'pynq-z1'" in said and f"has engine {ENGINE.name}, not the one given" in said
     network = read_network(run / "network")
     spoilt = [
         replace(node, bias=node.bias + (9 << node.shift))
@@ -422,6 +430,29 @@ def test_ctrl_c_leaves_a_run_that_goes_on(recipe: Path, monkeypatch: pytest.Monk
     assert result.exit_code == 1 and "they differ first in block1.conv1.out" in " ".join(result.output.split())
     (run / "checkpoint.pt").write_bytes((run / "checkpoint.pt").read_bytes()[:1000])
     assert "damaged, cut short" in fails(2, "export", run)
+
+
+def test_what_cannot_be_trained_is_known_before_training(recipe: Path) -> None:
+    """Also that the engine cannot hold the network, where the budget counts something else than its cycles."""
+    out = recipe.parent / "run"
+    assert "no stage 'lunch'; the stages are float," in fails(2, "train", recipe, "--out", out, "--until", "lunch")
+    write_engine(replace(ENGINE, weight_depth=16), recipe.parent / "small.json")
+    said = fails(2, "train", recipe, "--out", out, "--engine", recipe.parent / "small.json")
+    assert "engine" in said and not out.exists()
+
+
+def test_torchrun_trains_once_and_speaks_once(recipe: Path) -> None:
+    write_engine(ENGINE, recipe.parent / "engine.json")
+    out = recipe.parent / "run"
+    command: list[str | Path] = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d",
+               "--rdzv-endpoint", "localhost:0", "-m", "bitsmith", "search", recipe, "--out", out,
+               "--engine", recipe.parent / "engine.json"]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("Next: bitsmith generate") == 1 and done.stdout.count(f"Wrote {out}/") == 1
+    assert (out / "metrics.json").exists() and (out / "network").is_dir()
+    assert call("export", out).exit_code == 0
 
 
 def test_force_keeps_the_old_run_until_the_new_one_is_possible(recipe: Path) -> None:

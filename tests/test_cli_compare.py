@@ -73,8 +73,30 @@ def test_different_costs_are_compared_by_their_cycles(tmp_path: Path) -> None:
         ("a", 2000, "cycles"),
     ]
     folders.append(finished(tmp_path, "c", cost="bytes", cycles=None))
-    with pytest.raises(InputError, match="count different costs and were not all timed"):
+    with pytest.raises(InputError, match="count different costs and have none in common"):
         compare.read_runs(folders)
+
+
+def test_a_network_quantised_without_training_is_compared_by_bit_operations(tmp_path: Path) -> None:
+    trained = finished(tmp_path, "trained", bit_operations=70)
+    first_look = tmp_path / "w4a4"
+    first_look.mkdir()
+    figures = {"method": "calibration", "integer_accuracy": 0.8, "float_accuracy": 0.93, "bit_operations": 60}
+    (first_look / "quantised.json").write_text(json.dumps(figures))
+    assert [(row["name"], row["cost"], row["unit"]) for row in compare.read_runs([trained, first_look])] == [
+        ("w4a4", 60, "bitops"),
+        ("trained", 70, "bitops"),
+    ]
+
+
+def test_a_picture_has_the_format_of_its_suffix(tmp_path: Path) -> None:
+    run = finished(tmp_path, "searched")
+    for name, begins in (("a.svg", b"<?xml"), ("a.png", b"\x89PNG"), ("plain", b"\x89PNG")):
+        compare.compare([run], tmp_path / name)
+        assert (tmp_path / name).read_bytes().startswith(begins)
+    with pytest.raises(InputError, match=r"not written as '\.toml'; give it one of .*png"):
+        compare.compare([run], tmp_path / "a.toml")
+    assert not list(tmp_path.glob("*a.toml*"))
 
 
 def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from hwgen.explore import choose_engine
 from hwgen.network import Weighted
 from model import choose, dnas, pipeline
 from model.assign import Group, Knapsack, Layer, options, total_cost
-from model.discretise import discretise
 from model.cost import Cycles, WeightBytes
+from model.discretise import discretise
 from model.networks import residual_network
 from model.nodes import Context, Mode, WeightedNode
 from model.quantnet import QuantNet
@@ -273,6 +274,13 @@ def test_rules_by_layer() -> None:
     assert classifier is not None and classifier.candidates == (4, 5)
 
 
+def test_uniform_bits_keep_to_the_rules() -> None:
+    net = small_net()
+    choose.apply_rules(net, {"block*": LayerRule(weight_range=[3, 4]), "classifier": LayerRule(activation_bits=[4, 5])})
+    bits = choose.uniform_bits(net, 2, 7)
+    assert bits["block1.conv1"] == (3, 7) and bits["classifier"] == (2, 5) and bits["stem"][0] == 2
+
+
 def test_wrong_rules_come_together() -> None:
     rules = {
         "blok1.*": LayerRule(weight_bits=[2]),
@@ -368,6 +376,19 @@ def test_targets() -> None:
 def test_uniform_bits_take_no_budget() -> None:
     with pytest.raises(InputError, match="leave out the budget of 100, or search"):
         pipeline.prepare(recipe('search.method="uniform"', 'search.cost="bitops"', "search.target=100"))
+
+
+def test_a_share_that_cannot_be_met_names_the_least_that_can() -> None:
+    settings = [*DEEP, 'search.cost="bitops"']
+    with pytest.raises(InputError) as caught:
+        pipeline.prepare(recipe(*settings, "search.budget=0.001"))
+    said = str(caught.value)
+    found = re.search(r"'search\.budget':\n.*No assignment.*\n.*least share that can be met is (0\.\d+)", said)
+    assert found, said
+    least = float(found[1])
+    pipeline.prepare(recipe(*settings, f"search.budget={least}"))
+    with pytest.raises(InputError):
+        pipeline.prepare(recipe(*settings, f"search.budget={least - 0.001:.3f}"))
 
 
 def test_weight_bytes_round_up_by_layer() -> None:
