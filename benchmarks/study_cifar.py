@@ -38,11 +38,11 @@ from hwgen.errors import InputError
 from hwgen.network import Network
 from hwgen.output import whole_file
 from hwgen.schedule import schedule
+from model.accuracy import accuracy
 from model.checkpoint import save
 from model.cost import BitOperations
 from model.data import load_data
 from model.nodes import Mode
-from model.train import accuracy
 
 HERE = Path(__file__).resolve().parent
 FLOAT = "float"

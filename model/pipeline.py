@@ -14,6 +14,7 @@ from hwgen.errors import InputError
 from hwgen.network import Network, Samples
 from hwgen.network_file import write_network
 from model import choose
+from model.accuracy import accuracy
 from model.agreement import check_images, compare, demand_equal, layer_reports
 from model.assign import OutOfReachError
 from model.build import build_network
@@ -25,7 +26,7 @@ from model.nodes import AffineNode, Mode
 from model.quantnet import QuantNet
 from model.recipe import Recipe
 from model.search import Search
-from model.train import STAGES, Trainer, accuracy
+from model.train import STAGES, Trainer
 from sim import golden
 
 REFERENCE_BITS = 4

@@ -12,6 +12,7 @@ import numpy as np
 from hwgen.errors import InputError
 from hwgen.network import Network
 from model import choose
+from model.accuracy import accuracy
 from model.agreement import check_images, compare, demand_equal
 from model.build import build_network
 from model.calibrate import quantise_after_training
@@ -23,7 +24,6 @@ from model.nodes import Mode
 from model.pipeline import file_samples, integer_accuracy
 from model.quantnet import QuantNet
 from model.recipe import Recipe
-from model.train import accuracy
 
 IMAGES = 512
 

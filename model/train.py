@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from hwgen.engine import EngineConfig
 from hwgen.errors import InputError
 from model import checkpoint, choose, dnas
+from model.accuracy import accuracy
 from model.agreement import image_tensor
 from model.assign import Group
 from model.calibrate import calibrate, fit_clips
@@ -28,6 +29,7 @@ from model.distributed import World, share_norms
 from model.float_network import read_float, take_float
 from model.logbook import write_logs
 from model.nodes import Context, Mode
+from model.optimise import optimisers, set_rates
 from model.quantnet import QuantNet
 from model.recipe import Recipe
 from model.search import Search
@@ -147,7 +149,7 @@ class Trainer:
         if self.state.bits:
             choose.fix_bits(self.net, self.state.bits)
         if self.state.epoch and stage:
-            self.optimisers = self._optimisers(stage)
+            self.optimisers = optimisers(self.net, stage, self.recipe.train, self.recipe.search.strength_rate)
             for optimiser, saved in zip(self.optimisers, data["optimisers"], strict=True):
                 optimiser.load_state_dict(saved)
 
@@ -174,7 +176,7 @@ class Trainer:
             total = self.epochs(stage)
             if self.state.epoch == 0:
                 self._enter(stage)
-                self.optimisers = self._optimisers(stage)
+                self.optimisers = optimisers(self.net, stage, self.recipe.train, self.recipe.search.strength_rate)
             for parameter in self.net.parameters():
                 parameter.requires_grad_(True)  # what is off now would never be averaged
             self._model = self.world.wrap(self.net)
@@ -250,24 +252,6 @@ class Trainer:
             norm.momentum = momentum
 
     # ---------------------------------------------------------------- epochs
-    def _optimisers(self, stage: str) -> list[torch.optim.Optimizer]:
-        """Of weights, of clips and steps, and while searching of strengths."""
-        train = self.recipe.train
-        rate = train.rate if stage == "float" else train.quantised_rate
-        weights = self.net.meta_weights()
-        if stage == "integer":
-            weights = [node.weight for node in self.net.weighted() if isinstance(node.weight, nn.Parameter)]
-        made: list[torch.optim.Optimizer] = []
-        if train.optimiser == "sgd":
-            made.append(torch.optim.SGD(weights, lr=rate, momentum=0.9, nesterov=True, weight_decay=train.decay))
-        else:
-            made.append(torch.optim.AdamW(weights, lr=rate, weight_decay=train.decay))
-        made.append(torch.optim.Adam(self.net.clips(), lr=train.clip_rate, weight_decay=train.clip_decay))
-        strengths = self.net.strengths()
-        if stage == "search" and strengths:  # none where every choice has one candidate
-            made.append(torch.optim.Adam(strengths, lr=self.recipe.search.strength_rate, betas=(0.5, 0.999)))
-        return made
-
     def _images(self, images: Any) -> Tensor:
         return image_tensor(images).to(self.world.device, non_blocking=True)
 
@@ -312,7 +296,7 @@ class Trainer:
         held_batches = iter(()) if held is None else self._cycle(held, rng)
         losses = []
         for at, (images, labels) in enumerate(self._batches(split, rng, steps)):
-            self._set_rates(stage, epoch + at / steps)
+            set_rates(self.optimisers, self._share(stage, epoch + at / steps))
             if not warm:
                 self._strength_step(*next(held_batches), context)
             losses.append(self._weight_step(images, labels, context, stage))
@@ -323,18 +307,13 @@ class Trainer:
             self.state.strengths.append({"epoch": epoch + 1, **rows})
         return figures
 
-    def _set_rates(self, stage: str, done: float) -> None:
-        """Rates of weights and clips ``done`` epochs into a stage: a cosine that ends at nothing. Retraining and the
-        integer stage share one: a rate that rises again undoes what retraining has settled. Strengths keep their rate.
-        """
-        total = self.epochs(stage)
-        if stage in ("retrain", "integer"):
-            total = self.epochs("retrain") + self.epochs("integer")
-            done += self.epochs("retrain") if stage == "integer" else 0
-        share = 0.5 * (1 + math.cos(math.pi * done / total))
-        for optimiser in self.optimisers[:2]:
-            for group in optimiser.param_groups:
-                group["lr"] = optimiser.defaults["lr"] * share
+    def _share(self, stage: str, done: float) -> float:
+        """How much of its training is over ``done`` epochs into a stage. Retraining and the integer stage are one: a rate that
+        rises again undoes what retraining has settled."""
+        if stage not in ("retrain", "integer"):
+            return done / self.epochs(stage)
+        before = self.epochs("retrain")
+        return (done + (before if stage == "integer" else 0)) / (before + self.epochs("integer"))
 
     def _cycle(self, split: Split, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         while True:
@@ -431,16 +410,3 @@ class Trainer:
         """The engine that the run's cycles are counted on."""
         cost: Cost = self.search.cost
         return cost.engine if isinstance(cost, Cycles) else None
-
-
-def accuracy(net: QuantNet, split: Split, mode: Mode, temperature: float = 1.0) -> float:
-    """Share of images whose largest logit is their label; ``temperature`` is that of bits still mixed."""
-    net.eval()
-    device = next(net.parameters()).device
-    context = Context(mode, temperature, branches=any(node.branches is not None for node in net.weighted()))
-    right = []
-    with torch.no_grad():
-        for at in range(0, len(split), 256):
-            logits = net(image_tensor(split.images[at : at + 256]).to(device), context)
-            right.append(logits.argmax(1).cpu().numpy() == split.labels[at : at + 256])
-    return float(np.mean(np.concatenate(right)))

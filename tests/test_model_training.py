@@ -313,7 +313,9 @@ def test_retraining_from_float_weights_starts_at_clips_of_the_least_error() -> N
     pick = np.linspace(0, len(run.data.train) - 1, 512).astype(np.int64)
     quantise_after_training(wanted, run.data.train.images[pick], run.trainer.state.bits)
     clips = [clip.item() for clip in wanted.clips()]
-    assert [clip.item() for clip in run.net.clips()] == pytest.approx(clips, rel=1e-5)  # another memory layout, other sums
+    assert [clip.item() for clip in run.net.clips()] == pytest.approx(
+        clips, rel=1e-5
+    )  # another memory layout, other sums
     assert sum(clip < 0.95 * old for clip, old in zip(clips, before, strict=True)) > len(clips) / 2  # two bits want less
 
 
