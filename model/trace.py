@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
+from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 
 from hwgen.errors import InputError
 from model.layers import MAKERS, UnsupportedError, ceiling_of, check_conv, check_norm, pool_of
@@ -46,6 +46,7 @@ class Kind(Enum):
     AVERAGE = "average pool"
     SHORTCUT = "option-A shortcut"
     SAME = "flatten, dropout or identity"
+    REFUSED = "a call that is complained about"
 
 
 @dataclass(frozen=True)
@@ -68,18 +69,20 @@ _WORKING = (
     "the layers that work are convolution, linear, batch norm, ReLU, ReLU6, addition, max, average and global average"
     " pooling, flatten and dropout"
 )
-_ADVICE = {
+_ADVICE = {  # the first that fits: "matmul" before "mul", "replicationpad" before "cat"
+    ("lstm", "gru", "rnn", "attention", "transformer", "matmul", "bmm", "einsum", "embedding"): "use convolutions or linear layers",
+    ("pad",): "use the padding of the layer behind it, or model.trace.Shortcut for an option-A shortcut",
+    ("adaptivemax", "adaptive_max", "lppool", "lp_pool", "fractional", "maxunpool"):
+        "use MaxPool2d with a fixed kernel, or AdaptiveAvgPool2d(1)",
     ("sigmoid", "tanh", "gelu", "silu", "mish", "leaky", "prelu", "rrelu", "elu", "selu", "celu", "hardswish",
      "hardsigmoid", "softplus", "hardtanh", "clamp"): "use ReLU or ReLU6",
     ("softmax", "softmin"): "return the logits and leave it to the loss",
     ("layernorm", "layer_norm", "groupnorm", "group_norm", "instancenorm", "instance_norm", "localresponse",
      "rmsnorm", "normalize"): "use batch norm, which folds into integers",
-    ("convtranspose", "conv_transpose", "upsample", "interpolate", "pixelshuffle"): "maps can only shrink: use strides and pools",
+    ("convtranspose", "conv_transpose", "upsample", "interpolate", "pixelshuffle"): "maps can only shrink, by strides and pools",
     ("conv1d", "conv3d", "maxpool1d", "maxpool3d", "avgpool1d", "avgpool3d"): "use the two-dimensional layer",
     ("cat", "concat", "stack", "chunk", "split"): "use addition of maps of equal shape",
     ("mul", "div", "sub", "truediv", "pow", "neg", "exp", "log"): "use addition, or a batch norm that scales channels",
-    ("lstm", "gru", "rnn", "attention", "transformer", "matmul", "bmm", "einsum", "embedding"): "use convolutions or linear layers",
-    ("pad",): "use the padding of the layer behind it, or model.trace.Shortcut for an option-A shortcut",
     ("getitem",): "use model.trace.Shortcut for an option-A shortcut",
 }  # fmt: skip
 
@@ -211,6 +214,9 @@ class _Trace:
             fields |= {key: self._attribute(value) for key, value in node.kwargs.items()}
             module = nn.Identity()
         if known is None:
+            if node.target is operator.getitem and _is_tuple(node.all_input_nodes[0]):
+                self._pass_on(node)  # one of the results of a call that is complained about
+                return
             self.problems.append(f"'{name}' is {what}, which cannot become integers: {_advice(what)}.")
             self._pass_on(node)
             return
@@ -230,10 +236,10 @@ class _Trace:
             self._pass_on(node)
 
     def _pass_on(self, node: fx.Node) -> None:
-        """After a problem: later layers are looked at as if this one did nothing."""
+        """After a problem: later layers are looked at on the shape that this one gave when the module itself ran."""
         source = next((item for item in node.all_input_nodes if item in self.index), None)
         if source is not None:
-            self._append(node, Op(Kind.SAME, node.name, (self.index[source],), _shape(node)))
+            self._append(node, Op(Kind.REFUSED, node.name, (self.index[source],), _shape(node)))
 
     def _map(self, index: int) -> tuple[int, int, int]:
         """The shape of a tensor as the network holds it: flattened or not, it stays a map."""
@@ -278,9 +284,15 @@ class _Trace:
         return Op(_KINDS[known], name, inputs, shape, module, ceiling, dropout)
 
 
+def _is_tuple(node: fx.Node) -> bool:
+    """Whether a call has several results, as chunk and LSTM have."""
+    return not isinstance(node.meta.get("tensor_meta"), TensorMetadata | None)
+
+
 def _shape(node: fx.Node) -> tuple[int, int, int]:
-    shape = tuple(node.meta["tensor_meta"].shape)[1:] if "tensor_meta" in node.meta else ()
-    return (*shape, 1, 1, 1)[:3] if len(shape) < 3 else (shape[0], shape[1], shape[2])
+    meta = node.meta.get("tensor_meta")
+    sizes = [*(meta.shape[1:] if isinstance(meta, TensorMetadata) else ()), 1, 1, 1]
+    return sizes[0], sizes[1], sizes[2]
 
 
 def trace(module: nn.Module, shape: tuple[int, int, int]) -> tuple[list[Op], int]:

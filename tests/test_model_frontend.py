@@ -268,6 +268,47 @@ def test_everything_unsupported_is_named_at_once_with_what_to_use() -> None:
     assert len(caught.value.problems) == 7
 
 
+class Tail(nn.Module):
+    """Behind each refused call, layers that work on the shape that it gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.act = nn.Conv2d(3, 8, 3, padding=1), nn.GELU()
+        self.up, self.norm = nn.ConvTranspose2d(8, 6, 2, 2), nn.LayerNorm([6, 24, 20])
+        self.conv, self.conv_norm = nn.Conv2d(6, 8, 3, 2, 1), nn.BatchNorm2d(8)
+        self.border, self.deep = nn.ReplicationPad2d(1), nn.Conv2d(8, 8, 3)
+        self.pool = nn.AdaptiveMaxPool2d(1)
+        self.hidden, self.hidden_norm, self.last = nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.up(self.act(self.stem(x))))
+        x = self.deep(self.border(F.relu(self.conv_norm(self.conv(x)))))
+        a, b = self.pool(x).chunk(2, 1)
+        x = F.relu(self.hidden_norm(self.hidden(torch.flatten(a + b, 1))))
+        y: Tensor = self.last(x)
+        return y
+
+
+def test_what_stands_behind_an_unsupported_layer_is_not_blamed() -> None:
+    with pytest.raises(InputError) as caught:
+        model.prepare(Tail(), SHAPE)
+    assert [problem.split(", which cannot become integers: ") for problem in caught.value.problems] == [
+        ["'act' is GELU", "use ReLU or ReLU6."],
+        ["'up' is ConvTranspose2d", "maps can only shrink, by strides and pools."],
+        ["'norm' is LayerNorm", "use batch norm, which folds into integers."],
+        [
+            "'border' is ReplicationPad2d",
+            "use the padding of the layer behind it, or model.trace.Shortcut for an option-A shortcut.",
+        ],
+        ["'pool' is AdaptiveMaxPool2d", "use MaxPool2d with a fixed kernel, or AdaptiveAvgPool2d(1)."],
+        ["'chunk' is chunk", "use addition of maps of equal shape."],
+    ]
+    pools = nn.Sequential(nn.MaxPool2d(5, 3, ceil_mode=True), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 5))
+    with pytest.raises(InputError) as caught:
+        model.prepare(pools, SHAPE)
+    assert [problem.split(":")[0] for problem in caught.value.problems] == ["'0' (MaxPool2d)", "'1' (AdaptiveAvgPool2d)"]
+
+
 class Branching(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x if x.sum() > 0 else -x
