@@ -29,6 +29,11 @@ Stage = tuple[
 ]
 
 
+def _model_section(network: str) -> dict[str, Any]:
+    """What `model = "NETWORK"` is short for."""
+    return {"network": network, "name": network.rpartition(":")[2]}
+
+
 class ModelSection(_Section):
     """[model]: what is searched. `model = "resnet20"` or `model = "package.module:factory"` is short for its `network`."""
 
@@ -60,9 +65,7 @@ class ModelSection(_Section):
     @model_validator(mode="before")
     @classmethod
     def _short(cls, data: Any) -> Any:
-        if not isinstance(data, str):
-            return data
-        return {"network": data, "name": data.rpartition(":")[2]}
+        return _model_section(data) if isinstance(data, str) else data
 
 
 Range = Annotated[list[Bits], Field(min_length=2, max_length=2)]
@@ -229,6 +232,8 @@ def _set(data: dict[str, Any], assignment: str, problems: list[str]) -> None:
     except tomllib.TOMLDecodeError:
         value = text.strip()
     *sections, name = key.strip().split(".")
+    if sections[:1] == ["model"] and isinstance(data.get("model"), str):
+        data["model"] = _model_section(data["model"])
     for section in sections:
         inner = data.setdefault(section, {})
         if not isinstance(inner, dict):

@@ -32,6 +32,20 @@ def test_overrides_change_what_they_name_and_nothing_else() -> None:
     assert changed.digest != plain.digest == read_recipe(RECIPE).digest
 
 
+@pytest.mark.parametrize("network", ["mlp", "mine.nets:make"])
+def test_overrides_go_into_the_model_that_is_written_short(network: str, tmp_path: Path) -> None:
+    path = tmp_path / "short.toml"
+    path.write_text(f'model = "{network}"\n')
+    plain = read_recipe(path)
+    changed = read_recipe(path, ["model.options.hidden=[8, 4]", "model.options.bias=true"])
+    expected = plain.model_dump()
+    expected["model"]["options"] = {"hidden": [8, 4], "bias": True}
+    assert changed.model_dump() == expected and changed.model.network == network
+    assert read_recipe(path, ["model=resnet20", "model.shortcut=a"]).model.network == "resnet20"
+    with pytest.raises(InputError, match="'network' is no section"):
+        read_recipe(path, ["model.network.x=1"])
+
+
 def test_a_recipe_survives_its_own_dump() -> None:
     plain = read_recipe(RECIPE)
     assert Recipe.model_validate(plain.model_dump(mode="json")) == plain
