@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import pickle
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from torch import nn
 from hwgen.errors import InputError
 from model import choose, networks
 from model.data import DataSet
+from model.factory import call_factory
 from model.frontend import prepare
 from model.quantnet import QuantNet
 from model.recipe import ModelSection, Recipe
@@ -32,36 +31,19 @@ def build_module(section: ModelSection, shape: tuple[int, int, int], classes: in
         options |= {"stem": section.stem, "stages": section.stages}
     where = f"model '{section.network}'"
     if ":" in section.network:
-        maker: Any = _factory(section.network)
+        module = call_factory(section.network, options)
     else:
-        maker = lambda **given: networks.build(section.network, shape, classes, **given)  # noqa: E731
-    try:
-        module = maker(**options)
-    except TypeError as error:
-        raise InputError(f"It does not take these options: {error}.", where) from None
+        try:
+            module = networks.build(section.network, shape, classes, **options)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"It does not take the options {options}: {type(error).__name__}: {error}.", where
+            ) from error
     if not isinstance(module, nn.Module):
         raise InputError(f"It made a {type(module).__name__}, not a torch.nn.Module.", where)
     if section.weights:
         _load_weights(module, Path(section.weights).expanduser())
     return module
-
-
-def _factory(what: str) -> Any:
-    """The function "package.module:function", found like ``python`` finds it: from the current folder too."""
-    package, _, name = what.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        found = importlib.import_module(package)
-    except ImportError as error:
-        raise InputError(
-            f"Cannot import '{package}' ({error}); run bitsmith where it lies, or install it.", f"model '{what}'"
-        ) from None
-    made = getattr(found, name, None)
-    if not callable(made):
-        raise InputError(f"Module '{package}' has no function '{name}'.", f"model '{what}'")
-    return made
 
 
 def _load_weights(module: nn.Module, path: Path) -> None:

@@ -25,7 +25,7 @@ from model.export import export
 from model.networks import build
 from model.nodes import AffineNode, Context, Mode
 from model.quantnet import QuantNet
-from model.recipe import LayerRule, ModelSection, read_recipe
+from model.recipe import LayerRule, read_recipe
 
 SHAPE = (3, 12, 10)
 
@@ -378,33 +378,6 @@ def test_every_recipe_makes_its_network(path: Path, monkeypatch: pytest.MonkeyPa
         assert layers == int(depth[1]) + projections
     if recipe.data != "imagenet":  # whose shapes take seconds
         assert len(model.prepare(module, shape).weighted()) == layers
-
-
-def test_a_factory_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    Path("mine_net.py").write_text(
-        "from torch import nn\n"
-        "def make(width=4):\n"
-        "    return nn.Sequential(nn.Conv2d(1, width, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36 * width, 10))\n"
-    )
-    section = ModelSection.model_validate("mine_net:make")
-    assert (section.network, section.name) == ("mine_net:make", "make")
-    made: Any = build_module(section.model_copy(update={"options": {"width": 6}}), (1, 8, 8), 10)
-    assert made[0].out_channels == 6
-    torch.save(made.state_dict(), "weights.pt")
-    again: Any = build_module(
-        section.model_copy(update={"options": {"width": 6}, "weights": "weights.pt"}), (1, 8, 8), 10
-    )
-    assert torch.equal(again[0].weight, made[0].weight)
-    for changes, part in (
-        ({"weights": "weights.pt"}, "state dict of another network"),
-        ({"options": {"depth": 6}}, "does not take these options"),
-        ({"network": "mine_net:other"}, "has no function 'other'"),
-        ({"network": "no_such_net:make"}, "Cannot import 'no_such_net'"),
-    ):
-        with pytest.raises(InputError, match=part):
-            build_module(section.model_copy(update=changes), (1, 8, 8), 10)
 
 
 def test_a_resumed_run_with_dropout_is_the_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
