@@ -1,10 +1,12 @@
 """Compares every code of the trained and the integer network on the whole CIFAR-10 test set, for several networks and bits.
 
     python -m benchmarks.check_exactness --data /where/cifar-10-batches-bin
+    python -m benchmarks.check_exactness --data /where/cifar-10-batches-bin --weights lsq-channel
     python -m benchmarks.check_exactness --data /where/cifar-10-batches-bin --run build/study/study_resnet8/ebs-at-w3a3-1
 
-A trained run (``--run``) is compared as it was exported. Else the networks have fresh weights, batch norms with statistics of a few training batches, and random bits per layer: exactness
-does not depend on training. Prints a line per network and ends with 1 if a single code differs.
+A trained run (``--run``) is compared as it was exported. Else the networks have fresh weights, quantised as ``--weights`` says
+(dorefa, lsq or lsq-channel), batch norms with statistics of a few training batches, and random bits per layer: exactness does not
+depend on training. Prints a line per network and ends with 1 if a single code differs.
 """
 
 from __future__ import annotations
@@ -62,7 +64,8 @@ def main() -> int:
     parser.add_argument("--data", required=True, help="cifar-10-batches-bin or an archive of JPEG files (.npz)")
     parser.add_argument("--networks", nargs="+", default=["resnet8", "resnet20"])
     parser.add_argument("--run", type=Path, help="folder of a trained run, compared instead of fresh networks")
-    parser.add_argument("--weights", choices=["dorefa", "lsq"], default="dorefa")
+    parser.add_argument("--weights", choices=["dorefa", "lsq", "lsq-channel"], default="dorefa",
+                        help="weight quantiser of the fresh networks; a trained run has its own")  # fmt: skip
     parser.add_argument("--images", type=int, help="test images; left out: all")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
