@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from bitsmith import run as runs
 from bitsmith.cli import app
 from hwgen.engine import EngineConfig, write_engine
 from hwgen.network_file import read_network
@@ -41,6 +40,7 @@ activation_bits = [2, 3]
 epochs = 2
 
 [train]
+threads = 1
 batch = 6
 float_epochs = 12
 epochs = 2
@@ -68,7 +68,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(sys, "path", list(sys.path))
-        patch.setattr(runs, "_THREADS", 1)
         result = CliRunner().invoke(app, [*map(str, words), "--set", f"data_path={folder}"])
     assert result.exit_code == 0, result.output
     return folder / "run"
