@@ -130,21 +130,27 @@ def choose_words(made: ArrayPass, engine: EngineConfig) -> WordPlan:
     return min(plans, key=cost)
 
 
-def _first_fit(needs: Sequence[_Need]) -> dict[str, Region]:
-    """Lowest free rows for each map, those that live at the same time side by side."""
+def _place(need: _Need, placed: Sequence[tuple[_Need, Region]]) -> Region:
+    """The lowest rows that are free for a map, beside those that live at the same time."""
+    rivals = sorted((region for other, region in placed if need.meets(other)), key=lambda region: region.base)
+    step = max(need.ring, 1)
+    base = 0
+    for region in rivals:
+        if base + need.rows <= region.base:
+            break
+        base = max(base, -(-(region.base + region.rows) // step) * step)
+    return Region(base, need.rows, need.pitch, need.ring)
+
+
+def _first_fit(needs: Sequence[_Need]) -> list[tuple[_Need, Region]]:
+    """One map after the other where it fits first."""
     placed: list[tuple[_Need, Region]] = []
     for need in needs:
-        rivals = sorted(
-            (region for other, region in placed if need.meets(other)),
-            key=lambda region: region.base,
-        )
-        step = max(need.ring, 1)
-        base = 0
-        for region in rivals:
-            if base + need.rows <= region.base:
-                break
-            base = max(base, -(-(region.base + region.rows) // step) * step)
-        placed.append((need, Region(base, need.rows, need.pitch, need.ring)))
+        placed.append((need, _place(need, placed)))
+    return placed
+
+
+def _regions(placed: Sequence[tuple[_Need, Region]]) -> dict[str, Region]:
     return {need.tensor.name: region for need, region in placed}
 
 
@@ -152,7 +158,6 @@ def _needs(
     passes: Sequence[Pass],
     batch: Batch,
     strips: Strips | None,
-    image: _Need | None,
     made_in: Callable[[Pass], Tensor | None],
     reads: Callable[[Pass, str], bool],
     rows: Callable[[Tensor], tuple[int, int]],
@@ -171,8 +176,7 @@ def _needs(
             # One for each image: the passes before run again meanwhile.
             count, span = count * batch.size, (0, last)
         needs.append(_Need(tensor, count, pitch, (span,), rings.get(tensor.name, 0)))
-    # The image last: above the first maps it meets few others.
-    return needs if image is None else [*needs, image]
+    return needs
 
 
 class _Maps:
@@ -188,8 +192,8 @@ class _Maps:
         self.strips = strips
         self.nibbles = any(isinstance(item, ArrayPass) and item.nibbles for item in passes)
         self.planes, self.image_free_after = self._planes()
-        needs = _needs(passes, batch, strips, None, lambda item: item.bytes, _reads_bytes, self._byte_rows)
-        self.bytes = _first_fit(needs)
+        needs = _needs(passes, batch, strips, lambda item: item.bytes, _reads_bytes, self._byte_rows)
+        self.bytes = _regions(_first_fit(needs))
 
     @property
     def fit(self) -> bool:
@@ -216,12 +220,13 @@ class _Maps:
         together = strips.passes if strips is not None else 0
         last = max([together - 1, *(at for at, item in enumerate(passes) if _reads_planes(item, self.image.name))])
         ring = strips.rings.get(self.image.name, 0) if strips is not None else 0
-        regions: dict[str, Region] = {}
+        placed = _first_fit(_needs(passes, self.batch, strips, lambda item: item.planes, _reads_planes, self._plane_rows))
+        regions = _regions(placed)
+        # The image last: above the first maps it meets few others.
         for free_after in (at for at, item in enumerate(passes) if isinstance(item, ArrayPass) and at >= last):
             spans = ((-1, last), (free_after + 1, len(passes)))
             need = _Need(self.image, *self._plane_rows(self.image), spans, ring)
-            needs = _needs(passes, self.batch, strips, need, lambda item: item.planes, _reads_planes, self._plane_rows)
-            regions = _first_fit(needs)
+            regions[self.image.name] = _place(need, placed)
             if _top(regions) <= self.engine.plane_depth:
                 break
         return regions, free_after

@@ -53,7 +53,7 @@ def test_a_map_takes_a_gap_that_it_fills() -> None:
     """``short`` ends before ``late`` begins: its six rows are free, whole, between others."""
     needs = [need("low", 4, 0, 9), need("short", 6, 0, 1), need("high", 5, 0, 9)]
     for rows, base in ((5, 4), (6, 4), (7, 15)):
-        regions = planner._first_fit([*needs, need("late", rows, 2, 9)])
+        regions = planner._regions(planner._first_fit([*needs, need("late", rows, 2, 9)]))
         assert [regions[name].base for name in ("low", "short", "high", "late")] == [0, 4, 10, base]
 
 
