@@ -16,7 +16,8 @@ from model.cost import Table
 WINDOW = 0.01  # of the budget may stay unused where an assignment exists in between
 _ROUNDS = 24
 _NO_PROGRAM = 1 << 62
-_LOOKS = 400  # programs assembled at most, each time, while looking for one nearer to the budget
+_EVERY = 400  # assignments that are all tried where there are no more
+_LOOKS = 120  # programs assembled at most, each time, while looking for one nearer to the budget
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,9 @@ def discretise(
     proven = knapsack.exact and moved == {0}
     if inside:
         best = max(inside.values(), key=lambda way: sum(item.score for item in way))
-    elif proven:
+    elif proven or below == most:
         best = below
-    elif (every := assignments(layers, _LOOKS)) is not None:
+    elif (every := assignments(layers, _EVERY)) is not None:
         best, proven = max((way for way in every if cost_of(way) <= budget), key=cost_of), True
     else:
         best = _sweep(knapsack, below, budget, lowest, cost_of)

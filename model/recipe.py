@@ -133,6 +133,9 @@ class SearchSection(_Section):
     cost_weight: Annotated[
         float, Field(ge=0, allow_inf_nan=False, description="weight of the cost term above the budget")
     ] = 2.0
+    compared: Annotated[
+        int, Field(ge=1, le=1000, description="likely assignments that are compared on held-out images at the end")
+    ] = 16
     temperature: Annotated[
         list[Positive], Field(min_length=2, max_length=2, description="[first, last] softmax temperature")
     ] = [1.0, 0.2]
