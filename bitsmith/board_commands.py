@@ -81,7 +81,7 @@ def board(
     """Serve a virtual board: PYNQ's remote protocol with the bundle's RTL, simulated, behind it."""
     from sim.board.virtual import open_board
 
-    with sentences("Interrupted before the board was ready."):
+    with sentences(lambda: "Interrupted before the board was ready."):
         logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s")
         with bars(quiet) as progress:
             progress("compiling the RTL", 0, 1)

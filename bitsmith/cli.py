@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from bitsmith import board_commands, builds, report
-from bitsmith.console import EXIT_FAILED, bars, next_step, out, sentences, table, write_json
+from bitsmith.console import EXIT_FAILED, NOTHING_LEFT, bars, next_step, out, sentences, table, write_json
 from bitsmith.options import (
     BuildFolder,
     Device,
@@ -44,10 +44,15 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f} %"
 
 
-def resume_command(command: str, recipe: Path, folder: Path, overrides: list[str]) -> str:
-    """What goes on with an interrupted run: the same settings, or its checkpoint is another recipe's."""
+def resume_command(command: str, recipe: Path, folder: Path, overrides: list[str], *more: str) -> str:
+    """What goes on with a run: the same settings, or its checkpoint is another recipe's."""
     settings = [word for override in overrides for word in ("--set", override)]
-    return shlex.join(["bitsmith", command, str(recipe), "--out", str(folder), "--resume", *settings])
+    return shlex.join(["bitsmith", command, str(recipe), "--out", str(folder), "--resume", *settings, *more])
+
+
+def interrupted(folder: Path, command: str) -> str:
+    """What Ctrl-C is answered with: ``command`` goes on, once there is a run to go on with."""
+    return f"Interrupted; go on with: {command}" if (folder / "run.json").exists() else NOTHING_LEFT
 
 
 @app.command(epilog="Example:  bitsmith search examples/recipes/digits.toml --out runs/digits")
@@ -71,14 +76,14 @@ def search(
 ) -> None:
     """Search bits for a network against the engine's own cycles, retrain it, export it."""
     from bitsmith import run
-    from model.distributed import is_first
+    from model.distributed import is_first, leave
 
     with sentences():
         board = run.board_of(out_folder, board, resume=resume)
         wanted = target_overrides(board, target_cycles, target_fps, target_bitops, target_kbytes, joint=joint)
-    with sentences(
-        f"Interrupted; go on with: {resume_command('search', recipe, out_folder, [*(overrides or []), *wanted])}"
-    ):
+    settings, place = [*(overrides or []), *wanted], () if device == "cpu" else ("--device", device)
+    command = resume_command("search", recipe, out_folder, settings, *place)
+    with sentences(lambda: interrupted(out_folder, command)):
         quiet = quiet or not is_first()  # of the processes of torchrun
         with bars(quiet) as progress:
             made = run.start(
@@ -86,13 +91,14 @@ def search(
                 out_folder,
                 board,
                 engine,
-                [*(overrides or []), *wanted],
+                settings,
                 resume=resume,
                 force=force,
                 device=device,
                 progress=progress,
             )
             run.train(made)
+            leave()
             if not made.leads:
                 return
             network = run.export(made)
@@ -126,15 +132,16 @@ def train(
 ) -> None:
     """Train the stages of a run, or go on with them, without exporting."""
     from bitsmith import run
-    from model.distributed import is_first
+    from model.distributed import is_first, leave
 
     with sentences():
         run.check_stage(until)
         board = run.board_of(out_folder, board, resume=resume)
         wanted = target_overrides(board, target_cycles, target_fps, target_bitops, target_kbytes, joint=joint)
-    with sentences(
-        f"Interrupted; go on with: {resume_command('train', recipe, out_folder, [*(overrides or []), *wanted])}"
-    ):
+    settings, place = [*(overrides or []), *wanted], () if device == "cpu" else ("--device", device)
+    until_there = () if until == "integer" else ("--until", until)
+    command = resume_command("train", recipe, out_folder, settings, *until_there, *place)
+    with sentences(lambda: interrupted(out_folder, command)):
         quiet = quiet or not is_first()  # of the processes of torchrun
         with bars(quiet) as progress:
             made = run.start(
@@ -142,20 +149,21 @@ def train(
                 out_folder,
                 board,
                 engine,
-                [*(overrides or []), *wanted],
+                settings,
                 resume=resume,
                 force=force,
                 device=device,
                 progress=progress,
             )
             run.train(made, until)
+        leave()
         if not made.leads:
             return
         write_json(json, {"stage": until, "history": made.trainer.state.history})
         rest = (
             f"bitsmith export {out_folder}"
             if until == "integer"
-            else f"bitsmith train {recipe} --out {out_folder} --resume"
+            else resume_command("train", recipe, out_folder, settings, *place)
         )
         next_step(rest, quiet)
 
@@ -439,9 +447,10 @@ def show_metrics(metrics: dict[str, Any]) -> None:
     rows = [[item["layer"], item["weight"], item["activation"]] for item in metrics["bits"]]
     out.print(table("Bits", ["layer", "weights", "activations"], rows))
     show_accuracy(metrics)
+    budget = "" if metrics["method"] == "uniform" else f" of {metrics['budget']}"  # uniform bits have none
     out.print(
         f"Logits equal between trained and integer network: {percent(metrics['logit_agreement'])}. Cost of the program"
-        f" {metrics['final_cost']} of {metrics['budget']} {metrics['cost']}; by the table {metrics['final_table_cost']}"
+        f" {metrics['final_cost']}{budget} {metrics['cost']}; by the table {metrics['final_table_cost']}"
         f" ({metrics['table_difference']:+d})."
     )
     if metrics["first_difference"] is not None:

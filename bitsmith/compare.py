@@ -52,8 +52,10 @@ def read_runs(folders: Sequence[Path]) -> list[dict[str, Any]]:
         if shared:
             rows = [row | {"unit": _OTHER_COSTS[shared[0]], "cost": row[shared[0]]} for row in rows]
         else:
+            lacking = ", ".join(row["name"] for row in rows if not row["bit_operations"])
             problems.append(
-                "The runs count different costs and have none in common; run 'bitsmith evaluate' on them again."
+                "The runs count different costs and have none in common; make the figures of"
+                f" {lacking} again with 'bitsmith evaluate' or 'bitsmith quantise'."
             )
     if problems:
         raise InputError(problems)

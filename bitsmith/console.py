@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from hwgen.errors import InputError
+from hwgen.errors import InputError, ToldError
 from hwgen.output import whole_file
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
+NOTHING_LEFT = "Interrupted; nothing half-written was left."
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -53,10 +54,12 @@ def bars(quiet: bool) -> Iterator[Bars]:
 
 
 @contextmanager
-def sentences(interrupted: str = "Interrupted; nothing half-written was left.") -> Iterator[None]:
+def sentences(interrupted: Callable[[], str] = lambda: NOTHING_LEFT) -> Iterator[None]:
     """Turn what users do wrong into sentences and exit codes; ``interrupted`` is what Ctrl-C is answered with."""
     try:
         yield
+    except ToldError:
+        raise typer.Exit(EXIT_BAD_INPUT) from None
     except InputError as error:
         err.print(str(error), style="red", markup=False, soft_wrap=True)
         raise typer.Exit(EXIT_BAD_INPUT) from None
@@ -65,7 +68,7 @@ def sentences(interrupted: str = "Interrupted; nothing half-written was left.") 
         err.print(f"{where}{error.strerror or error}.", style="red", markup=False, soft_wrap=True)
         raise typer.Exit(EXIT_BAD_INPUT) from None
     except KeyboardInterrupt:
-        err.print(interrupted, style="yellow", markup=False, soft_wrap=True)
+        err.print(interrupted(), style="yellow", markup=False, soft_wrap=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
 
 

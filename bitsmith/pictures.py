@@ -24,12 +24,14 @@ def _pyplot() -> Any:
 
 def _save(figure: Any, path: Path) -> None:
     """The whole picture or none of it, in the format of its suffix."""
+    form, known = path.suffix[1:].lower() or "png", sorted(figure.canvas.get_supported_filetypes())
     try:
+        if form not in known:
+            raise InputError(
+                f"Pictures are not written as '{path.suffix}'; give it one of {', '.join(known)}.", str(path)
+            )
         with whole_file(path) as part:
-            figure.savefig(part, dpi=120, format=path.suffix[1:] or "png")
-    except ValueError:  # matplotlib's, which lists what it can write
-        known = ", ".join(sorted(figure.canvas.get_supported_filetypes()))
-        raise InputError(f"Pictures are not written as '{path.suffix}'; give it one of {known}.", str(path)) from None
+            figure.savefig(part, dpi=120, format=form)
     finally:
         _pyplot().close(figure)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from dataclasses import asdict, dataclass
@@ -24,7 +25,7 @@ from hwgen.schedule import schedule
 from model import pipeline, posttraining
 from model.allocator import keep_freed_memory
 from model.cost import Cycles
-from model.distributed import World, join, leave
+from model.distributed import World, join
 from model.recipe import Recipe, differences, read_recipe
 from model.train import STAGES, Trainer
 
@@ -62,6 +63,16 @@ class RunFolder:
     def leads(self) -> bool:
         """Whether this is the first of the processes that train together: the others write and say nothing."""
         return self.trainer.world.first
+
+    def settle(self) -> None:
+        """Once there are bits, grow the engine's buffers to what they need; a search that counts cycles has done so."""
+        bits, search = self.trainer.state.bits, self.prepared.search
+        if not bits or self.cycles is search.cost:
+            return
+        with contextlib.suppress(
+            InputError
+        ):  # the board has no room: what does not fit is streamed, or refused when timed
+            self.cycles.settle(search.network(bits))
 
 
 def _silent(*_: Any) -> None:
@@ -130,8 +141,8 @@ def start(
         run = _prepare(folder, board, engine, given is not None, recipe, progress, world)
         run.trainer.check_start()
         search = run.prepared.search
-        if run.cycles is not search.cost:
-            run.cycles.total(search.network(search.fewest))  # does not fit: known now, not after hours of training
+        if run.cycles is not search.cost:  # does not fit at all: known now, not after hours of training
+            run.cycles.total(search.network(search.cheapest(run.prepared.net)))
         if folder.exists():  # not before the new run is known to be possible
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
@@ -155,6 +166,7 @@ def reopen(folder: Path, asked: Asked | None = None, progress: Any = _silent, wo
     made = _open(folder, asked, progress, world or join("cpu"))
     if made.trainer.path is not None and (made.trainer.path.exists() or asked is None):
         made.trainer.resume()  # a run that was stopped before its first checkpoint starts over
+    made.settle()
     return made
 
 
@@ -191,8 +203,8 @@ def _open(folder: Path, asked: Asked | None, progress: Any, world: World) -> Run
             )
         if asked.board not in (None, board):
             problems.append(f"It was made for board '{board}', not '{asked.board}'; leave --board out.")
-        if asked.engine not in (None, engine):
-            problems.append(f"It has engine {engine.name}, not the one given; leave --engine out.")
+        if asked.engine not in (None, engine, read_engine(folder / "engine.json")):
+            problems.append("Its engine is that of its engine.json, not the one given; leave --engine out.")
     if problems:
         raise InputError(problems, str(folder))
     return _prepare(folder, board, engine, given, own if asked is None else asked.recipe, progress, world)
@@ -209,19 +221,16 @@ def _prepare(
 
 
 def train(run: RunFolder, until: str = STAGES[-1]) -> None:
-    """Train up to a stage; the processes that train together part at its end.
+    """Train up to a stage.
 
     Raises:
         InputError: no such stage, or training that fails.
     """
     check_stage(until)
     pipeline.train(run.prepared, until)
-    leave()
-    if not run.leads:
-        return
-    if run.trainer.state.bits and run.cycles is not run.prepared.search.cost:
-        run.cycles.settle(run.prepared.search.network(run.trainer.state.bits))  # the search counted something else
-    write_engine(run.engine, run.folder / "engine.json")
+    run.settle()
+    if run.leads:
+        write_engine(run.engine, run.folder / "engine.json")
 
 
 def export(run: RunFolder, *, full: bool = False) -> Network:

@@ -1,4 +1,4 @@
-"""The one exception for a mistake in what the user gave us."""
+"""The exception for a mistake in what the user gave us."""
 
 from collections.abc import Sequence
 
@@ -20,3 +20,7 @@ class InputError(Exception):
         head = [f"{self.subject}:"] if self.subject else []
         indent = "  " if self.subject else ""
         return "\n".join(head + [f"{indent}{problem}" for problem in self.problems])
+
+
+class ToldError(InputError):
+    """A mistake that another process of the same run tells."""

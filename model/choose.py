@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from hwgen.errors import InputError
@@ -120,19 +118,14 @@ def groups(net: QuantNet, table: Table, context: Context) -> list[Group]:
 def random_groups(net: QuantNet, table: Table, seed: int) -> list[Group]:
     """The groups with random scores instead of probabilities: the likeliest assignment in a window is a random one."""
     rng = np.random.default_rng([seed, 0x5EED])
-    return _with_probabilities(groups(net, table, plain_context()), lambda p: rng.uniform(1e-6, 1.0, len(p)))
 
+    def p(candidates: Sequence[int]) -> tuple[float, ...]:
+        return tuple(rng.uniform(1e-6, 1.0, len(candidates)).tolist())
 
-def sampled(layers: Sequence[Group], rng: np.random.Generator) -> list[Group]:
-    """The groups with Gumbel noise on their log probabilities: the likeliest assignment is a sample of them."""
-    return _with_probabilities(layers, lambda p: np.asarray(p) * np.exp(rng.gumbel(size=len(p))))
-
-
-def _with_probabilities(layers: Sequence[Group], new: Callable[[tuple[float, ...]], NDArray[np.float64]]) -> list[Group]:
     return [
-        Group(group.activation_bits, tuple(new(group.activation_p).tolist()),
-              tuple(replace(layer, weight_p=tuple(new(layer.weight_p).tolist())) for layer in group.layers))
-        for group in layers
+        Group(group.activation_bits, p(group.activation_bits),
+              tuple(Layer(layer.name, layer.weight_bits, p(layer.weight_bits), layer.cost) for layer in group.layers))
+        for group in groups(net, table, plain_context())
     ]  # fmt: skip
 
 

@@ -27,10 +27,11 @@ Table = Mapping[str, NDArray[np.int64]]
 
 
 class Cost(Protocol):
-    """One way to count. name: as in recipes. unit: for people, with a leading space."""
+    """One way to count. name: as in recipes. unit: for people, with a leading space. additive: every total is the table's sum."""
 
     name: str
     unit: str
+    additive: bool
 
     def table(self, network: Network) -> Table:
         """Cost of each weighted node by [weight bits - 1][activation bits - 1], int64 (8, 8); the network's bits do not matter."""
@@ -56,7 +57,7 @@ def _summed(network: Network, table: Table) -> int:
 class BitOperations:
     """MAC x weight bits x activation bits."""
 
-    name, unit = "bitops", " bit operations"
+    name, unit, additive = "bitops", " bit operations", True
 
     def table(self, network: Network) -> Table:
         steps = np.arange(1, 9, dtype=np.int64)
@@ -80,7 +81,7 @@ class BitOperations:
 class WeightBytes:
     """Bytes of all weights, each layer's rounded up to a whole byte."""
 
-    name, unit = "bytes", " bytes of weights"
+    name, unit, additive = "bytes", " bytes of weights", True
 
     def table(self, network: Network) -> Table:
         steps = np.arange(1, 9, dtype=np.int64)
@@ -105,7 +106,7 @@ class Cycles:
     shape can be chosen (``search.joint``); without one the engine is as given.
     """
 
-    name, unit = "cycles", " cycles"
+    name, unit, additive = "cycles", " cycles", False
 
     def __init__(self, engine: EngineConfig, board: Board | None = None) -> None:
         self.engine, self.board = engine, board

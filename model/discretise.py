@@ -24,10 +24,10 @@ _LOOKS = 120  # programs assembled at most, each time, while looking for one nea
 class Chosen:
     """An assignment. table_cost: by the table. cost: of the assembled program.
 
-    nearness: "window": at most 1 % of the budget is left; "proven": more is left, and the solver has seen that no assignment
-    is nearer; "neighbours": more is left; of the hundreds of programs that were assembled, by their table's cost and by
-    changes of one group or two, none is nearer (all of them cannot be enumerated); "engine": the bits are near the budget on
-    the engine before, and this one is faster at them (joint search).
+    nearness: "window": at most 1 % of the budget is left; "proven": more is left, and no assignment is nearer; "dearest": more
+    is left by what is dearest by the table; "neighbours": more is left, and of the programs that were assembled, by their
+    table's cost and by changes of one group or two, none is nearer (all of them cannot be enumerated); "engine": the bits are
+    near the budget on the engine before, and this one is faster at them (joint search).
     """
 
     bits: Bits
@@ -42,6 +42,11 @@ class _Programs:
     def __init__(self, layers: Sequence[Group], program: Callable[[Bits], int]) -> None:
         self._layers, self._program = layers, program
         self._known: dict[tuple[tuple[int, int], ...], int] = {}
+
+    @property
+    def count(self) -> int:
+        """Programs assembled so far."""
+        return len(self._known)
 
     def __call__(self, chosen: Sequence[Option]) -> int:
         bits = as_bits(self._layers, chosen)
@@ -69,13 +74,22 @@ def check_reach(layers: Sequence[Group], budget: int, program: Callable[[Bits], 
 
 
 def discretise(
-    layers: Sequence[Group], budget: int, table: Table, program: Callable[[Bits], int], unit: str = ""
+    layers: Sequence[Group],
+    budget: int,
+    table: Table,
+    program: Callable[[Bits], int],
+    unit: str = "",
+    *,
+    additive: bool = False,
 ) -> Chosen:
     """A likely assignment whose program costs at most ``budget`` and, where one is found, at least 99 % of it.
 
     The knapsack runs on the table; the table's budget is moved by what the program costs beside it until the program's
     own cost lies in the window. Where none does, all assignments are tried if they are few, else those whose table cost is
     near, then changes of one group and of two.
+
+    Args:
+        additive: whether every program costs what the table sums up to: then the knapsack proves that nothing is nearer.
 
     Raises:
         OutOfReachError: the cheapest program is above the budget; the message says what can be reached.
@@ -89,12 +103,10 @@ def discretise(
     below: list[Option] = least
     offset = cost_of(least) - sum(item.cost for item in least)
     tried: set[int] = set()
-    moved = {offset}  # what programs cost beside the table
     for _ in range(_ROUNDS):  # an offset once tried is moved down, so that this ends elsewhere each time
         tried.add(offset)
         found = knapsack.best(lowest - offset, budget - offset) or knapsack.nearest(budget - offset)
         cost = cost_of(found)
-        moved.add(cost - sum(item.cost for item in found))
         if cost <= budget and cost > cost_of(below):
             below = found
         if lowest <= cost <= budget:
@@ -106,20 +118,33 @@ def discretise(
             offset = cost - sum(item.cost for item in found)
         while offset in tried:
             offset += max(budget // 1000, 1)
-    proven = knapsack.exact and moved == {0}
+    nearness = "window"
     if inside:
-        best = max(inside.values(), key=lambda way: sum(item.score for item in way))
-    elif proven or below == most:
-        best = below
+        best = max(inside.values(), key=_score)
+    elif additive and knapsack.exact:
+        best, nearness = below, "proven"
     elif (every := assignments(layers, _EVERY)) is not None:
-        best, proven = max((way for way in every if cost_of(way) <= budget), key=cost_of), True
+        best, nearness = _of_all(every, budget, lowest, cost_of), "proven"
+    elif below == most:
+        best, nearness = below, "dearest"
     else:
         best = _sweep(knapsack, below, budget, lowest, cost_of)
-        best = _climb(layers, best, budget, lowest, cost_of)
-    bits = as_bits(layers, best)
-    table_cost, cost = total_cost(bits, table), cost_of(best)
-    proven = proven or best == most
-    return Chosen(bits, table_cost, cost, "window" if cost >= lowest else "proven" if proven else "neighbours")
+        best, nearness = _climb(layers, best, budget, lowest, cost_of), "neighbours"
+    bits, cost = as_bits(layers, best), cost_of(best)
+    return Chosen(bits, total_cost(bits, table), cost, "window" if cost >= lowest else nearness)
+
+
+def _score(way: Sequence[Option]) -> float:
+    return sum(item.score for item in way)
+
+
+def _of_all(
+    every: Sequence[list[Option]], budget: int, lowest: int, cost_of: Callable[[Sequence[Option]], int]
+) -> list[Option]:
+    """The likeliest in the window; where it is empty, the dearest within the budget, the likeliest of several."""
+    within = [way for way in every if cost_of(way) <= budget]
+    near = [way for way in within if cost_of(way) >= lowest]
+    return max(near, key=_score) if near else max(within, key=lambda way: (cost_of(way), _score(way)))
 
 
 def _sweep(
@@ -135,19 +160,16 @@ def _sweep(
     return best
 
 
-def _climb(
-    layers: Sequence[Group], start: list[Option], budget: int, lowest: int, cost_of: Callable[[Sequence[Option]], int]
-) -> list[Option]:
+def _climb(layers: Sequence[Group], start: list[Option], budget: int, lowest: int, cost_of: _Programs) -> list[Option]:
     """From an assignment below the budget, change one group or two as long as the program gets nearer to it."""
-    best, left = start, _LOOKS
-    while cost_of(best) < lowest and left > 0:
+    best, most = start, cost_of.count + _LOOKS
+    while cost_of(best) < lowest:
         for way in _changes(layers, best, budget - cost_of(best)):
-            left -= 1
             if cost_of(best) < cost_of(way) <= budget:
                 best = way
                 break
-            if left <= 0:
-                break
+            if cost_of.count >= most:
+                return best
         else:
             break
     return best
@@ -155,7 +177,7 @@ def _climb(
 
 def _changes(layers: Sequence[Group], chosen: list[Option], gap: int) -> Iterator[list[Option]]:
     """Assignments that differ in one group or two, first those whose table cost rises by about ``gap``."""
-    places = [(at, option) for at, group in enumerate(layers) for option in options(group)]
+    places = [(at, item) for at, group in enumerate(layers) for item in options(group) if item != chosen[at]]
     owner = np.array([at for at, _ in places])
     rise = np.array([option.cost - chosen[at].cost for at, option in places])
     pairs = rise[:, None] + rise[None, :]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hwgen.errors import InputError
+from hwgen.errors import InputError, ToldError
 
 T = TypeVar("T")
 
@@ -82,7 +82,7 @@ class World:
                 box[1] = (error.problems, error.subject)
         dist.broadcast_object_list(box)
         if box[1] is not None:
-            raise InputError(*box[1])
+            raise InputError(*box[1]) if self.first else ToldError(*box[1])
         result: T = box[0]
         return result
 

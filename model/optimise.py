@@ -23,7 +23,8 @@ def optimisers(net: QuantNet, stage: str, train: TrainSection, strength_rate: fl
         made.append(torch.optim.SGD(weights, lr=rate, momentum=0.9, nesterov=True, weight_decay=train.decay))
     else:
         made.append(torch.optim.AdamW(weights, lr=rate, weight_decay=train.decay))
-    made.append(torch.optim.Adam(net.clips(), lr=train.clip_rate, weight_decay=train.clip_decay))
+    clips = net.clips() or [nn.Parameter(torch.zeros(()))]  # a single layer has none, and optimisers go by their place
+    made.append(torch.optim.Adam(clips, lr=train.clip_rate, weight_decay=train.clip_decay))
     strengths = net.strengths()
     if stage == "search" and strengths:  # none where every choice has one candidate
         made.append(torch.optim.Adam(strengths, lr=strength_rate, betas=(0.5, 0.999)))

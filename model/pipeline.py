@@ -105,10 +105,12 @@ def _check_budget(search: Search, net: QuantNet, reference: int) -> None:
     except OutOfReachError as error:
         if not reference:
             raise InputError(error.problems, "'search.target'") from None
-        share = ceil(1000 * error.least / reference) / 1000
+        thousandths = ceil(1000 * error.least / reference)
+        while int(thousandths / 1000 * reference) < error.least:  # rounded as the budget is
+            thousandths += 1
         raise InputError(
             [*error.problems, f"The budget is the share {search.recipe.search.budget} of the {reference}{search.cost.unit} of"
-             f" uniform W4A4; the least share that can be met is {share}."],
+             f" uniform W4A4; the least share that can be met is {thousandths / 1000}."],
             "'search.budget'",
         ) from None  # fmt: skip
 

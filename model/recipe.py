@@ -133,9 +133,6 @@ class SearchSection(_Section):
     cost_weight: Annotated[
         float, Field(ge=0, allow_inf_nan=False, description="weight of the cost term above the budget")
     ] = 2.0
-    compared: Annotated[
-        int, Field(ge=1, le=1000, description="likely assignments that are compared on held-out images at the end")
-    ] = 16
     temperature: Annotated[
         list[Positive], Field(min_length=2, max_length=2, description="[first, last] softmax temperature")
     ] = [1.0, 0.2]
@@ -203,8 +200,9 @@ class Recipe(_Section):
 
     @property
     def digest(self) -> str:
-        """Identity of the recipe's content; where the data lies does not belong to it."""
-        content = self.model_dump(mode="json", exclude={"data_path"})
+        """Identity of the recipe's content; where the data lies does not belong to it, nor what has its default: a new setting
+        leaves old runs what they are."""
+        content = self.model_dump(mode="json", exclude={"data_path"}, exclude_defaults=True)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

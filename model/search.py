@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,7 +21,6 @@ from model.quantnet import QuantNet
 from model.recipe import Recipe
 
 _JOINT_ROUNDS = 4  # of engine and bits at the end of a joint search
-_DRAWS_STREAM = 78
 
 
 class Search:
@@ -40,13 +38,6 @@ class Search:
 
     def _all(self, bits: int) -> Bits:
         return choose.uniform_bits(self.reference, bits, bits)
-
-    @property
-    def fewest(self) -> Bits:
-        """The fewest bits that may be chosen."""
-        return choose.uniform_bits(
-            self.reference, *(self.recipe.search.uniform if self.recipe.search.method == "uniform" else (1, 1))
-        )
 
     # ---------------------------------------------------------------- costs
     def network(self, bits: Mapping[str, tuple[int, int]]) -> Network:
@@ -69,6 +60,12 @@ class Search:
             InputError: the cheapest program is above it; the message says what can be reached.
         """
         check_reach(self._scored(net, 1.0), self.budget, self.program, self.cost.unit)
+
+    def cheapest(self, net: QuantNet) -> Bits:
+        """Of what may be chosen, what the table says is the cheapest."""
+        if self.recipe.search.method == "uniform":
+            return choose.uniform_bits(net, *self.recipe.search.uniform)
+        return as_bits(layers := self._scored(net, 1.0), extremes(layers)[0])
 
     # ---------------------------------------------------------------- while training
     @property
@@ -126,7 +123,14 @@ class Search:
             return choose.groups(net, self.table, plain_context(temperature))
 
     def _discretise(self, net: QuantNet, temperature: float) -> Chosen:
-        return discretise(self._scored(net, temperature), self.budget, self.table, self.program, self.cost.unit)
+        return discretise(
+            self._scored(net, temperature),
+            self.budget,
+            self.table,
+            self.program,
+            self.cost.unit,
+            additive=self.cost.additive,
+        )
 
     def _adapt(self, bits: Bits) -> bool:
         if not self.cost.adapt(self.network(bits)):
@@ -145,29 +149,11 @@ class Search:
         table_cost = total_cost(chosen.bits, self.table)
         return Chosen(chosen.bits, table_cost, self.program(chosen.bits), "engine")
 
-    def _compare(self, net: QuantNet, likeliest: Chosen, loss: Callable[[], float]) -> tuple[Chosen, dict[str, Any]]:
-        """Of assignments drawn by their probabilities, as near to the budget as the likeliest, that of the least loss: the
-        probability of each choice does not tell what choices do to each other."""
-        rng = np.random.default_rng([self.recipe.seed, _DRAWS_STREAM])
-        layers = self._scored(net, self.recipe.search.temperature[0])
-        found = {tuple(likeliest.bits.values()): likeliest}
-        for _ in range(self.recipe.search.compared - 1):
-            other = discretise(choose.sampled(layers, rng), self.budget, self.table, self.program, self.cost.unit)
-            if other.nearness == likeliest.nearness == "window" or other.cost >= likeliest.cost:
-                found.setdefault(tuple(other.bits.values()), other)
-        losses = [self._at(net, item.bits, loss) for item in found.values()]
-        best = losses.index(min(losses))
-        return list(found.values())[best], {
-            "compared": len(losses), "likeliest_loss": losses[0], "chosen_loss": losses[best],
-        }  # fmt: skip
-
-    def choose(
-        self, net: QuantNet, accuracy: Callable[[], float], loss: Callable[[], float]
-    ) -> tuple[Bits, dict[str, Any]]:
+    def choose(self, net: QuantNet, accuracy: Callable[[], float]) -> tuple[Bits, dict[str, Any]]:
         """The bits, which ``net`` is set to, and what is to be known about them.
 
         Args:
-            accuracy, loss: those of ``net`` on held-out images, not yet retrained.
+            accuracy: that of ``net`` on held-out images, not yet retrained.
         """
         if self.recipe.search.method == "uniform":
             w, k = self.recipe.search.uniform
@@ -182,29 +168,26 @@ class Search:
             chosen = self._discretise(net, self.last)
             if self.recipe.search.joint:
                 chosen = self._alternate(net, chosen)
-            if self.trains:
-                chosen, compared = self._compare(net, chosen, loss)
-                facts |= compared
             bits = chosen.bits
             if self.trains:
                 layers = self._scored(net, self.last)
                 likely = as_bits(layers, most_likely(layers))
                 facts["arg_max_cost"] = total_cost(likely, self.table)
-                facts["arg_max_accuracy"] = self._at(net, likely, accuracy)
+                facts["arg_max_accuracy"] = self._accuracy_at(net, likely, accuracy)
             facts |= {"final_table_cost": chosen.table_cost, "program_cost": chosen.cost, "nearness": chosen.nearness}
         facts["table_difference"] = facts["program_cost"] - facts["final_table_cost"]
         self.cost.settle(self.network(bits))
         if self.trains:
-            facts["chosen_accuracy"] = self._at(net, bits, accuracy)
+            facts["chosen_accuracy"] = self._accuracy_at(net, bits, accuracy)
         dnas.collapse(net, bits)
         choose.fix_bits(net, bits)
         return bits, facts
 
-    def _at(self, net: QuantNet, bits: Bits, figure: Callable[[], float]) -> float:
-        """A figure of the network at given bits; the candidates are mixed again after."""
+    def _accuracy_at(self, net: QuantNet, bits: Bits, accuracy: Callable[[], float]) -> float:
+        """Accuracy at given bits; the candidates are mixed again after."""
         copies = dnas.borrow(net, bits)
         choose.fix_bits(net, bits)
-        found = figure()
+        found = accuracy()
         dnas.give_back(net, copies)
         choose.free_bits(net)
         return found

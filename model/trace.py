@@ -172,7 +172,7 @@ class _Trace:
                 value = node.args[0]
                 if isinstance(value, fx.Node) and value in self.index:
                     output = self.index[value]
-                elif not isinstance(value, fx.Node):
+                elif not isinstance(value, fx.Node) or self._is_size(value):
                     self.problems.append("output: it must be one tensor, the logits (N, classes).")
             elif node.op != "get_attr" and not self._is_size(node):
                 self._call(node)
@@ -223,7 +223,7 @@ class _Trace:
         sources = [fields["input"], fields.get("other")] if known == "add" else [fields["input"]]
         inputs = [self.index.get(item) for item in sources if isinstance(item, fx.Node)]
         if len(inputs) != len(sources) or None in inputs:
-            if all(isinstance(item, fx.Node) and item.op != "get_attr" for item in sources):
+            if all(isinstance(item, fx.Node) and item.op != "get_attr" and not self._is_size(item) for item in sources):
                 self._pass_on(node)  # reads what is already complained about
             else:
                 self.problems.append(f"'{name}': it adds something that is no tensor of the network; use a batch norm.")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from hwgen.engine import EngineConfig
 from hwgen.errors import InputError
 from model import checkpoint, choose, dnas
-from model.accuracy import accuracy, held_out_loss
+from model.accuracy import accuracy
 from model.agreement import image_tensor
 from model.assign import Group
 from model.calibrate import calibrate, fit_clips
@@ -215,13 +215,9 @@ class Trainer:
             self.float_state = {name: value.clone() for name, value in self.net.state_dict().items()}
         elif stage == "search":
             _, held = hold_out(self.data.train, self.recipe.search.hold_out, self.recipe.seed)
-            chosen = self.search.choose(
-                self.net,
-                lambda: accuracy(self.net, held, Mode.QUANTISED, self.search.last),
-                lambda: self.world.mean(torch.tensor(held_out_loss(self.net, held))),
-            )
+            chosen = self.search.choose(self.net, lambda: accuracy(self.net, held, Mode.QUANTISED, self.search.last))
             self.state.bits, self.state.chosen = chosen
-            if self.state.history:
+            if self.state.history and self.state.history[-1]["stage"] == stage:
                 self.state.history[-1] |= {name: value for name, value in chosen[1].items() if name.endswith("_accuracy")}
 
     def check_start(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,10 +22,11 @@ from typer.testing import CliRunner, Result
 from bitsmith.cli import app
 from hwgen.build import read_build
 from hwgen.cycles import time_program
-from hwgen.engine import EngineConfig, write_engine
+from hwgen.engine import EngineConfig, read_engine, write_engine
 from hwgen.errors import InputError
 from hwgen.network import Conv
 from hwgen.network_file import read_network, write_network
+from hwgen.schedule import schedule
 from model.train import Trainer
 from sim import golden
 
@@ -417,7 +419,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on(recipe: Path, monkeypatch: pytest.Monk
     write_engine(replace(ENGINE, columns=8), run.parent / "other.json")
     other = ["--engine", run.parent / "other.json", "--board", "pynq-z1", *options[2:]]
     said = fails(2, "train", recipe, "--out", run, "--resume", *other)
-    assert "made for board 'pynq-z2', not 'pynq-z1'" in said and f"has engine {ENGINE.name}, not the one given" in said
+    assert "made for board 'pynq-z2', not 'pynq-z1'" in said and "not the one given; leave --engine out" in said
     network = read_network(run / "network")
     spoilt = [
         replace(node, bias=node.bias + (9 << node.shift))
@@ -441,6 +443,30 @@ def test_what_cannot_be_trained_is_known_before_training(recipe: Path) -> None:
     assert "engine" in said and not out.exists()
 
 
+def test_the_command_that_is_printed_next_goes_on(recipe: Path) -> None:
+    """With the run's settings; and what the engine has grown to is what every later command times."""
+    out = recipe.parent / "run"
+    narrow = [
+        "--set",
+        'search.method="uniform"',
+        "--set",
+        "search.uniform=[8,8]",
+        "--set",
+        "model.stages=[[8,1,1],[16,1,2],[32,1,2]]",
+    ]
+    result = call("train", recipe, "--out", out, "--until", "float", "--set", "seed=7", *narrow)
+    assert result.exit_code == 0, result.output
+    command = next(line for line in result.stdout.splitlines() if line.startswith("Next: "))
+    words = shlex.split(command.removeprefix("Next: bitsmith "))
+    assert call(*words, "--quiet").exit_code == 0
+    assert call("export", out).exit_code == 0
+    figures = [json.loads(call("evaluate", out, "--json", "-", "--quiet").stdout)["cycles"]]
+    engine = read_engine(out / "engine.json")
+    assert asdict(engine) != json.loads((out / "run.json").read_text())["engine"]  # it has grown
+    figures.append(time_program(schedule(read_network(out / "network"), engine)).cycles_per_image)
+    assert figures[0] == figures[1]
+
+
 def test_torchrun_trains_once_and_speaks_once(recipe: Path) -> None:
     write_engine(ENGINE, recipe.parent / "engine.json")
     out = recipe.parent / "run"
@@ -453,6 +479,10 @@ def test_torchrun_trains_once_and_speaks_once(recipe: Path) -> None:
     assert done.stdout.count("Next: bitsmith generate") == 1 and done.stdout.count(f"Wrote {out}/") == 1
     assert (out / "metrics.json").exists() and (out / "network").is_dir()
     assert call("export", out).exit_code == 0
+    done = subprocess.run(
+        [*command, "--force", "--set", "train.batch=255"], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode != 0 and done.stderr.count("'train.batch': 255 images cannot be shared by 2 processes") == 1
 
 
 def test_force_keeps_the_old_run_until_the_new_one_is_possible(recipe: Path) -> None:

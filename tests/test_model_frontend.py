@@ -314,9 +314,21 @@ class Branching(nn.Module):
         return x if x.sum() > 0 else -x
 
 
+class AddsSize(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + x.size(1)
+
+
+class GivesSize(nn.Module):
+    def forward(self, x: Tensor) -> int:
+        return x.size(0)
+
+
 @pytest.mark.parametrize(
     ("module", "part"),
     [
+        (AddsSize(), "'add': it adds something that is no tensor"),
+        (GivesSize(), "output: it must be one tensor"),
         (Branching(), "torch.fx cannot trace its forward"),
         (nn.Sequential(nn.Conv2d(4, 8, 3)), "does not run on images of (C, H, W) = (3, 12, 10)"),
         (nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), "the last layer must be a linear layer"),
