@@ -164,13 +164,9 @@ def test_bad_overrides_are_all_reported(command: str, recipe: Path) -> None:
 
 
 def test_an_unknown_stage(recipe: Path) -> None:
-    said = fails(2, "train", recipe, "--out", recipe.parent / "run", "--until", "lunch", "--engine", "none.json")
-    assert "none.json" in said
-    write_engine(ENGINE, recipe.parent / "engine.json")
-    said = fails(
-        2, "train", recipe, "--out", recipe.parent / "run", "--until", "lunch", "--engine", recipe.parent / "engine.json"
-    )
-    assert "no stage 'lunch'" in said and "float, search, retrain, integer" in said
+    out = recipe.parent / "run"
+    said = fails(2, "train", recipe, "--out", out, "--until", "lunch")
+    assert "no stage 'lunch'; the stages are float, search, retrain, integer" in said and not out.exists()
 
 
 def test_unknown_options_and_boards(made: Path) -> None:
@@ -437,7 +433,6 @@ def test_ctrl_c_leaves_a_run_that_goes_on(recipe: Path, monkeypatch: pytest.Monk
 def test_what_cannot_be_trained_is_known_before_training(recipe: Path) -> None:
     """Also that the engine cannot hold the network, where the budget counts something else than its cycles."""
     out = recipe.parent / "run"
-    assert "no stage 'lunch'; the stages are float," in fails(2, "train", recipe, "--out", out, "--until", "lunch")
     write_engine(replace(ENGINE, weight_depth=16), recipe.parent / "small.json")
     said = fails(2, "train", recipe, "--out", out, "--engine", recipe.parent / "small.json")
     assert "engine" in said and not out.exists()
