@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -262,8 +262,3 @@ def evaluate(run: Run, network: Network, final_cost: int | None = None, *, full:
         "table_difference": final - int(state.chosen.get("final_table_cost", final)),
     }
     return metrics
-
-
-def with_samples(network: Network, samples: Samples) -> Network:
-    """The network with other samples."""
-    return replace(network, samples=samples)
