@@ -49,17 +49,22 @@ class Option:
     cost: int
 
 
+def _score(*p: float) -> float:
+    """Log of the probability of choices made together."""
+    return sum(log(max(item, _FLOOR)) for item in p)
+
+
 def options(group: Group) -> list[Option]:
     """The options of a group by rising cost; of equally dear ones the likeliest alone."""
     best: dict[int, Option] = {}
     for activation, p in zip(group.activation_bits, group.activation_p, strict=True):
-        partial = {0: Option(activation, (), log(max(p, _FLOOR)), 0)}
+        partial = {0: Option(activation, (), _score(p), 0)}
         for layer in group.layers:
             grown: dict[int, Option] = {}
             for option in partial.values():
                 for bits, weight_p in zip(layer.weight_bits, layer.weight_p, strict=True):
                     cost = option.cost + int(layer.cost[bits - 1, activation - 1])
-                    score = option.score + log(max(weight_p, _FLOOR))
+                    score = option.score + _score(weight_p)
                     if cost not in grown or score > grown[cost].score:
                         grown[cost] = Option(activation, (*option.weights, bits), score, cost)
             partial = grown
@@ -80,7 +85,7 @@ def _every_option(group: Group) -> list[Option]:
     for activation, p in zip(group.activation_bits, group.activation_p, strict=True):
         each = [list(zip(layer.weight_bits, layer.weight_p, strict=True)) for layer in group.layers]
         for picks in product(*each):
-            score = sum(log(max(item, _FLOOR)) for item in (p, *(weight_p for _, weight_p in picks)))
+            score = _score(p, *(weight_p for _, weight_p in picks))
             cost = sum(
                 int(layer.cost[bits - 1, activation - 1]) for layer, (bits, _) in zip(group.layers, picks, strict=True)
             )
@@ -105,7 +110,7 @@ def _cheapest(group: Group) -> Option:
                 for bits, weight_p in zip(layer.weight_bits, layer.weight_p, strict=True))
             for layer in group.layers
         ]  # fmt: skip
-        score = sum(log(max(item, _FLOOR)) for item in (p, *(weight_p for _, _, weight_p in picks)))
+        score = _score(p, *(weight_p for _, _, weight_p in picks))
         weights = tuple(bits for _, bits, _ in picks)
         found.append(Option(activation, weights, score, sum(cost for cost, _, _ in picks)))
     return min(found, key=lambda option: (option.cost, option.activation, option.weights))

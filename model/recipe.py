@@ -133,6 +133,14 @@ class SearchSection(_Section):
     cost_weight: Annotated[
         float, Field(ge=0, allow_inf_nan=False, description="weight of the cost term above the budget")
     ] = 2.0
+    descent: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="share of the strengths' training in which the cost term's budget falls from the candidates' mean",
+        ),
+    ] = 0.0
     temperature: Annotated[
         list[Positive], Field(min_length=2, max_length=2, description="[first, last] softmax temperature")
     ] = [1.0, 0.2]

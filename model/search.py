@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from model.choose import Bits, plain_context
 from model.cost import Cost, Cycles, Table
 from model.discretise import Chosen, check_reach, discretise
 from model.export import export
+from model.nodes import Context
 from model.quantnet import QuantNet
 from model.recipe import Recipe
 
@@ -94,18 +96,39 @@ class Search:
         bits = as_bits(layers, knapsack.best(0, self.budget - self.offset) or knapsack.nearest(self.budget - self.offset))
         self.offset = self.program(bits) - total_cost(bits, self.table)
 
-    def pressure(self, net: QuantNet, temperature: float) -> Tensor:
-        """The cost term: how far the expected cost is above the budget, as a share of it, weighted."""
-        cost = choose.expected_cost(net, self.table, plain_context(temperature)) + self.offset
-        return self.recipe.search.cost_weight * F.relu(cost / self.budget - 1.0)
+    def _plain(self, temperature: float) -> Context:
+        """The context of probabilities without noise. With Gumbel noise candidates win by softmax(strengths), whatever the
+        temperature: that says how near a sample comes to one of them."""
+        return plain_context(1.0 if self.recipe.search.method == "ebs-sto" else temperature)
+
+    def _expected_cost(self, net: QuantNet, context: Context) -> Tensor:
+        """Of the program, 0-dim."""
+        return choose.expected_cost(net, self.table, context) + self.offset
+
+    def allowed(self, net: QuantNet, done: float) -> float:
+        """What the cost term lets bits cost once ``done`` of the strengths' training is over, 0 to 1.
+
+        It falls to the budget: where it lies there at once, the cost alone decides the first steps, and since Adam steps all
+        strengths alike, those fall too that save little and lose much.
+        """
+        if done >= self.recipe.search.descent:
+            return float(self.budget)
+        with torch.no_grad():
+            mean = float(self._expected_cost(net, plain_context(math.inf)))
+        return self.budget + (1.0 - done / self.recipe.search.descent) * max(mean - self.budget, 0.0)
+
+    def pressure(self, net: QuantNet, temperature: float, allowed: float) -> Tensor:
+        """The cost term: how far the expected cost is above what is allowed, as a share of it, weighted."""
+        cost = self._expected_cost(net, self._plain(temperature))
+        return self.recipe.search.cost_weight * F.relu(cost / allowed - 1.0)
 
     def figures(self, net: QuantNet, temperature: float) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
         """(expected cost and mean entropy in bits, probabilities by operand and bits) after an epoch."""
-        context = plain_context(temperature)
+        context = self._plain(temperature)
         with torch.no_grad():
             entropy = list(choose.entropies(net, context).values())
             found = {
-                "expected_cost": float(choose.expected_cost(net, self.table, context)) + self.offset,
+                "expected_cost": float(self._expected_cost(net, context)),
                 "entropy": sum(entropy) / max(len(entropy), 1),
             }
             table = choose.strength_table(net, context)
@@ -120,7 +143,7 @@ class Search:
         with torch.no_grad():
             if self.recipe.search.method == "random":
                 return choose.random_groups(net, self.table, self.recipe.seed)
-            return choose.groups(net, self.table, plain_context(temperature))
+            return choose.groups(net, self.table, self._plain(temperature))
 
     def _discretise(self, net: QuantNet, temperature: float) -> Chosen:
         return discretise(
@@ -153,7 +176,7 @@ class Search:
         """The bits, which ``net`` is set to, and what is to be known about them.
 
         Args:
-            accuracy: that of ``net`` on held-out images, not yet retrained.
+            accuracy: that of ``net`` on held-out images, not yet retrained, with batch norm's statistics of its bits.
         """
         if self.recipe.search.method == "uniform":
             w, k = self.recipe.search.uniform
@@ -163,8 +186,8 @@ class Search:
             facts = {}
             if self.trains:
                 with torch.no_grad():
-                    expected = choose.expected_cost(net, self.table, plain_context(self.last))
-                facts = {"expected_cost": float(expected) + self.offset, "mixed_accuracy": accuracy()}
+                    expected = float(self._expected_cost(net, self._plain(self.last)))
+                facts = {"expected_cost": expected, "mixed_accuracy": accuracy()}
             chosen = self._discretise(net, self.last)
             if self.recipe.search.joint:
                 chosen = self._alternate(net, chosen)

@@ -16,14 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hwgen.engine import EngineConfig
 from hwgen.errors import InputError
 from model import checkpoint, choose, dnas
 from model.accuracy import accuracy
 from model.agreement import image_tensor
-from model.assign import Group
 from model.calibrate import calibrate, fit_clips
-from model.cost import Cost, Cycles, Table
 from model.data import DRAWS, DataSet, Pixels, Split, hold_out
 from model.distributed import World, share_norms
 from model.float_network import read_float, take_float
@@ -82,16 +79,6 @@ class Trainer:
         if world.size > 1:
             share_norms(net)
         self._model: Callable[..., Tensor] = net
-
-    @property
-    def table(self) -> Table:
-        """Cost of each layer by its bits."""
-        return self.search.table
-
-    @property
-    def budget(self) -> int:
-        """Most that the chosen bits may cost."""
-        return self.search.budget
 
     # ---------------------------------------------------------------- checkpoints
     @property
@@ -215,7 +202,7 @@ class Trainer:
             self.float_state = {name: value.clone() for name, value in self.net.state_dict().items()}
         elif stage == "search":
             _, held = hold_out(self.data.train, self.recipe.search.hold_out, self.recipe.seed)
-            chosen = self.search.choose(self.net, lambda: accuracy(self.net, held, Mode.QUANTISED, self.search.last))
+            chosen = self.search.choose(self.net, lambda: self._held_accuracy(held))
             self.state.bits, self.state.chosen = chosen
             if self.state.history and self.state.history[-1]["stage"] == stage:
                 self.state.history[-1] |= {name: value for name, value in chosen[1].items() if name.endswith("_accuracy")}
@@ -234,7 +221,13 @@ class Trainer:
         pick = np.linspace(0, len(self.data.train) - 1, min(_CALIBRATION_IMAGES, len(self.data.train))).astype(np.int64)
         return self.data.train.images[pick]
 
-    def _estimate_norms(self, stage: int) -> None:
+    def _held_accuracy(self, held: Split) -> float:
+        """Accuracy at the search's end, with the statistics that retraining begins with: those of the mixture are none of a
+        network whose bits are fixed."""
+        self._estimate_norms(STAGES.index("search"), self.search.last)
+        return accuracy(self.net, held, Mode.QUANTISED, self.search.last)
+
+    def _estimate_norms(self, stage: int, temperature: float = 1.0) -> None:
         """Batch norm's statistics anew, of the network as it is now."""
         norms = [item for item in self.net.modules() if isinstance(item, nn.BatchNorm2d)]
         if not self.recipe.train.norm_batches or not norms:
@@ -247,7 +240,7 @@ class Trainer:
         rng = np.random.default_rng([self.recipe.seed, _NORM_STREAM, stage])
         with torch.no_grad():
             for images, _ in self._batches(self.data.train, rng, self.recipe.train.norm_batches):
-                self.net(images, Context(Mode.QUANTISED))
+                self.net(images, Context(Mode.QUANTISED, temperature))
         for norm in norms:
             norm.momentum = momentum
 
@@ -282,13 +275,14 @@ class Trainer:
         context = Context(
             mode, branches=recipe.search.method == "dnas" and stage == "search", autocast=recipe.train.autocast
         )
-        split, held, warm = self.data.train, None, True
+        split, held, warm, first = self.data.train, None, True, 0
         if stage == "search":
             context.temperature = self.search.temperature(epoch, total)
             if recipe.search.method == "ebs-sto":
                 context.noise = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
             split, held = hold_out(self.data.train, recipe.search.hold_out, recipe.seed)
-            warm = epoch < recipe.search.warm * total or len(self.optimisers) < 3
+            first = math.ceil(recipe.search.warm * total)  # epoch that trains the strengths
+            warm = epoch < first or len(self.optimisers) < 3
             self.search.prepare_epoch(self.net, epoch, total, context.temperature)
         steps = len(split) // recipe.train.batch
         if recipe.train.most_steps is not None:
@@ -298,7 +292,8 @@ class Trainer:
         for at, (images, labels) in enumerate(self._batches(split, rng, steps)):
             set_rates(self.optimisers, self._share(stage, epoch + at / steps))
             if not warm:
-                self._strength_step(*next(held_batches), context)
+                done = (epoch + at / steps - first) / (total - first)
+                self._strength_step(*next(held_batches), context, self.search.allowed(self.net, done))
             losses.append(self._weight_step(images, labels, context, stage))
         figures = {"loss": float(np.mean(losses)), "temperature": context.temperature}
         if stage == "search":
@@ -342,12 +337,12 @@ class Trainer:
             optimiser.step()
         return value
 
-    def _strength_step(self, images: Tensor, labels: Tensor, context: Context) -> None:
+    def _strength_step(self, images: Tensor, labels: Tensor, context: Context, allowed: float) -> None:
         """One step of the strengths on held-out images: batch-norm statistics and clips stay."""
         self.net.eval()
         self._train_only(strengths=True)
         loss = F.cross_entropy(self._model(images, context), labels)
-        loss = loss + self.search.pressure(self.net, context.temperature)
+        loss = loss + self.search.pressure(self.net, context.temperature, allowed)
         if not math.isfinite(self.world.mean(loss.detach())):
             raise self._no_number(images, context)
         for optimiser in self.optimisers:
@@ -399,14 +394,3 @@ class Trainer:
             f" {'train.quantised_rate' if self.state.stage else 'train.rate'}.",
             "training",
         )
-
-    # ---------------------------------------------------------------- what others ask
-    def groups(self, context: Context) -> list[Group]:
-        """Choices with their probabilities, layers that read one tensor together."""
-        return choose.groups(self.net, self.table, context)
-
-    @property
-    def engine(self) -> EngineConfig | None:
-        """The engine that the run's cycles are counted on."""
-        cost: Cost = self.search.cost
-        return cost.engine if isinstance(cost, Cycles) else None
