@@ -5,7 +5,8 @@
 
 A row is one run of ``bitsmith search`` and ``export``. Started again, the study skips finished rows and goes on with
 the interrupted one from its checkpoint. Every quantised row starts from the float row of its seed and is retrained on the whole
-training set for the same epochs; a searched row spends the epochs of its search beside. Nothing is chosen by the test set: it is
+training set for the same epochs; a searched row spends the epochs of its search beside. Its budget is a row's cycles or bit operations,
+or a ``share`` of them. Nothing is chosen by the test set: it is
 read when a row has ended. Rows lie in ``build/study/NAME/`` as ROW-SEED.json with the row's last weights (ROW-SEED.pt), all rows so
 far in ``build/bench/study.json``, from which ``python -m benchmarks.results`` renders the table. Rows copied from there to
 ``benchmarks/NAME/`` are not trained again, on whatever machine the study goes on.
@@ -66,7 +67,7 @@ def overrides(row: Mapping[str, Any], seed: int, study: Mapping[str, Any], folde
     for setting, (cost, figure) in EQUAL.items():
         if setting in row:
             equal = json.loads((folder / f"{row[setting]}-{seed}.json").read_text(encoding="utf-8"))
-            made += [f'search.cost="{cost}"', f"search.target={equal[figure]}"]
+            made += [f'search.cost="{cost}"', f"search.target={int(row.get('share', 1) * equal[figure])}"]
     return made
 
 
@@ -120,7 +121,7 @@ def finish(row: Mapping[str, Any], run: runs.RunFolder, network: Network | None)
     return made | {
         "cycles": time_program(schedule(network, run.engine)).cycles_per_image,
         "bit_operations": BitOperations().total(network),
-        **{setting: row[setting] for setting in EQUAL if setting in row},
+        **{setting: row[setting] for setting in (*EQUAL, "share") if setting in row},
         "engine": run.engine.name,
         "bits": {name: list(pair) for name, pair in state.bits.items()},
         **{name: state.chosen[name] for name in kept if name in state.chosen},
@@ -199,6 +200,8 @@ def problems(study: Mapping[str, Any]) -> list[str]:
         for setting in EQUAL:
             if row.get(setting, row["name"]) not in [*names, row["name"]]:
                 found.append(f"Row '{row['name']}' takes the cost of '{row[setting]}', which does not come before it.")
+        if not 0 < row.get("share", 1) <= 1:
+            found.append(f"Row '{row['name']}' takes the share {row['share']} of a cost; it is above 0 and at most 1.")
         names.append(row["name"])
     return found
 

@@ -32,7 +32,7 @@ def call_factory(what: str, options: dict[str, Any]) -> Any:
         found = importlib.import_module(package)
     except InputError:
         raise
-    except Exception as error:  # whatever the user's module raises
+    except (Exception, SystemExit) as error:  # whatever the user's module raises
         raise InputError(_import_problem(package, error), where) from error
     made = getattr(found, name, None)
     if not callable(made):
@@ -41,14 +41,14 @@ def call_factory(what: str, options: dict[str, Any]) -> Any:
         return made(**options)
     except InputError:
         raise
-    except Exception as error:  # whatever the user's function raises
+    except (Exception, SystemExit) as error:  # whatever the user's function raises
         line = _line(error, getattr(found, "__file__", None))
         if isinstance(error, TypeError) and not line:  # the call itself: the function was never entered
             raise InputError(f"It does not take these options{_definition(made)}: {error}.", where) from error
         raise InputError(f"'{name}' failed{line} with {_text(error)}; mend it, or its model.options.", where) from error
 
 
-def _import_problem(package: str, error: Exception) -> str:
+def _import_problem(package: str, error: BaseException) -> str:
     missing = error.name if isinstance(error, ModuleNotFoundError) else None
     if missing is not None and f"{package}.".startswith(f"{missing}."):
         return f"Cannot import '{package}' ({error}); run bitsmith where it lies, or install it."
@@ -58,13 +58,13 @@ def _import_problem(package: str, error: Exception) -> str:
     return f"Cannot import '{package}': it failed{_line(error)} with {_text(error)}; {advice}."
 
 
-def _text(error: Exception) -> str:
+def _text(error: BaseException) -> str:
     """Type and first line."""
     text = str(error).strip().split("\n")[0].rstrip(".")
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _line(error: Exception, home: str | None = None) -> str:
+def _line(error: BaseException, home: str | None = None) -> str:
     """The last line of the traceback that is the user's: in ``home``, or neither installed nor Python's or bitsmith's."""
 
     def own(file: str) -> bool:

@@ -61,6 +61,8 @@ def convolve(width):
         (_BROKEN, "Deep", r"'Deep' failed at .*broken_net.py, line 4, with ZeroDivisionError"),
         ("x = 1\nimport no_such_package\n", "call", r"at .*broken_net.py, line 2, with .*; install 'no_such_package'"),
         ("x = 1\ny = x.z\n", "call", r"it failed at .*broken_net.py, line 2, with AttributeError: 'int' object"),
+        ("import sys\nsys.exit(3)\n", "call", r"it failed at .*broken_net.py, line 2, with SystemExit: 3; mend it"),
+        ("def call(width):\n    exit()\n", "call", r"'call' failed at .*broken_net.py, line 2, with SystemExit"),
         ("x = 1\ndef call(:\n", "call", r"Cannot import 'broken_net': .*broken_net.py, line 2: invalid syntax"),
     ],
 )

@@ -253,6 +253,44 @@ def test_the_cost_term_moves_the_expected_cost() -> None:
     assert ends[1] < 0.8 * ends[0]
 
 
+def test_the_allowed_cost_falls_from_the_mean_to_the_budget() -> None:
+    run = pipeline.prepare(recipe('search.cost="bitops"', "search.budget=0.2", "search.descent=0.5"))
+    with torch.no_grad():
+        mean = float(choose.expected_cost(run.net, run.table, choose.plain_context()))  # strengths are equal still
+    found = [run.search.allowed(run.net, done) for done in (0.0, 0.25, 0.5, 1.0)]
+    assert found == pytest.approx([mean, (mean + run.budget) / 2, run.budget, run.budget])
+    below = pipeline.prepare(recipe('search.cost="bitops"', "search.budget=0.9", "search.descent=0.5"))
+    assert below.search.allowed(below.net, 0.0) == below.budget  # the mean is below a high budget already
+
+
+def test_the_cost_term_follows_what_is_allowed() -> None:
+    """A budget that falls in steps leaves the strengths dearer after the first epoch."""
+    costs = []
+    for descent in (0.0, 0.8):
+        run = pipeline.prepare(recipe('search.cost="bitops"', "search.budget=0.2", f"search.descent={descent}",
+                                      "search.cost_weight=20.0", "search.warm=0.0", "search.epochs=5",
+                                      "search.strength_rate=0.2", "train.most_steps=10"))  # fmt: skip
+        pipeline.train(run, "search")
+        costs.append([float(entry["expected_cost"]) for entry in run.trainer.state.history if entry["stage"] == "search"])
+    at_once, in_steps = costs
+    assert in_steps[0] > 1.2 * at_once[0]
+    assert in_steps[-1] < in_steps[0]
+
+
+def test_stochastic_costs_count_what_is_sampled() -> None:
+    """The share of passes that a candidate wins is softmax(strengths) at every temperature; the cost term counts just that."""
+    run = pipeline.prepare(recipe('search.cost="bitops"', "search.method=ebs-sto"))
+    choice = next(node.choice for node in run.net.weighted() if node.choice.searchable)
+    with torch.no_grad():
+        choice.strengths.copy_(torch.linspace(0.0, 1.5, len(choice.candidates)))
+    noisy = Context(Mode.QUANTISED, 0.1, torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        wins = torch.stack([choice.probabilities(noisy).argmax() for _ in range(20_000)]).bincount() / 20_000
+        counted = run.search.pressure(run.net, 0.1, 1.0) - run.search.pressure(run.net, 1.0, 1.0)
+    assert torch.allclose(wins, choice.strengths.softmax(0), atol=0.02)
+    assert float(counted) == 0.0
+
+
 def test_joint_changes_the_engine_and_keeps_the_budget(tmp_path: Path) -> None:
     board = load_board("pynq-z2")
     slow = Cycles(EngineConfig(rows=4, columns=4, slots=3, lane_rows=1), board)

@@ -34,7 +34,8 @@ def test_the_configurations_make_recipes(path: Path, tmp_path: Path) -> None:
             study_cifar.HERE / study["recipe"], study_cifar.overrides(row, 7, study, tmp_path, "some/where")
         )
         assert recipe.data_path == "some/where"
-        assert recipe.search.target == (1234 if "cycles_of" in row else 5678 if "bitops_of" in row else None)
+        whole = 1234 if "cycles_of" in row else 5678 if "bitops_of" in row else None
+        assert recipe.search.target == (whole if whole is None else int(row.get("share", 1) * whole))
         assert recipe.search.cost == ("bitops" if "bitops_of" in row else "cycles")
         assert recipe.train.float_from == (None if row["name"] == "float" else str(tmp_path / "float-7.pt"))
         if row["name"] != "float":
@@ -54,6 +55,13 @@ def test_rows_in_a_wrong_order_are_named() -> None:
     assert len(found) == 2
     assert "The first row is 'a'" in found[0]
     assert "'a' takes the cost of 'b'" in found[1]
+
+
+def test_a_share_above_the_whole_is_named() -> None:
+    rows = [{"name": "float"}, {"name": "u"}, {"name": "a", "cycles_of": "u", "share": 85}]
+    found = study_cifar.problems(REST | {"row": rows})
+    assert len(found) == 1
+    assert "'a' takes the share 85" in found[0]
 
 
 def test_a_misspelt_setting_is_named() -> None:
