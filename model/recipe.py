@@ -144,6 +144,14 @@ class SearchSection(_Section):
     temperature: Annotated[
         list[Positive], Field(min_length=2, max_length=2, description="[first, last] softmax temperature")
     ] = [1.0, 0.2]
+    trials: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=100_000,
+            description="assignments near the likeliest whose held-out loss is measured before the bits are chosen",
+        ),
+    ] = 100
 
 
 class TrainSection(_Section):

@@ -4,25 +4,44 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from hwgen.engine import EngineConfig
+from hwgen.errors import InputError
 from hwgen.network import Network
 from model import choose, dnas
 from model.assign import Group, Knapsack, as_bits, extremes, most_likely, total_cost
 from model.choose import Bits, plain_context
 from model.cost import Cost, Cycles, Table
-from model.discretise import Chosen, check_reach, discretise
+from model.discretise import WINDOW, Chosen, check_reach, discretise
 from model.export import export
 from model.nodes import Context
 from model.quantnet import QuantNet
 from model.recipe import Recipe
+from model.refine import Refined, refine
 
 _JOINT_ROUNDS = 4  # of engine and bits at the end of a joint search
+_TRIAL_STREAM = 78
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What training tells of its network as it is, on held-out images and before it is retrained.
+
+    accuracy: with batch norm's statistics of its bits. loss: of bits that change from call to call. progress: (done, total)
+    while many are tried.
+    """
+
+    accuracy: Callable[[], float]
+    loss: Callable[[], float]
+    progress: Callable[[int, int], None]
 
 
 class Search:
@@ -172,45 +191,72 @@ class Search:
         table_cost = total_cost(chosen.bits, self.table)
         return Chosen(chosen.bits, table_cost, self.program(chosen.bits), "engine")
 
-    def choose(self, net: QuantNet, accuracy: Callable[[], float]) -> tuple[Bits, dict[str, Any]]:
-        """The bits, which ``net`` is set to, and what is to be known about them.
-
-        Args:
-            accuracy: that of ``net`` on held-out images, not yet retrained, with batch norm's statistics of its bits.
-        """
+    def choose(self, net: QuantNet, measures: Measures) -> tuple[Bits, dict[str, Any]]:
+        """The bits, which ``net`` is set to, and what is to be known about them."""
         if self.recipe.search.method == "uniform":
-            w, k = self.recipe.search.uniform
-            bits = choose.uniform_bits(net, w, k)
-            facts: dict[str, Any] = {"final_table_cost": total_cost(bits, self.table), "program_cost": self.program(bits)}
-        else:
-            facts = {}
-            if self.trains:
-                with torch.no_grad():
-                    expected = float(self._expected_cost(net, self._plain(self.last)))
-                facts = {"expected_cost": expected, "mixed_accuracy": accuracy()}
+            bits = choose.uniform_bits(net, *self.recipe.search.uniform)
+            facts: dict[str, Any] = {}
+        elif not self.trains:
             chosen = self._discretise(net, self.last)
-            if self.recipe.search.joint:
-                chosen = self._alternate(net, chosen)
-            bits = chosen.bits
-            if self.trains:
-                layers = self._scored(net, self.last)
-                likely = as_bits(layers, most_likely(layers))
-                facts["arg_max_cost"] = total_cost(likely, self.table)
-                facts["arg_max_accuracy"] = self._accuracy_at(net, likely, accuracy)
-            facts |= {"final_table_cost": chosen.table_cost, "program_cost": chosen.cost, "nearness": chosen.nearness}
+            bits, facts = chosen.bits, {"nearness": chosen.nearness}
+        else:
+            bits, facts = self._choose_by_strengths(net, measures)
+        facts |= {"final_table_cost": total_cost(bits, self.table), "program_cost": self.program(bits)}
         facts["table_difference"] = facts["program_cost"] - facts["final_table_cost"]
         self.cost.settle(self.network(bits))
         if self.trains:
-            facts["chosen_accuracy"] = self._accuracy_at(net, bits, accuracy)
+            facts["chosen_accuracy"] = self._at(net, bits, measures.accuracy)
         dnas.collapse(net, bits)
         choose.fix_bits(net, bits)
         return bits, facts
 
-    def _accuracy_at(self, net: QuantNet, bits: Bits, accuracy: Callable[[], float]) -> float:
-        """Accuracy at given bits; the candidates are mixed again after."""
+    def _choose_by_strengths(self, net: QuantNet, measures: Measures) -> tuple[Bits, dict[str, Any]]:
+        with torch.no_grad():
+            expected = float(self._expected_cost(net, self._plain(self.last)))
+        facts: dict[str, Any] = {"expected_cost": expected, "mixed_accuracy": measures.accuracy()}
+        chosen = self._discretise(net, self.last)
+        if self.recipe.search.joint:
+            chosen = self._alternate(net, chosen)
+        layers = self._scored(net, self.last)
+        likely = as_bits(layers, most_likely(layers))
+        facts["arg_max_cost"] = total_cost(likely, self.table)
+        facts["arg_max_accuracy"] = self._at(net, likely, measures.accuracy)
+        facts["nearness"] = chosen.nearness
+        bits = chosen.bits
+        alone = (
+            chosen.nearness != "window" or self.recipe.search.joint
+        )  # nothing is as near, or the engine is for these bits
+        if self.recipe.search.trials and not alone:
+            refined = self._refine(net, layers, bits, measures)
+            bits = refined.bits
+            facts |= {"likeliest_loss": refined.first, "chosen_loss": refined.loss, "tried": refined.tried}
+        return bits, facts
+
+    def _refine(self, net: QuantNet, layers: list[Group], start: Bits, measures: Measures) -> Refined:
+        """The best on held-out images of the likeliest bits, uniform ones, and those around the best so far."""
+        lowest, beside = ceil((1 - WINDOW) * self.budget), self.program(start) - total_cost(start, self.table)
+
+        def fits(bits: Bits) -> bool:
+            if not lowest <= total_cost(bits, self.table) + beside <= self.budget:
+                return False
+            try:
+                return self.cost.additive or lowest <= self.program(bits) <= self.budget
+            except InputError:
+                return False
+
+        asked = self.recipe.search
+        uniform = [choose.uniform_bits(net, w, k) for w in asked.weight_bits for k in asked.activation_bits]
+        rng = np.random.default_rng([self.recipe.seed, _TRIAL_STREAM])
+        return refine(
+            layers, start, uniform, asked.trials, fits, lambda bits: self._at(net, bits, measures.loss), rng,
+            measures.progress,
+        )  # fmt: skip
+
+    def _at(self, net: QuantNet, bits: Bits, measure: Callable[[], float]) -> float:
+        """A measure at given bits; the candidates are mixed again after."""
         copies = dnas.borrow(net, bits)
         choose.fix_bits(net, bits)
-        found = accuracy()
+        found = measure()
         dnas.give_back(net, copies)
         choose.free_bits(net)
         return found

@@ -8,17 +8,19 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hwgen.errors import InputError
 from model import checkpoint, choose, dnas
-from model.accuracy import accuracy
+from model.accuracy import accuracy, fresh_loss
 from model.agreement import image_tensor
 from model.calibrate import calibrate, fit_clips
 from model.data import DRAWS, DataSet, Pixels, Split, hold_out
@@ -29,12 +31,13 @@ from model.nodes import Context, Mode
 from model.optimise import optimisers, set_rates
 from model.quantnet import QuantNet
 from model.recipe import Recipe
-from model.search import Search
+from model.search import Measures, Search
 
 STAGES = ("float", "search", "retrain", "integer")
 Progress = Callable[..., None]
 _CALIBRATION_IMAGES = 512
 _GRADIENT_NORM = 5.0
+_TRIAL_BATCH, _TRIAL_IMAGES = 512, 4096
 _NORM_STREAM, _STAGE_STREAM = 77, 0
 
 
@@ -202,7 +205,7 @@ class Trainer:
             self.float_state = {name: value.clone() for name, value in self.net.state_dict().items()}
         elif stage == "search":
             _, held = hold_out(self.data.train, self.recipe.search.hold_out, self.recipe.seed)
-            chosen = self.search.choose(self.net, lambda: self._held_accuracy(held))
+            chosen = self.search.choose(self.net, self._measures(held))
             self.state.bits, self.state.chosen = chosen
             if self.state.history and self.state.history[-1]["stage"] == stage:
                 self.state.history[-1] |= {name: value for name, value in chosen[1].items() if name.endswith("_accuracy")}
@@ -221,11 +224,24 @@ class Trainer:
         pick = np.linspace(0, len(self.data.train) - 1, min(_CALIBRATION_IMAGES, len(self.data.train))).astype(np.int64)
         return self.data.train.images[pick]
 
-    def _held_accuracy(self, held: Split) -> float:
-        """Accuracy at the search's end, with the statistics that retraining begins with: those of the mixture are none of a
-        network whose bits are fixed."""
-        self._estimate_norms(STAGES.index("search"), self.search.last)
-        return accuracy(self.net, held, Mode.QUANTISED, self.search.last)
+    def _measures(self, held: Split) -> Measures:
+        """Accuracy with the statistics that retraining begins with: those of the mixture are none of a network whose bits are
+        fixed."""
+
+        def held_accuracy() -> float:
+            self._estimate_norms(STAGES.index("search"), self.search.last)
+            return accuracy(self.net, held, Mode.QUANTISED, self.search.last)
+
+        @cache  # decoded once
+        def trial_images() -> tuple[Pixels, NDArray[np.int64]]:
+            pick = np.linspace(0, len(held) - 1, min(_TRIAL_IMAGES, len(held))).astype(np.int64)
+            return held.images[pick], held.labels[pick]
+
+        return Measures(
+            held_accuracy,
+            lambda: fresh_loss(self.net, *trial_images(), _TRIAL_BATCH),
+            lambda done, total: self.progress("trying bits", done, total),
+        )
 
     def _estimate_norms(self, stage: int, temperature: float = 1.0) -> None:
         """Batch norm's statistics anew, of the network as it is now."""

@@ -30,7 +30,7 @@ from model.recipe import LayerRule, Recipe, read_recipe
 RECIPE = Path(__file__).parent.parent / "examples" / "recipes" / "digits.toml"
 SHORT = [
     "train.float_epochs=1", "train.epochs=1", "train.integer_epochs=1", "search.epochs=3", "model.stem=8",
-    "model.stages=[[8, 1, 1], [16, 1, 2]]", "train.most_steps=6", "train.norm_batches=2",
+    "model.stages=[[8, 1, 1], [16, 1, 2]]", "train.most_steps=6", "train.norm_batches=2", "search.trials=4",
 ]  # fmt: skip
 DEEP = ["model.stages=[[8, 2, 1], [16, 2, 2]]"]  # ten searchable layers
 

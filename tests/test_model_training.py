@@ -34,7 +34,7 @@ ROOT = Path(__file__).parent.parent
 RECIPE = ROOT / "examples" / "recipes" / "digits.toml"
 SHORT = [
     "train.float_epochs=2", "train.epochs=2", "train.integer_epochs=1", "search.epochs=3", "model.stem=8",
-    "model.stages=[[8, 1, 1], [16, 1, 2]]", 'search.cost="bitops"', "train.norm_batches=2", "train.most_steps=8",
+    "model.stages=[[8, 1, 1], [16, 1, 2]]", 'search.cost="bitops"', "train.norm_batches=2", "search.trials=4", "train.most_steps=8",
 ]  # fmt: skip
 
 CHILD = """

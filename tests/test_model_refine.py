@@ -1,0 +1,120 @@
+"""The climb from the likeliest bits: within the budget, to less loss on held-out images."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from model import choose, pipeline
+from model.accuracy import fresh_loss
+from model.assign import Group, Layer
+from model.choose import Bits
+from model.recipe import read_recipe
+from model.refine import refine
+
+RECIPE = Path(__file__).parent.parent / "examples" / "recipes" / "digits.toml"
+SHORT = [
+    "train.float_epochs=1", "train.epochs=1", "train.integer_epochs=1", "search.epochs=2", "model.stem=8",
+    "model.stages=[[8, 2, 1], [16, 2, 2]]", "train.most_steps=6", "train.norm_batches=2", 'search.cost="bitops"',
+    "search.budget=0.5",
+]  # fmt: skip
+FREE = np.zeros((8, 8), np.int64)
+THREE = (0.2, 0.5, 0.3)
+GROUPS = [
+    Group((1, 2, 3), THREE, (Layer("a", (1, 2, 4), THREE, FREE), Layer("b", (1, 2, 4), THREE, FREE))),
+    Group((2, 3), (0.5, 0.5), (Layer("c", (2, 3, 5), THREE, FREE),)),
+    Group((8,), (1.0,), (Layer("last", (8,), (1.0,), FREE),)),
+]
+START = {"a": (2, 2), "b": (2, 2), "c": (3, 2), "last": (8, 8)}
+
+
+def everything() -> list[Bits]:
+    return [
+        {"a": (a, k), "b": (b, k), "c": (c, m), "last": (8, 8)}
+        for a, b, k, c, m in product((1, 2, 4), (1, 2, 4), (1, 2, 3), (2, 3, 5), (2, 3))
+    ]
+
+
+def cost(bits: Bits) -> int:
+    return sum(w * k for w, k in bits.values())
+
+
+def fits(bits: Bits) -> bool:
+    return 0.8 * cost(START) <= cost(bits) <= cost(START)
+
+
+def climb(loss: dict[tuple[tuple[int, int], ...], float], trials: int, others: list[Bits], seed: int = 0):  # type: ignore[no-untyped-def]
+    asked: list[Bits] = []
+
+    def measured(bits: Bits) -> float:
+        asked.append(dict(bits))
+        return loss[tuple(bits.values())]
+
+    found = refine(GROUPS, START, others, trials, fits, measured, np.random.default_rng(seed), lambda *_: None)
+    return found, asked
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_best_assignment_within_the_budget_is_found(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    worth = {name: rng.random(2) for name in START}
+    loss = {
+        tuple(bits.values()): sum(float(worth[n][0] / w + worth[n][1] / k) for n, (w, k) in bits.items())
+        for bits in everything()
+    }
+    found, asked = climb(loss, 150, [])
+    best = min(loss[tuple(bits.values())] for bits in everything() if fits(bits))
+    assert found.loss == loss[tuple(found.bits.values())] == best
+    assert found.first == loss[tuple(START.values())]
+    assert all(fits(bits) and bits["a"][1] == bits["b"][1] for bits in asked)
+    assert len({tuple(bits.values()) for bits in asked}) == len(asked) == found.tried  # nothing is measured twice
+
+
+def test_others_come_first_and_the_start_stays_where_nothing_is_better() -> None:
+    level = {tuple(bits.values()): 1.0 for bits in everything()}
+    found, asked = climb(level, 5, [])
+    assert found.bits == START and len(asked) == 6
+    other = {"a": (1, 2), "b": (2, 2), "c": (3, 2), "last": (8, 8)}
+    dear = {"a": (4, 3), "b": (4, 3), "c": (5, 3), "last": (8, 8)}
+    found, asked = climb(level | {tuple(other.values()): 0.5}, 0, [dear, other])
+    assert found.bits == other and found.loss == 0.5 and asked == [START, other]
+
+
+def test_fresh_loss_leaves_the_network_as_it_was() -> None:
+    """Its batch norm takes each batch's statistics: kept ones, however wrong, neither count nor change; dropout is off."""
+    run = pipeline.prepare(read_recipe(RECIPE, SHORT))
+    choose.fix_bits(run.net, choose.uniform_bits(run.net, 4, 4))
+    images, labels = run.data.test.images[:200], run.data.test.labels[:200]
+    losses = []
+    for shift in (0.0, 100.0):
+        for norm in (item for item in run.net.modules() if isinstance(item, nn.BatchNorm2d)):
+            assert norm.running_mean is not None
+            norm.running_mean += shift
+        before = {name: value.clone() for name, value in run.net.state_dict().items() if "num_batches" not in name}
+        losses.append(fresh_loss(run.net, images, labels, 64))
+        after = run.net.state_dict()
+        assert all(torch.equal(after[name], value) for name, value in before.items())
+        assert not run.net.training
+        assert all(item.momentum for item in run.net.modules() if isinstance(item, nn.BatchNorm2d))
+    assert losses[0] == losses[1] == fresh_loss(run.net, images, labels, 64)
+    assert losses[0] != fresh_loss(run.net, images[:100], labels[:100], 64)
+
+
+def test_a_search_tries_assignments_within_its_budget() -> None:
+    """Whatever the strengths say, uniform bits and neighbours are measured; what loses least is what is retrained."""
+    chosen = {}
+    for trials in (0, 40):
+        run = pipeline.prepare(read_recipe(RECIPE, [*SHORT, f"search.trials={trials}"]))
+        pipeline.train(run, "search")
+        facts = run.trainer.state.chosen
+        chosen[trials] = run.trainer.state.bits
+        assert 0.99 * run.budget <= facts["program_cost"] == run.search.program(chosen[trials]) <= run.budget
+        assert facts["nearness"] == "window"
+        assert ("tried" in facts) == bool(trials)
+    assert facts["tried"] > 20 and facts["chosen_loss"] < facts["likeliest_loss"]
+    assert chosen[0] != chosen[40]
