@@ -117,7 +117,8 @@ def finish(row: Mapping[str, Any], run: runs.RunFolder, network: Network | None)
     made["accuracy"] = accuracy(run.prepared.net, run.prepared.data.test, Mode.FLOAT if network is None else Mode.INTEGER)
     if network is None:
         return made
-    kept = ("expected_cost", "mixed_accuracy", "chosen_accuracy", "nearness")
+    kept = ("expected_cost", "mixed_accuracy", "chosen_accuracy", "nearness", "likeliest_loss", "uniform_loss", "chosen_loss",
+            "tried")  # fmt: skip
     return made | {
         "cycles": time_program(schedule(network, run.engine)).cycles_per_image,
         "bit_operations": BitOperations().total(network),

@@ -149,7 +149,7 @@ class SearchSection(_Section):
         Field(
             ge=0,
             le=100_000,
-            description="assignments near the likeliest whose held-out loss is measured before the bits are chosen",
+            description="EBS-Sto: assignments near the likeliest whose held-out loss is measured before the bits are chosen",
         ),
     ] = 100
 

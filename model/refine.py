@@ -21,11 +21,13 @@ _Operand = tuple[Group, int]  # a layer's place in its group; -1: the tensor tha
 
 @dataclass(frozen=True)
 class Refined:
-    """Where a climb ends. first: loss of the bits that it began at. tried: assignments whose loss was measured."""
+    """Where a climb ends. first: loss of the bits that it began at. others: the least loss of the others; None: none of them
+    fits or is new. tried: assignments whose loss was measured."""
 
     bits: Bits
     loss: float
     first: float
+    others: float | None
     tried: int
 
 
@@ -68,9 +70,10 @@ def refine(
     best, first = start, tried(start)
     assert first is not None, "the likeliest assignment fits"
     least = first
-    for bits in others:
-        if (found := tried(bits)) is not None and found < least:
-            best, least = bits, found
+    among = [(found, bits) for bits in others if (found := tried(bits)) is not None]
+    least_other, other = min(among, key=lambda item: item[0], default=(None, start))
+    if least_other is not None and least_other < least:
+        best, least = other, least_other
     operands = [(group, at) for group in groups for at in range(-1, len(group.layers)) if len(_candidates(group, at)) > 1]
     made = 0
     for _ in range(trials * _PROPOSALS):
@@ -83,7 +86,7 @@ def refine(
         progress(made, trials)
         if found < least:
             best, least = bits, found
-    return Refined(best, least, first, tried.count)
+    return Refined(best, least, first, least_other, tried.count)
 
 
 def _candidates(group: Group, at: int) -> tuple[int, ...]:

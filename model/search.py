@@ -95,6 +95,13 @@ class Search:
         return self.recipe.search.method not in ("uniform", "random")
 
     @property
+    def _refines(self) -> bool:
+        """Whether assignments are compared with the search's weights: only those that samples have trained are used to fixed
+        bits. A joint search has chosen its engine for the bits that it has."""
+        search = self.recipe.search
+        return search.method == "ebs-sto" and search.trials > 0 and not search.joint
+
+    @property
     def last(self) -> float:
         """The last temperature."""
         return self.recipe.search.temperature[1]
@@ -223,13 +230,12 @@ class Search:
         facts["arg_max_accuracy"] = self._at(net, likely, measures.accuracy)
         facts["nearness"] = chosen.nearness
         bits = chosen.bits
-        alone = (
-            chosen.nearness != "window" or self.recipe.search.joint
-        )  # nothing is as near, or the engine is for these bits
-        if self.recipe.search.trials and not alone:
+        if self._refines and chosen.nearness == "window":  # else nothing is as near to the budget
             refined = self._refine(net, layers, bits, measures)
             bits = refined.bits
             facts |= {"likeliest_loss": refined.first, "chosen_loss": refined.loss, "tried": refined.tried}
+            if refined.others is not None:
+                facts["uniform_loss"] = refined.others
         return bits, facts
 
     def _refine(self, net: QuantNet, layers: list[Group], start: Bits, measures: Measures) -> Refined:

@@ -30,7 +30,7 @@ from model.recipe import read_recipe
 
 RECIPE = Path(__file__).parent.parent / "examples" / "recipes" / "digits.toml"
 SHORT = [
-    "train.float_epochs=1", "train.epochs=1", "train.integer_epochs=1", "search.epochs=2", "search.trials=4", "model.stem=8",
+    "train.float_epochs=1", "train.epochs=1", "train.integer_epochs=1", "search.epochs=2", "model.stem=8",
     "model.stages=[[8, 1, 1], [16, 1, 2]]", 'search.cost="bitops"',
 ]  # fmt: skip
 

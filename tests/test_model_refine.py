@@ -10,10 +10,13 @@ import pytest
 import torch
 from torch import nn
 
+from hwgen.board import load_board
+from hwgen.engine import EngineConfig
 from model import choose, pipeline
 from model.accuracy import fresh_loss
 from model.assign import Group, Layer
 from model.choose import Bits
+from model.cost import Cycles
 from model.recipe import read_recipe
 from model.refine import refine
 
@@ -21,9 +24,10 @@ RECIPE = Path(__file__).parent.parent / "examples" / "recipes" / "digits.toml"
 SHORT = [
     "train.float_epochs=1", "train.epochs=1", "train.integer_epochs=1", "search.epochs=2", "model.stem=8",
     "model.stages=[[8, 2, 1], [16, 2, 2]]", "train.most_steps=6", "train.norm_batches=2", 'search.cost="bitops"',
-    "search.budget=0.5",
+    "search.budget=0.5", "search.method=ebs-sto",
 ]  # fmt: skip
 FREE = np.zeros((8, 8), np.int64)
+ENGINE = EngineConfig(rows=8, columns=8, slots=6, lane_rows=2)
 THREE = (0.2, 0.5, 0.3)
 GROUPS = [
     Group((1, 2, 3), THREE, (Layer("a", (1, 2, 4), THREE, FREE), Layer("b", (1, 2, 4), THREE, FREE))),
@@ -78,11 +82,11 @@ def test_the_best_assignment_within_the_budget_is_found(seed: int) -> None:
 def test_others_come_first_and_the_start_stays_where_nothing_is_better() -> None:
     level = {tuple(bits.values()): 1.0 for bits in everything()}
     found, asked = climb(level, 5, [])
-    assert found.bits == START and len(asked) == 6
+    assert found.bits == START and found.others is None and len(asked) == 6
     other = {"a": (1, 2), "b": (2, 2), "c": (3, 2), "last": (8, 8)}
     dear = {"a": (4, 3), "b": (4, 3), "c": (5, 3), "last": (8, 8)}
     found, asked = climb(level | {tuple(other.values()): 0.5}, 0, [dear, other])
-    assert found.bits == other and found.loss == 0.5 and asked == [START, other]
+    assert found.bits == other and found.loss == found.others == 0.5 and found.first == 1.0 and asked == [START, other]
 
 
 def test_fresh_loss_leaves_the_network_as_it_was() -> None:
@@ -118,3 +122,10 @@ def test_a_search_tries_assignments_within_its_budget() -> None:
         assert ("tried" in facts) == bool(trials)
     assert facts["tried"] > 20 and facts["chosen_loss"] < facts["likeliest_loss"]
     assert chosen[0] != chosen[40]
+
+
+def test_only_weights_that_samples_have_trained_are_asked() -> None:
+    for settings in (["search.method=ebs-det"], ['search.cost="cycles"', "search.joint=1"]):
+        run = pipeline.prepare(read_recipe(RECIPE, [*SHORT, *settings]), cycles=Cycles(ENGINE, load_board("pynq-z2")))
+        pipeline.train(run, "search")
+        assert "tried" not in run.trainer.state.chosen
