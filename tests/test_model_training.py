@@ -260,7 +260,7 @@ def test_a_held_out_loss_that_is_no_number_stops_before_the_strengths_step(
     run = pipeline.prepare(read_recipe(RECIPE, [*SHORT, "search.warm=0"]), tmp_path)
     pipeline.train(run, "float")
     before = [item.detach().clone() for item in run.net.strengths()]
-    monkeypatch.setattr(run.search, "pressure", lambda net, temperature: torch.tensor(float("nan")))
+    monkeypatch.setattr(run.search, "pressure", lambda *_: torch.tensor(float("nan")))
     with pytest.raises(InputError, match="no longer a number, in the loss itself"):
         pipeline.train(run)
     assert all(torch.equal(a, b) for a, b in zip(before, run.net.strengths(), strict=True))
