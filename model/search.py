@@ -241,9 +241,7 @@ class Search:
     def _refine(self, net: QuantNet, layers: list[Group], start: Bits, measures: Measures) -> Refined:
         """The best on held-out images of the likeliest bits, uniform ones, and those around the best so far."""
         lowest, beside = ceil((1 - WINDOW) * self.budget), self.program(start) - total_cost(start, self.table)
-        slack = (
-            0 if self.cost.additive else WINDOW * self.budget
-        )  # programs differ from their table's sums by as much hardly
+        slack = 0 if self.cost.additive else WINDOW * self.budget  # farther off by the table: not assembled
 
         def fits(bits: Bits) -> bool:
             if not lowest - slack <= total_cost(bits, self.table) + beside <= self.budget + slack:
