@@ -184,6 +184,39 @@ def study(rows: Rows) -> str:
     )
 
 
+def study_trials(rows: Rows) -> str:
+    """What the trials of the study's searches found on held-out images, before retraining."""
+    head = [
+        "row",
+        "seed",
+        "mixed accuracy",
+        "at the chosen bits",
+        "loss: likeliest",
+        "uniform",
+        "chosen",
+        "assignments tried",
+    ]
+
+    def loss(row: Mapping[str, Any], name: str) -> str:
+        return f"{row[name]:.4f}" if name in row else ""
+
+    return table(
+        head,
+        [
+            (
+                row["row"],
+                row["seed"],
+                f"{100 * row['mixed_accuracy']:.2f} %",
+                f"{100 * row['chosen_accuracy']:.2f} %",
+                *(loss(row, name) for name in ("likeliest_loss", "uniform_loss", "chosen_loss")),
+                row["tried"],
+            )
+            for row in rows
+            if "tried" in row
+        ],
+    )
+
+
 def draw_study(rows: Rows, path: Path) -> None:
     """Accuracy against cycles of the study's quantised rows; rows of several seeds are points of their own."""
     best = max(row["accuracy"] for row in rows if row["method"] == "float")
@@ -247,6 +280,7 @@ SECTIONS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "timing": ("timing", timing),
     "search": ("search", search),
     "study": ("study", study),
+    "study-trials": ("study", study_trials),
     "study-rtl": ("study_rtl", study_rtl),
 }
 

@@ -100,10 +100,11 @@ def draw_comparison(runs: Sequence[Mapping[str, Any]], cost: str, path: Path) ->
             label=method,
             color=f"C{at}",
         )
-        for row in rows:
-            axis.annotate(
-                row["name"], (row["cost"], 100 * row["accuracy"]), textcoords="offset points", xytext=(5, 3), fontsize=7
-            )
+    names: dict[tuple[float, float], list[str]] = {}
+    for row in runs:
+        names.setdefault((row["cost"], 100 * row["accuracy"]), []).append(row["name"])
+    for place, there in names.items():  # runs of the same bits lie on one another
+        axis.annotate(", ".join(there), place, textcoords="offset points", xytext=(5, 3), fontsize=7)
     best = max(row["float"] for row in runs)
     axis.axhline(100 * best, color="grey", lw=0.8, ls="--", label="float")
     axis.set_xlabel(f"{cost} per image" if cost != "bytes" else "bytes of weights")

@@ -180,6 +180,7 @@ def test_the_published_table_is_that_of_the_kept_rows() -> None:
     known = {row["name"]: study_cifar.settings(row, study) for row in study["row"]}
     assert kept[0]["row"] == "float" and all(row["settings"] == known[row["row"]] for row in kept)
     assert results.study(kept) in results.DOC.read_text()
+    assert results.study_trials(kept) in results.DOC.read_text()
 
 
 def test_a_kept_row_is_exported_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
