@@ -15,7 +15,8 @@ from model.assign import Group
 from model.choose import Bits
 
 _MOST_MOVES = 4  # operands that move at once
-_PROPOSALS = 200  # assignments looked at for each one that is tried
+_PROPOSALS = 200  # assignments looked at for each one that is to be tried
+_ASSEMBLED = 40  # and programs assembled at most
 _Operand = tuple[Group, int]  # a layer's place in its group; -1: the tensor that the group reads
 
 
@@ -32,21 +33,27 @@ class Refined:
 
 
 class _Tried:
-    """Losses of assignments; each is measured once, and only where its cost fits."""
+    """Losses of assignments; each is measured once, and only where its cost fits. asked: how many were near enough for their
+    program to be assembled. count: how many were measured."""
 
-    def __init__(self, fits: Callable[[Bits], bool], loss: Callable[[Bits], float]) -> None:
-        self._fits, self._loss = fits, loss
-        self._seen: dict[tuple[tuple[str, tuple[int, int]], ...], float | None] = {}
-        self.count = 0
+    def __init__(self, near: Callable[[Bits], bool], fits: Callable[[Bits], bool], loss: Callable[[Bits], float]) -> None:
+        self._near, self._fits, self._loss = near, fits, loss
+        self._seen: set[tuple[tuple[str, tuple[int, int]], ...]] = set()
+        self.asked = self.count = 0
 
     def __call__(self, bits: Bits) -> float | None:
-        """The loss of an assignment that is new; None of any other."""
+        """The loss of an assignment that is new and fits; None of any other."""
         key = tuple(sorted(bits.items()))
         if key in self._seen:
             return None
-        self._seen[key] = found = self._loss(bits) if self._fits(bits) else None
-        self.count += found is not None
-        return found
+        self._seen.add(key)
+        if not self._near(bits):
+            return None
+        self.asked += 1
+        if not self._fits(bits):
+            return None
+        self.count += 1
+        return self._loss(bits)
 
 
 def refine(
@@ -54,6 +61,7 @@ def refine(
     start: Bits,
     others: Iterable[Bits],
     trials: int,
+    near: Callable[[Bits], bool],
     fits: Callable[[Bits], bool],
     loss: Callable[[Bits], float],
     rng: np.random.Generator,
@@ -62,11 +70,12 @@ def refine(
     """The assignment of the least loss among ``start``, ``others``, and ``trials`` neighbours of the best so far.
 
     Args:
-        fits: whether an assignment's cost is near enough to the budget; ``start``'s is.
+        near: whether an assignment may fit by its table's cost; quickly told.
+        fits: whether its program's cost is within the budget and near it; ``start``'s is.
         loss: on held-out images, not yet retrained.
         progress: told (tried, trials) as they are measured.
     """
-    tried = _Tried(fits, loss)
+    tried = _Tried(near, fits, loss)
     best, first = start, tried(start)
     assert first is not None, "the likeliest assignment fits"
     least = first
@@ -77,7 +86,7 @@ def refine(
     operands = [(group, at) for group in groups for at in range(-1, len(group.layers)) if len(_candidates(group, at)) > 1]
     made = 0
     for _ in range(trials * _PROPOSALS):
-        if made == trials or not operands:
+        if made == trials or tried.asked > _ASSEMBLED * trials or not operands:
             break
         bits = _moved(operands, best, rng)
         if (found := tried(bits)) is None:

@@ -243,9 +243,10 @@ class Search:
         lowest, beside = ceil((1 - WINDOW) * self.budget), self.program(start) - total_cost(start, self.table)
         slack = 0 if self.cost.additive else WINDOW * self.budget  # farther off by the table: not assembled
 
+        def near(bits: Bits) -> bool:
+            return lowest - slack <= total_cost(bits, self.table) + beside <= self.budget + slack
+
         def fits(bits: Bits) -> bool:
-            if not lowest - slack <= total_cost(bits, self.table) + beside <= self.budget + slack:
-                return False
             try:
                 return self.cost.additive or lowest <= self.program(bits) <= self.budget
             except InputError:
@@ -255,7 +256,7 @@ class Search:
         uniform = [choose.uniform_bits(net, w, k) for w in asked.weight_bits for k in asked.activation_bits]
         rng = np.random.default_rng([self.recipe.seed, _TRIAL_STREAM])
         return refine(
-            layers, start, uniform, asked.trials, fits, lambda bits: self._at(net, bits, measures.loss), rng,
+            layers, start, uniform, asked.trials, near, fits, lambda bits: self._at(net, bits, measures.loss), rng,
             measures.progress,
         )  # fmt: skip
 

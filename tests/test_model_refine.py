@@ -59,7 +59,7 @@ def climb(loss: dict[tuple[tuple[int, int], ...], float], trials: int, others: l
         asked.append(dict(bits))
         return loss[tuple(bits.values())]
 
-    found = refine(GROUPS, START, others, trials, fits, measured, np.random.default_rng(seed), lambda *_: None)
+    found = refine(GROUPS, START, others, trials, fits, fits, measured, np.random.default_rng(seed), lambda *_: None)
     return found, asked
 
 
@@ -87,6 +87,21 @@ def test_others_come_first_and_the_start_stays_where_nothing_is_better() -> None
     dear = {"a": (4, 3), "b": (4, 3), "c": (5, 3), "last": (8, 8)}
     found, asked = climb(level | {tuple(other.values()): 0.5}, 0, [dear, other])
     assert found.bits == other and found.loss == found.others == 0.5 and found.first == 1.0 and asked == [START, other]
+
+
+def test_programs_are_not_assembled_without_end() -> None:
+    """Where the table promises what no program keeps, the climb ends."""
+    asked: list[Bits] = []
+
+    def refused(bits: Bits) -> bool:
+        asked.append(bits)
+        return bits == START
+
+    found = refine(
+        GROUPS, START, [], 10, lambda _: True, refused, lambda _: 1.0, np.random.default_rng(0), lambda *_: None
+    )
+    assert found.bits == START and found.tried == 1
+    assert len(asked) == 401  # forty for each trial, and the first
 
 
 def test_fresh_loss_leaves_the_network_as_it_was() -> None:
