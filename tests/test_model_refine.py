@@ -98,10 +98,10 @@ def test_programs_are_not_assembled_without_end() -> None:
         return bits == START
 
     found = refine(
-        GROUPS, START, [], 10, lambda _: True, refused, lambda _: 1.0, np.random.default_rng(0), lambda *_: None
+        GROUPS, START, [], 1, lambda _: True, refused, lambda _: 1.0, np.random.default_rng(0), lambda *_: None
     )
     assert found.bits == START and found.tried == 1
-    assert len(asked) == 401  # forty for each trial, and the first
+    assert len(asked) == 41  # forty for each trial, and the first
 
 
 def test_fresh_loss_leaves_the_network_as_it_was() -> None:
