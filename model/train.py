@@ -254,9 +254,12 @@ class Trainer:
             norm.momentum = None
         self.net.train()
         rng = np.random.default_rng([self.recipe.seed, _NORM_STREAM, stage])
+        context = Context(
+            Mode.QUANTISED, temperature, branches=any(node.branches is not None for node in self.net.weighted())
+        )
         with torch.no_grad():
             for images, _ in self._batches(self.data.train, rng, self.recipe.train.norm_batches):
-                self.net(images, Context(Mode.QUANTISED, temperature))
+                self.net(images, context)
         for norm in norms:
             norm.momentum = momentum
 

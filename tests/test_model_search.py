@@ -463,3 +463,18 @@ def test_budgets_of_the_recipes_without_a_download_can_be_met(name: str, tmp_pat
     """On the engine that is chosen for them; what cannot be met is refused here, before any training."""
     run = bitsmith.prepare(Path(__file__).parent.parent / "examples" / "recipes" / f"{name}.toml", tmp_path / "run")
     assert run.engine is not None
+
+
+def test_statistics_of_a_supernet_are_those_of_its_branches() -> None:
+    """Batch norm is estimated of the network as it runs then: every branch apart while there are branches."""
+    run = pipeline.prepare(
+        recipe("search.method=dnas", 'search.cost="bitops"', "search.weight_bits=[2, 4]", "search.activation_bits=[2, 4]")
+    )
+    seen: list[bool] = []
+    run.net.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1].branches))
+    dnas.expand(run.net)
+    run.trainer._estimate_norms(1, 0.5)
+    assert seen == [True, True]
+    dnas.collapse(run.net, choose.uniform_bits(run.net, 2, 2))
+    run.trainer._estimate_norms(1, 0.5)
+    assert seen == [True, True, False, False]
