@@ -25,14 +25,14 @@ import platform
 import shutil
 import sys
 import time
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.rows import FOLDER, write_rows
+from benchmarks.study import FLOAT, HERE, Row, Study, read_study
 from bitsmith import run as runs
 from hwgen.cycles import time_program
 from hwgen.errors import InputError
@@ -45,59 +45,43 @@ from model.cost import BitOperations
 from model.data import load_data
 from model.nodes import Mode
 
-HERE = Path(__file__).resolve().parent
-FLOAT = "float"
-SETTINGS = {"recipe", "board", "engine", "seeds", "set", "quantised", "row"}
-NEEDED = {"recipe", "board", "engine", "seeds", "row"}
 EQUAL = {"cycles_of": ("cycles", "cycles"), "bitops_of": ("bitops", "bit_operations")}  # what a row equals: cost, figure
 
 
-def overrides(row: Mapping[str, Any], seed: int, study: Mapping[str, Any], folder: Path, data: str) -> list[str]:
+def overrides(row: Row, seed: int, study: Study, folder: Path, data: str) -> list[str]:
     """What a row sets in the study's recipe.
 
     Args:
         folder: where the study's rows lie; the float row and the row of equal cost are there, finished.
     """
-    made = [f'data_path="{data}"', f"seed={seed + 1000 * row.get('draw', 0)}", *given(row, study)]
-    if row["name"] == FLOAT:
+    made = [f'data_path="{data}"', f"seed={seed + 1000 * row.draw}", *study.given(row)]
+    if row.name == FLOAT:
         return [*made, 'search.method="uniform"']
-    made += [f'search.method="{row["method"]}"', f'train.float_from="{folder / f"{FLOAT}-{seed}.pt"}"']
-    if "uniform" in row:
-        made.append(f"search.uniform={row['uniform']}")
-    for setting, (cost, figure) in EQUAL.items():
-        if setting in row:
-            equal = json.loads((folder / f"{row[setting]}-{seed}.json").read_text(encoding="utf-8"))
-            made += [f'search.cost="{cost}"', f"search.target={int(row.get('share', 1) * equal[figure])}"]
+    made += [f'search.method="{row.method}"', f'train.float_from="{folder / f"{FLOAT}-{seed}.pt"}"']
+    if row.uniform:
+        made.append(f"search.uniform={row.uniform}")
+    if row.equals:
+        cost, figure = EQUAL["cycles_of" if row.cycles_of else "bitops_of"]
+        equal = json.loads((folder / f"{row.equals}-{seed}.json").read_text(encoding="utf-8"))
+        made += [f'search.cost="{cost}"', f"search.target={int(row.share * equal[figure])}"]
     return made
 
 
-def given(row: Mapping[str, Any], study: Mapping[str, Any]) -> list[str]:
-    """The study's overrides for all rows, those for all but the float one, the row's own, and those of a trial."""
-    quantised = [] if row["name"] == FLOAT else study.get("quantised", [])
-    return [*study.get("set", []), *quantised, *row.get("set", []), *study.get("trial", [])]
-
-
-def settings(row: Mapping[str, Any], study: Mapping[str, Any]) -> list[str]:
-    """What a study sets for a row, wherever it runs; a finished row is taken over only where it is the same."""
-    return [*given(row, study), *(f"{name}={value}" for name, value in row.items() if name not in ("name", "set"))]
-
-
-def take_kept(kept: Path, folder: Path, study: Mapping[str, Any]) -> list[str]:
+def take_kept(kept: Path, folder: Path, study: Study) -> list[str]:
     """Copy finished rows that were kept, with their weights, into ``folder``; the names of those taken."""
     taken = []
-    for row in study["row"]:
-        for name in (f"{row['name']}-{seed}" for seed in study["seeds"]):
-            figures = kept / f"{name}.json"
-            if (folder / figures.name).exists() or not figures.exists():
-                continue
-            if json.loads(figures.read_text(encoding="utf-8"))["settings"] == settings(row, study):
-                shutil.copy(figures.with_suffix(".pt"), folder)
-                shutil.copy(figures, folder)
-                taken.append(name)
+    for row, seed in study.jobs():
+        figures = kept / f"{row.name}-{seed}.json"
+        if (folder / figures.name).exists() or not figures.exists():
+            continue
+        if json.loads(figures.read_text(encoding="utf-8"))["settings"] == study.settings(row):
+            shutil.copy(figures.with_suffix(".pt"), folder)
+            shutil.copy(figures, folder)
+            taken.append(figures.stem)
     return taken
 
 
-def finish(row: Mapping[str, Any], run: runs.RunFolder, network: Network | None) -> dict[str, Any]:
+def finish(row: Row, run: runs.RunFolder, network: Network | None) -> dict[str, Any]:
     """The figures of a trained row; ``network``: of any row but the float one, found equal to the trained one by its export."""
     state, train = run.trainer.state, run.prepared.recipe.train
     spent = {
@@ -105,8 +89,8 @@ def finish(row: Mapping[str, Any], run: runs.RunFolder, network: Network | None)
         for name in ("float", "search", "retrain", "integer")
     }
     made: dict[str, Any] = {
-        "row": row["name"],
-        "method": row.get("method", FLOAT),
+        "row": row.name,
+        "method": row.method or FLOAT,
         "seed": run.prepared.recipe.seed,
         "epochs": spent,
         "steps_per_epoch": train.most_steps or len(run.prepared.data.train) // train.batch,
@@ -122,22 +106,22 @@ def finish(row: Mapping[str, Any], run: runs.RunFolder, network: Network | None)
     return made | {
         "cycles": time_program(schedule(network, run.engine)).cycles_per_image,
         "bit_operations": BitOperations().total(network),
-        **{setting: row[setting] for setting in (*EQUAL, "share") if setting in row},
+        **row.model_dump(include={*EQUAL, "share"}, exclude_unset=True),
         "engine": run.engine.name,
         "bits": {name: list(pair) for name, pair in state.bits.items()},
         **{name: state.chosen[name] for name in kept if name in state.chosen},
     }
 
 
-def work(row: Mapping[str, Any], seed: int, study: Mapping[str, Any], folder: Path, options: argparse.Namespace) -> None:
+def work(row: Row, seed: int, study: Study, folder: Path, options: argparse.Namespace) -> None:
     """Train a row, or go on with it, and write its figures."""
-    place = folder / f"{row['name']}-{seed}"
+    place = folder / f"{row.name}-{seed}"
     began = time.monotonic()
     run = runs.start(
-        HERE / study["recipe"],
+        HERE / study.recipe,
         place,
-        study["board"],
-        HERE / study["engine"],
+        study.board,
+        HERE / study.engine,
         overrides(row, seed, study, folder, options.data),
         resume=(place / "run.json").exists(),
         device=options.device,
@@ -145,14 +129,14 @@ def work(row: Mapping[str, Any], seed: int, study: Mapping[str, Any], folder: Pa
     )
     torch.set_num_threads(options.threads)
     network = None
-    if row["name"] == FLOAT:
+    if row.name == FLOAT:
         runs.train(run, FLOAT)
     else:
         runs.train(run)
         network = runs.export(run)
     about = {
         "study": options.config.stem,
-        "settings": settings(row, study),
+        "settings": study.settings(row),
         "network": run.prepared.net.name,
         "data": "JPEG archive" if Path(options.data).suffix == ".npz" else "original",
         "hardware": f"{torch.cuda.get_device_name()}" if options.device == "cuda" else f"{platform.machine()} CPU",
@@ -166,61 +150,23 @@ def work(row: Mapping[str, Any], seed: int, study: Mapping[str, Any], folder: Pa
         part.write_text(json.dumps(about | finish(row, run, network), indent=1) + "\n", encoding="utf-8")
 
 
-def collect(folder: Path, study: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The finished rows in the study's order."""
-    paths = [folder / f"{row['name']}-{seed}.json" for row in study["row"] for seed in study["seeds"]]
+def collect(folder: Path, study: Study) -> list[dict[str, Any]]:
+    """The finished rows in the study's order, all seeds of a row together."""
+    paths = [folder / f"{row.name}-{seed}.json" for row in study.row for seed in study.seeds_of(row)]
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
 
 
-def check_finished(folder: Path, study: Mapping[str, Any]) -> None:
+def check_finished(folder: Path, study: Study) -> None:
     """Whether the finished rows in ``folder`` have the study's settings.
 
     Raises:
         InputError: rows of other settings; all at once.
     """
-    known = {row["name"]: settings(row, study) for row in study["row"]}
+    known = {row.name: study.settings(row) for row in study.row}
     if other := [row["row"] for row in collect(folder, study) if row["settings"] != known[row["row"]]]:
         raise InputError(
             f"{folder} has rows of other settings: {', '.join(other)}. Remove their files, or give another folder with --out."
         )
-
-
-def problems(study: Mapping[str, Any]) -> list[str]:
-    """What is wrong with a study: unknown settings; the float row comes first, and a row comes after the one it equals."""
-    names: list[str] = []
-    found = [
-        f"There is no setting '{name}'; there are {', '.join(sorted(SETTINGS))}." for name in sorted({*study} - SETTINGS)
-    ]
-    found += [f"The setting '{name}' is missing." for name in sorted(NEEDED - {*study})]
-    rows = study.get("row", [])
-    if nameless := [at for at, row in enumerate(rows, 1) if "name" not in row]:
-        return [*found, f"Rows without a 'name': {', '.join(map(str, nameless))}."]
-    for row in rows:
-        if not names and row["name"] != FLOAT:
-            found.append(f"The first row is '{row['name']}'; every other row starts from '{FLOAT}'.")
-        for setting in EQUAL:
-            if row.get(setting, row["name"]) not in [*names, row["name"]]:
-                found.append(f"Row '{row['name']}' takes the cost of '{row[setting]}', which does not come before it.")
-        if not 0 < row.get("share", 1) <= 1:
-            found.append(f"Row '{row['name']}' takes the share {row['share']} of a cost; it is above 0 and at most 1.")
-        names.append(row["name"])
-    return found
-
-
-def read_study(path: Path) -> dict[str, Any]:
-    """A study's settings.
-
-    Raises:
-        InputError: it is no TOML file, or a setting is unknown or missing, or rows are in a wrong order.
-        OSError: it cannot be read.
-    """
-    try:
-        study = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not TOML: {error}") from None
-    if wrong := problems(study):
-        raise InputError(wrong, str(path))
-    return study
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -239,14 +185,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.trial and options.out is None:
         parser.error("--trial needs --out: a folder of its own, so that its rows are not taken for the study's")
     try:
-        train(read_study(options.config) | {"trial": options.trial or []}, options)
+        train(read_study(options.config).trying(options.trial or []), options)
     except (InputError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     return 0
 
 
-def train(study: Mapping[str, Any], options: argparse.Namespace) -> None:
+def train(study: Study, options: argparse.Namespace) -> None:
     """Work through the rows; the order is all rows of the first seed, then of the next.
 
     Raises:
@@ -260,15 +206,15 @@ def train(study: Mapping[str, Any], options: argparse.Namespace) -> None:
     check_finished(folder, study)
     if (finished := collect(folder, study)) and not options.trial:
         write_rows("study", finished)
-    for seed in study["seeds"]:
-        for row in study["row"]:
-            if (folder / f"{row['name']}-{seed}.json").exists() or (options.rows and row["name"] not in options.rows):
-                continue
-            work(row, seed, study, folder, options)
-            if not options.trial:
-                write_rows("study", collect(folder, study))
-            found = json.loads((folder / f"{row['name']}-{seed}.json").read_text(encoding="utf-8"))
-            print(f"{row['name']}, seed {seed}: {100 * found['accuracy']:.2f} %", flush=True)
+    for row, seed in study.jobs():
+        figures = folder / f"{row.name}-{seed}.json"
+        if figures.exists() or (options.rows and row.name not in options.rows):
+            continue
+        work(row, seed, study, folder, options)
+        if not options.trial:
+            write_rows("study", collect(folder, study))
+        found = json.loads(figures.read_text(encoding="utf-8"))
+        print(f"{row.name}, seed {seed}: {100 * found['accuracy']:.2f} %", flush=True)
 
 
 if __name__ == "__main__":

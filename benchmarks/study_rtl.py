@@ -12,12 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from benchmarks import study_cifar
 from benchmarks.rows import FOLDER, write_rows
+from benchmarks.study import FLOAT, HERE, Row, Study, read_study
 from bitsmith import run as runs
 from bitsmith.console import bars
 from hwgen.board import load_board
@@ -31,7 +31,7 @@ from model.train import STAGES
 from sim.verify import verify
 
 
-def rebuild(row: Mapping[str, Any], seed: int, study: Mapping[str, Any], kept: Path, folder: Path, data: str) -> Network:
+def rebuild(row: Row, seed: int, study: Study, kept: Path, folder: Path, data: str) -> Network:
     """The integer network of a finished row, found equal to the trained one on test images.
 
     Args:
@@ -40,13 +40,13 @@ def rebuild(row: Mapping[str, Any], seed: int, study: Mapping[str, Any], kept: P
     Raises:
         InputError: the network differs from the trained one.
     """
-    name = f"{row['name']}-{seed}"
+    name = f"{row.name}-{seed}"
     figures = json.loads((kept / f"{name}.json").read_text(encoding="utf-8"))
     run = runs.start(
-        study_cifar.HERE / study["recipe"],
+        HERE / study.recipe,
         folder,
-        study["board"],
-        study_cifar.HERE / study["engine"],
+        study.board,
+        HERE / study.engine,
         study_cifar.overrides(row, seed, study, kept, data),
         force=True,
     )
@@ -80,10 +80,10 @@ def simulate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> in
     Raises:
         InputError: the study, the data or the number of images is unusable, or the exported network differs from the trained one.
     """
-    study = study_cifar.read_study(options.config)
-    row = next((item for item in study["row"] if item["name"] == options.row), None)
-    if row is None or row["name"] == study_cifar.FLOAT:
-        names = ", ".join(item["name"] for item in study["row"] if item["name"] != study_cifar.FLOAT)
+    study = read_study(options.config)
+    row = next((item for item in study.row if item.name == options.row), None)
+    if row is None or row.name == FLOAT:
+        names = ", ".join(item.name for item in study.row if item.name != FLOAT)
         parser.error(f"there is no quantised row '{options.row}'; there are {names}")
     name = f"{options.row}-{options.seed}"
     kept = next(
@@ -99,7 +99,7 @@ def simulate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> in
     folder = FOLDER.parent / "study" / "rtl" / name
     network = rebuild(row, options.seed, study, kept, folder / "run", options.data)
     build = folder / "build"
-    generate(network, read_engine(study_cifar.HERE / study["engine"]), load_board(study["board"]), build, force=True)
+    generate(network, read_engine(HERE / study.engine), load_board(study.board), build, force=True)
     with bars(False) as progress:
         found = verify(build, count=options.images, progress=progress)
     figures = json.loads((kept / f"{name}.json").read_text(encoding="utf-8"))

@@ -260,6 +260,21 @@ def _set(data: dict[str, Any], assignment: str, problems: list[str]) -> None:
     data[name] = value
 
 
+def sentences(error: ValidationError, kind: str) -> list[str]:
+    """What is wrong with a file of settings, a sentence per setting. kind: of file, for people."""
+    made = []
+    for item in error.errors():
+        field = ".".join(str(part) for part in item["loc"])
+        shown = "" if item["type"] in ("missing", "extra_forbidden") else f" (it is {item['input']!r:.60})"
+        what = (
+            f"is not a setting of a {kind}"
+            if item["type"] == "extra_forbidden"
+            else item["msg"][:1].lower() + item["msg"][1:]
+        )
+        made.append(f"'{field}': {what}{shown}.")
+    return made
+
+
 def read_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     """Read a recipe; ``overrides`` are "section.name=value".
 
@@ -278,15 +293,7 @@ def read_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     try:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
-        for item in error.errors():
-            field = ".".join(str(part) for part in item["loc"])
-            shown = "" if item["type"] in ("missing", "extra_forbidden") else f" (it is {item['input']!r:.60})"
-            what = (
-                "is not a setting of a recipe"
-                if item["type"] == "extra_forbidden"
-                else item["msg"][:1].lower() + item["msg"][1:]
-            )
-            problems.append(f"'{field}': {what}{shown}.")
+        problems += sentences(error, "recipe")
     if problems:
         raise InputError(problems, str(path))
     return recipe

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -11,76 +10,103 @@ import numpy as np
 import pytest
 
 from benchmarks import results, study_cifar, study_rtl
+from benchmarks.study import HERE, Row, Study, read_study
 from hwgen.cycles import time_program
 from hwgen.engine import read_engine
+from hwgen.errors import InputError
 from hwgen.schedule import schedule
 from model.data import DataSet, Split
 from model.recipe import read_recipe
 
-REST = {"recipe": "r", "board": "b", "engine": "e", "seeds": [1]}
-CONFIGS = sorted(study_cifar.HERE.glob("study_*.toml"))
+REST = 'recipe = "r"\nboard = "b"\nengine = "e"\nseeds = [1]\n'
+CONFIGS = sorted(HERE.glob("study_*.toml"))
+
+
+def write_study(folder: Path, rows: str, rest: str = REST) -> Path:
+    config = folder / "small.toml"
+    config.write_text(f"{rest}row = [{rows}]\n")
+    return config
+
+
+def problems(folder: Path, rows: str, rest: str = REST) -> list[str]:
+    with pytest.raises(InputError) as error:
+        read_study(write_study(folder, rows, rest))
+    return error.value.problems
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_the_configurations_make_recipes(path: Path, tmp_path: Path) -> None:
-    study = tomllib.loads(path.read_text())
-    assert study_cifar.problems(study) == []
-    read_engine(study_cifar.HERE / study["engine"])
-    for row in study["row"]:
-        (tmp_path / f"{row['name']}-7.json").write_text('{"cycles": 1234, "bit_operations": 5678}')
+    study = read_study(path)
+    read_engine(HERE / study.engine)
+    for row in study.row:
+        (tmp_path / f"{row.name}-7.json").write_text('{"cycles": 1234, "bit_operations": 5678}')
     finals = []
-    for row in study["row"]:
-        recipe = read_recipe(
-            study_cifar.HERE / study["recipe"], study_cifar.overrides(row, 7, study, tmp_path, "some/where")
-        )
+    for row in study.row:
+        recipe = read_recipe(HERE / study.recipe, study_cifar.overrides(row, 7, study, tmp_path, "some/where"))
         assert recipe.data_path == "some/where"
-        whole = 1234 if "cycles_of" in row else 5678 if "bitops_of" in row else None
-        assert recipe.search.target == (whole if whole is None else int(row.get("share", 1) * whole))
-        assert recipe.search.cost == ("bitops" if "bitops_of" in row else "cycles")
-        assert recipe.train.float_from == (None if row["name"] == "float" else str(tmp_path / "float-7.pt"))
-        if row["name"] != "float":
+        whole = 1234 if row.cycles_of else 5678 if row.bitops_of else None
+        assert recipe.search.target == (whole if whole is None else int(row.share * whole))
+        assert recipe.search.cost == ("bitops" if row.bitops_of else "cycles")
+        assert recipe.train.float_from == (None if row.name == "float" else str(tmp_path / "float-7.pt"))
+        if row.name != "float":
             finals.append(recipe.train)
         assert recipe.seed % 1000 == 7
     assert len({train.model_dump_json() for train in finals}) == 1  # every quantised row has the same final training
 
 
-def finished(row: dict[str, Any], study: dict[str, Any]) -> dict[str, Any]:
+def finished(row: Row, study: Study) -> dict[str, Any]:
     """What a trained row leaves, as far as the study reads it."""
-    accuracy = 0.5 if row["name"] == "u" else 0.75
-    return {"row": row["name"], "accuracy": accuracy, "settings": study_cifar.settings(row, study)}
+    return {"row": row.name, "accuracy": 0.5 if row.name == "u" else 0.75, "settings": study.settings(row)}
 
 
-def test_rows_in_a_wrong_order_are_named() -> None:
-    found = study_cifar.problems(REST | {"row": [{"name": "a", "cycles_of": "b"}, {"name": "b"}]})
-    assert len(found) == 2
-    assert "The first row is 'a'" in found[0]
-    assert "'a' takes the cost of 'b'" in found[1]
+U = '{ name = "float" }, { name = "u", method = "uniform", uniform = [2, 2] }'
 
 
-def test_a_share_above_the_whole_is_named() -> None:
-    rows = [{"name": "float"}, {"name": "u"}, {"name": "a", "cycles_of": "u", "share": 85}]
-    found = study_cifar.problems(REST | {"row": rows})
-    assert len(found) == 1
-    assert "'a' takes the share 85" in found[0]
+@pytest.mark.parametrize(
+    ("rows", "sentences"),
+    [
+        ('{ name = "a", method = "random", cycles_of = "u" }, ' + U,
+         ["The first row is 'a'", "'a' takes the cost of 'u', which does not come before it"]),
+        (U + ", " + U, ["two rows 'float'", "two rows 'u'"]),
+        (U + ', { name = "a", method = "ebs-det", cycles_of = "u", share = 85 }', ["'row.2.share'"]),
+        (U + ', { name = "a", method = "ebs-det", cycles_of = "u", share = "most" }', ["'row.2.share'"]),
+        (U + ', { name = "a", method = "ebs-det", share = 0.85 }', ["'a' takes the share 0.85 of no cost"]),
+        (U + ', { name = "a", method = "ebs-det", cycles_of = "u", bitops_of = "u" }', ["a search has one budget"]),
+        (U + ', { name = "a" }', ["'a' has no 'method'"]),
+        (U + ', { name = "a", method = "uniform" }', ["'a': 'uniform' gives the bits"]),
+        (U + ', { name = "a", method = "random", uniform = [2, 2] }', ["'a': 'uniform' gives the bits"]),
+        (U + ', { name = "a", methods = "random" }', ["'row.2.methods': is not a setting of a study"]),
+        ('{ name = "float", seeds = [1, 2] }, { name = "u", method = "uniform", uniform = [2, 2], seeds = [1, 3] },'
+         ' { name = "a", method = "ebs-det", cycles_of = "u", seeds = [1, 2] }',
+         ["'u' has seeds that 'float', which it needs, has not: 3", "'a' has seeds that 'u', which it needs, has not: 2"]),
+    ],
+)  # fmt: skip
+def test_rows_that_do_not_fit_together_are_named(tmp_path: Path, rows: str, sentences: list[str]) -> None:
+    found = problems(tmp_path, rows)
+    assert len(found) == len(sentences)
+    for problem, sentence in zip(found, sentences, strict=True):
+        assert sentence in problem
 
 
-def test_a_misspelt_setting_is_named() -> None:
-    found = study_cifar.problems(REST | {"row": [{"name": "float"}], "quantized": []})
-    assert len(found) == 1
-    assert "'quantized'" in found[0]
-    assert "quantised" in found[0].partition("there are")[2]
+def test_a_misspelt_setting_is_named(tmp_path: Path) -> None:
+    assert problems(tmp_path, U, f"{REST}quantized = []\n") == ["'quantized': is not a setting of a study."]
+
+
+def test_rows_have_seeds_of_their_own(tmp_path: Path) -> None:
+    rows = '{ name = "float", seeds = [2, 1] }, { name = "u", method = "uniform", uniform = [2, 2] }, '
+    rows += '{ name = "a", method = "ebs-sto", cycles_of = "u", share = 0.5, seeds = [1] }'
+    study = read_study(write_study(tmp_path, rows))
+    assert [(row.name, seed) for row, seed in study.jobs()] == [("float", 1), ("u", 1), ("a", 1), ("float", 2)]
+    assert study.settings(study.row[2]) == ["method=ebs-sto", "cycles_of=u", "share=0.5"]
 
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
         (None, "No such file"),
-        ("row = [", "some.toml is not TOML"),
-        ('seeds = [1]\nrow = [{ name = "float" }]\n', "'recipe' is missing"),
-        (
-            'recipe = "r"\nboard = "b"\nengine = "e"\nseeds = [1]\nrow = [{ method = "uniform" }]\n',
-            "Rows without a 'name': 1",
-        ),
+        ("row = [", "some.toml:\n  It is not TOML"),
+        ('seeds = [1]\nrow = [{ name = "float" }]\n', "'recipe': field required"),
+        (f'{REST}row = [{{ method = "uniform" }}]\n', "'row.0.name': field required"),
         (f"{CONFIGS[0].read_text()}\n", "nowhere"),
     ],
 )
@@ -99,19 +125,16 @@ def test_what_is_unusable_is_told_in_sentences(
 
 
 def test_finished_rows_are_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = tmp_path / "small.toml"
-    config.write_text(
-        'recipe = "r"\nboard = "b"\nengine = "e"\nseeds = [1, 2]\nrow = [{ name = "float" }, { name = "u", method = "uniform" }]\n'
-    )
+    config = write_study(tmp_path, U, REST.replace("[1]", "[1, 2]"))
     worked: list[tuple[str, int]] = []
     written: list[list[dict[str, Any]]] = []
     most = 1
 
-    def work(row: Any, seed: int, study: Any, folder: Path, options: Any) -> None:
+    def work(row: Row, seed: int, study: Study, folder: Path, options: Any) -> None:
         if len(worked) == most:
             raise KeyboardInterrupt
-        worked.append((row["name"], seed))
-        (folder / f"{row['name']}-{seed}.json").write_text(json.dumps(finished(row, study)))
+        worked.append((row.name, seed))
+        (folder / f"{row.name}-{seed}.json").write_text(json.dumps(finished(row, study)))
 
     monkeypatch.setattr(study_cifar, "work", work)
     monkeypatch.setattr(study_cifar, "load_data", lambda *_: None)
@@ -129,16 +152,12 @@ def test_finished_rows_are_not_trained_again(tmp_path: Path, monkeypatch: pytest
 def test_a_trial_is_kept_apart_from_the_study(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = tmp_path / "small.toml"
-    config.write_text(
-        'recipe = "r"\nboard = "b"\nengine = "e"\nseeds = [1]\nset = ["a=1"]\nquantised = ["b=2"]\n'
-        'row = [{ name = "float" }, { name = "u", method = "uniform" }]\n'
-    )
+    config = write_study(tmp_path, U, f'{REST}set = ["a=1"]\nquantised = ["b=2"]\n')
     ways: list[list[str]] = []
 
-    def work(row: Any, seed: int, study: Any, folder: Path, options: Any) -> None:
-        ways.append(study_cifar.settings(row, study))
-        (folder / f"{row['name']}-{seed}.json").write_text(json.dumps(finished(row, study)))
+    def work(row: Row, seed: int, study: Study, folder: Path, options: Any) -> None:
+        ways.append(study.settings(row))
+        (folder / f"{row.name}-{seed}.json").write_text(json.dumps(finished(row, study)))
 
     monkeypatch.setattr(study_cifar, "work", work)
     monkeypatch.setattr(study_cifar, "load_data", lambda *_: None)
@@ -149,49 +168,50 @@ def test_a_trial_is_kept_apart_from_the_study(
     assert "--trial needs --out" in capsys.readouterr().err
     arguments = [str(config), "--data", "x", "--out", str(tmp_path / "out"), *tried]
     assert study_cifar.main([*arguments, "--rows", "u"]) == 0 == study_cifar.main(arguments)
-    assert ways == [["a=1", "b=2", "tuning_share=0.2", "b=3", "method=uniform"], ["a=1", "tuning_share=0.2", "b=3"]]
+    assert ways == [
+        ["a=1", "b=2", "tuning_share=0.2", "b=3", "method=uniform", "uniform=[2, 2]"],
+        ["a=1", "tuning_share=0.2", "b=3"],
+    ]
     assert capsys.readouterr().out.splitlines() == ["u, seed 1: 50.00 %", "float, seed 1: 75.00 %"]
     assert study_cifar.main([*arguments, "b=4"]) == 2
     assert "rows of other settings: float, u. Remove their files" in capsys.readouterr().err
 
 
 def test_kept_rows_are_taken_where_their_settings_are_the_same(tmp_path: Path) -> None:
-    study: dict[str, Any] = {
-        "seeds": [1],
-        "set": ["a=1"],
-        "row": [{"name": "float"}, {"name": "u", "uniform": [3, 3]}, {"name": "v"}],
-    }
+    study = read_study(
+        write_study(tmp_path, U + ', { name = "v", method = "random", cycles_of = "u" }', f'{REST}set = ["a=1"]\n')
+    )
     kept, folder = tmp_path / "kept", tmp_path / "out"
     kept.mkdir()
     folder.mkdir()
-    for row in study["row"][:2]:
-        known = study_cifar.settings(row, study | ({"set": ["a=2"]} if row["name"] == "float" else {}))
-        (kept / f"{row['name']}-1.json").write_text(json.dumps({"settings": known}))
-        (kept / f"{row['name']}-1.pt").write_bytes(b"weights")
+    for row in (study.trying(["a=2"]).row[0], study.row[1]):
+        known = study.settings(row)
+        (kept / f"{row.name}-1.json").write_text(json.dumps({"settings": known}))
+        (kept / f"{row.name}-1.pt").write_bytes(b"weights")
     assert study_cifar.take_kept(kept, folder, study) == ["u-1"]
     assert sorted(path.name for path in folder.iterdir()) == ["u-1.json", "u-1.pt"]
     assert study_cifar.take_kept(kept, folder, study) == []  # already there
 
 
 def test_the_published_table_is_that_of_the_kept_rows() -> None:
-    config = study_cifar.HERE / "study_resnet8.toml"
-    study = tomllib.loads(config.read_text())
+    config = HERE / "study_resnet8.toml"
+    study = read_study(config)
     kept = study_cifar.collect(config.with_suffix(""), study)
-    known = {row["name"]: study_cifar.settings(row, study) for row in study["row"]}
+    known = {row.name: study.settings(row) for row in study.row}
     assert kept[0]["row"] == "float" and all(row["settings"] == known[row["row"]] for row in kept)
     assert results.study(kept) in results.DOC.read_text()
     assert results.study_trials(kept) in results.DOC.read_text()
 
 
 def test_a_kept_row_is_exported_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = study_cifar.HERE / "study_resnet8.toml"
-    study = tomllib.loads(config.read_text())
+    config = HERE / "study_resnet8.toml"
+    study = read_study(config)
     rng = np.random.default_rng(1)
     noise = Split(rng.integers(0, 256, (40, 32, 32, 3), np.uint8), rng.integers(0, 10, 40))
     enough = Split(np.zeros((1000, 32, 32, 3), np.uint8), np.zeros(1000, np.int64))  # for the recipe; nothing is trained
     monkeypatch.setattr("model.pipeline.load_data", lambda *_: DataSet(enough, noise, 8, 10))
-    row = next(item for item in study["row"] if item["name"] == "ebs-at-w4a4")
+    row = next(item for item in study.row if item.name == "ebs-at-w4a4")
     network = study_rtl.rebuild(row, 1, study, config.with_suffix(""), tmp_path / "run", "nowhere")
     figures = json.loads((config.with_suffix("") / "ebs-at-w4a4-1.json").read_text())
-    engine = read_engine(study_cifar.HERE / study["engine"])
+    engine = read_engine(HERE / study.engine)
     assert time_program(schedule(network, engine)).cycles_per_image == figures["cycles"]
