@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import sqrt
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 from benchmarks.bench_search import growth
@@ -184,6 +186,42 @@ def study(rows: Rows) -> str:
     )
 
 
+def study_seeds(rows: Rows) -> str:
+    """Rows of three seeds and more: mean accuracy, and the difference to the row of the same seed whose cost is the budget."""
+    named: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        named.setdefault(row["row"], []).append(row)
+    by_seed = {(row["row"], row["seed"]): row for row in rows}
+
+    def told(values: Sequence[float], sign: str = "") -> str:
+        return f"{100 * mean(values):{sign}.2f} ± {100 * stdev(values) / sqrt(len(values)):.2f}"
+
+    made = []
+    for name, mine in named.items():
+        if len(mine) < 3:
+            continue
+        other = mine[0].get("cycles_of") or mine[0].get("bitops_of")
+        pairs = [(row, by_seed[other, row["seed"]]) for row in mine] if other else []
+        made.append(
+            (
+                name,
+                len(mine),
+                told([row["accuracy"] for row in mine]),
+                other or "",
+                told([row["accuracy"] - base["accuracy"] for row, base in pairs], "+") if pairs else "",
+                f"{100 * mean([row['cycles'] / base['cycles'] - 1 for row, base in pairs]):+.1f} %" if pairs else "",
+            )
+        )
+    return table(["row", "seeds", "accuracy, %", "against", "difference, points", "cycles"], made) if made else ""
+
+
+def study_costs(rows: Rows) -> str:
+    """Cycles of the layers of the study's network by bits."""
+    head = [name for name in rows[0] if name != "engine"]
+    made = [[f"{row[name]:,}" if name != "layer" else row[name] for name in head] for row in rows]
+    return f"Engine {rows[0]['engine']}.\n\n" + table(head, made)
+
+
 def study_trials(rows: Rows) -> str:
     """What the trials of the study's searches found on held-out images, before retraining."""
     head = [
@@ -280,7 +318,9 @@ SECTIONS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "timing": ("timing", timing),
     "search": ("search", search),
     "study": ("study", study),
+    "study-seeds": ("study", study_seeds),
     "study-trials": ("study", study_trials),
+    "study-costs": ("study_costs", study_costs),
     "study-rtl": ("study_rtl", study_rtl),
 }
 

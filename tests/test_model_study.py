@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import results, study_cifar, study_rtl
+from benchmarks import results, study_cifar, study_costs, study_rtl
+from benchmarks.networks import resnet8
 from benchmarks.study import HERE, Row, Study, read_study
-from hwgen.cycles import time_program
+from hwgen.cycles import cost_table, time_program
 from hwgen.engine import read_engine
 from hwgen.errors import InputError
 from hwgen.schedule import schedule
@@ -201,6 +202,34 @@ def test_the_published_table_is_that_of_the_kept_rows() -> None:
     assert kept[0]["row"] == "float" and all(row["settings"] == known[row["row"]] for row in kept)
     assert results.study(kept) in results.DOC.read_text()
     assert results.study_trials(kept) in results.DOC.read_text()
+    assert results.study_seeds(kept) in results.DOC.read_text()
+    assert results.study_costs(study_costs.costs(study)) in results.DOC.read_text()
+
+
+def test_rows_of_three_seeds_have_means_and_errors() -> None:
+    rows: list[dict[str, Any]] = [
+        {"row": name, "seed": seed, "accuracy": accuracy, "cycles": cycles}
+        for name, cycles, found in (("u", 200, (0.7, 0.8, 0.9)), ("s", 170, (0.72, 0.80, 0.94)), ("v", 200, (0.7, 0.8)))
+        for seed, accuracy in zip((1, 2, 3), found, strict=False)
+    ]
+    for row in rows:
+        if row["row"] == "s":
+            row["cycles_of"] = "u"
+    # differences 2, 0, 4: mean 2, deviation 2, error 2 / sqrt(3)
+    assert results.study_seeds(rows).splitlines()[2:] == [
+        "| u | 3 | 80.00 ± 5.77 |  |  |  |",
+        "| s | 3 | 82.00 ± 6.43 | u | +2.00 ± 1.15 | -15.0 % |",
+    ]
+
+
+def test_costs_of_a_study_are_those_of_its_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = read_study(HERE / "study_resnet8.toml")
+    rows = {row["layer"]: row for row in study_costs.costs(study)}
+    assert len(rows) == 8  # all but first and last layer
+    table = cost_table(resnet8(4, 4), read_engine(HERE / study.engine))
+    assert rows["block2.conv2"]["W3A2"] == table["s2.conv2"][2, 1] > rows["block2.conv2"]["W2A2"]
+    assert study_costs.main([str(tmp_path / "none.toml")]) == 2
+    assert "none.toml" in capsys.readouterr().err
 
 
 def test_a_kept_row_is_exported_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
