@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -82,7 +81,6 @@ def board(
     from sim.board.virtual import open_board
 
     with sentences(lambda: "Interrupted before the board was ready."):
-        logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s")
         with bars(quiet) as progress:
             progress("compiling the RTL", 0, 1)
             server = open_board(bundle_path, host=host, port=port)

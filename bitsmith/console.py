@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -70,6 +72,21 @@ def sentences(interrupted: Callable[[], str] = lambda: NOTHING_LEFT) -> Iterator
     except KeyboardInterrupt:
         err.print(interrupted(), style="yellow", markup=False, soft_wrap=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def tell_steps(verbose: bool) -> bool:
+    """Print what bitsmith's own modules log, above the progress bars: all of it, or warnings alone."""
+    for package in ("bitsmith", "hwgen", "model", "sim"):
+        logger = logging.getLogger(package)
+        logger.handlers = [RichHandler(console=err, show_time=False, show_path=False, show_level=False)]
+        logger.setLevel(logging.INFO if verbose else logging.WARNING)
+        logger.propagate = False
+    return verbose
+
+
+def percent(value: float | None) -> str:
+    """An accuracy for people."""
+    return "-" if value is None else f"{100 * value:.2f} %"
 
 
 def table(title: str, head: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -11,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from bitsmith import report, run
-from bitsmith.cli import percent, show_verify
-from bitsmith.console import bars, next_step, out, table
+from bitsmith.build_commands import show_verify
+from bitsmith.console import bars, next_step, out, percent, table, write_json
 from hwgen.board import Board, load_board
 from hwgen.build import generate, write_rtl
 from hwgen.engine import EngineConfig
@@ -49,8 +48,11 @@ def _size_ahead(engine: EngineConfig, board: Board) -> None:
         report.size(write_rtl(engine, board, Path(scratch)))
 
 
-def run_demo(folder: Path, images: int | None, *, force: bool, quiet: bool) -> bool:
+def run_demo(folder: Path, images: int | None, json: Path | None = None, *, force: bool, quiet: bool) -> bool:
     """Run everything into ``folder``, ``images`` test images (None: all) through the RTL; whether every check held.
+
+    Args:
+        json: another file for the summary, or "-".
 
     Raises:
         InputError: the folder exists and ``force`` is not set.
@@ -74,9 +76,9 @@ def run_demo(folder: Path, images: int | None, *, force: bool, quiet: bool) -> b
             wait([sized])
         figures = report.estimate(build)
         progress("synthesis", 1, 1)
-    (folder / "summary.json").write_text(
-        json.dumps({"search": search, "estimate": figures, "verify": checked}, indent=2) + "\n", encoding="utf-8"
-    )
+    summary = {"search": search, "estimate": figures, "verify": checked}
+    for path in (folder / "summary.json", json):
+        write_json(path, summary)
     rows = report.layer_rows(build)
     simulated = {layer["name"]: layer["cycles"] for layer in checked["layers"]}
     report.draw_layers(rows, folder / "layers.png", f"{network.name} on {build.engine.name}, {board.title}")

@@ -1,4 +1,4 @@
-"""The application, and the options that several commands share."""
+"""The options that several commands share."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ from typing import Annotated
 import typer
 
 from bitsmith import DEFAULT_BOARD
-
-app = typer.Typer(
-    name="bitsmith",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="rich",
-    help="From a PyTorch network to a verified mixed-precision FPGA accelerator.",
-)
+from bitsmith.console import tell_steps
 
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file; - is standard output.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose", "-v", callback=tell_steps, help="Also say what is done on the way: choices, tools, caches."
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
 BoardName = Annotated[str, typer.Option("--board", help="Board to build for.")]
 RunBoard = Annotated[

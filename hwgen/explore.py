@@ -7,6 +7,7 @@ a weight buffer that holds only part of the network among them. What is dropped 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,6 +23,7 @@ from hwgen.passes import ArrayPass, Pass
 from hwgen.plan import MemoryPlan, plan_memory
 from hwgen.schedule import Schedule, schedule, tile_cycles
 
+_log = logging.getLogger(__name__)
 _ROWS = (4, 8, 16)
 _COLUMNS = (4, 8, 16, 32)
 _SLOTS = (3, 6, 9, 12, 15, 18, 24, 30)
@@ -289,6 +291,14 @@ def explore(network: Network, board: Board, progress: Progress = _silent) -> Exp
     progress("choosing the engine", len(order), len(order))
     if not search.best:
         raise InputError(*_nothing_fits(search, network, board))
+    best = search.best[0]
+    _log.info(
+        "%d shapes looked at, %d timed: engine %s, %d cycles",
+        len(looked),
+        search.timed,
+        best.engine.name,
+        best.cycles_per_image,
+    )
     return Exploration(tuple(search.best), tuple(search.refused), len(looked), search.timed)
 
 

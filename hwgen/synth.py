@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+_log = logging.getLogger(__name__)
 _SCRIPT = """
 import sys
 from pyosys import libyosys as ys
@@ -151,7 +153,9 @@ def synthesise(
         digest.update(hashlib.sha256(source.read_bytes()).digest())
     entry = folder / f"{top}-{digest.hexdigest()[:20]}.json"
     if entry.exists():
+        _log.info("size of %s from %s", top, entry)
         return Resources(**json.loads(entry.read_text(encoding="utf-8")))
+    _log.info("Yosys maps %s; figures go to %s", top, entry)
     with tempfile.TemporaryDirectory(prefix="bitsmith-synth-") as scratch:
         report = Path(scratch) / "stat.json"
         commands = [*map_commands(sources, top, parameters or {}, keep), f"tee -q -o {report} stat -tech xilinx -json"]

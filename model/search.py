@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from model.quantnet import QuantNet
 from model.recipe import Recipe
 from model.refine import Refined, refine
 
+_log = logging.getLogger(__name__)
 _JOINT_ROUNDS = 4  # of engine and bits at the end of a joint search
 _TRIAL_STREAM = 78
 
@@ -212,6 +214,9 @@ class Search:
         facts["table_difference"] = facts["program_cost"] - facts["final_table_cost"]
         self.cost.settle(self.network(bits))
         if self.trains:
+            _log.info(
+                "the program costs %d of %d%s (%s)", facts["program_cost"], self.budget, self.cost.unit, facts["nearness"]
+            )
             facts["chosen_accuracy"] = self._at(net, bits, measures.accuracy)
         dnas.collapse(net, bits)
         choose.fix_bits(net, bits)
@@ -233,6 +238,10 @@ class Search:
         if self._refines and chosen.nearness == "window":  # else nothing is as near to the budget
             refined = self._refine(net, layers, bits, measures)
             bits = refined.bits
+            _log.info(
+                "%d assignments tried: held-out loss %.4f of the likeliest, %.4f of the chosen one",
+                refined.tried, refined.first, refined.loss,
+            )  # fmt: skip
             facts |= {"likeliest_loss": refined.first, "chosen_loss": refined.loss, "tried": refined.tried}
             if refined.others is not None:
                 facts["uniform_loss"] = refined.others

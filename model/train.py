@@ -4,6 +4,7 @@ resumed run is the run that was never interrupted."""
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +34,7 @@ from model.quantnet import QuantNet
 from model.recipe import Recipe
 from model.search import Measures, Search
 
+_log = logging.getLogger(__name__)
 STAGES = ("float", "search", "retrain", "integer")
 Progress = Callable[..., None]
 _CALIBRATION_IMAGES = 512
@@ -174,6 +176,8 @@ class Trainer:
                 began = time.monotonic()
                 figures = self._epoch(stage, self.state.epoch, total)
                 self.state.epoch += 1
+                told = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in figures.items())
+                _log.info("%s, epoch %d of %d: %s", stage, self.state.epoch, total, told)
                 figures["seconds"] = round(time.monotonic() - began, 3)
                 self.state.history.append({"stage": stage, "epoch": self.state.epoch, **figures})
                 self.save()

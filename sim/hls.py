@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import logging
 import os
 import platform
 import shutil
@@ -26,6 +27,7 @@ from hwgen.errors import InputError
 from sim.compiled import NO_CYCLE, Writes
 from sim.verilator import default_cache
 
+_log = logging.getLogger(__name__)
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")
 _LOG_TAIL = 4000
 _REGISTER_WORDS = 64
@@ -79,7 +81,9 @@ def compile_kernel(
     key = hashlib.sha256(repr((sorted(sources.items()), every, version, platform.processor(), platform.node())).encode())
     program = default_cache().parent / "hls" / key.hexdigest()[:24] / "bs_testbench"
     if program.is_file():
+        _log.info("kernel from %s", program.parent)
         return program
+    _log.info("%s compiles the kernel into %s", found, program.parent)
     program.parent.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=program.parent.parent) as scratch:
         for name, text in sources.items():

@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import importlib.util
 import json
+import logging
 import os
 import platform
 import shutil
@@ -28,6 +29,7 @@ from pathlib import Path
 
 from hwgen.errors import InputError
 
+_log = logging.getLogger(__name__)
 # What changes the compiled program without being a source or a parameter; part of every cache key. --vpi makes signals
 # reachable by name, for cocotb and for the compiled harness alike.
 _FLAGS = (
@@ -342,7 +344,9 @@ def _compile(
     folder = root / f"{top}-{key}"
     result = folder / product
     if result.exists():
+        _log.info("%s from %s", top, folder)
         return result
+    _log.info("%s compiles %s into %s", verilator.version, top, folder)
     with _locked(root / f"{folder.name}.lock"):
         if result.exists():
             return result

@@ -111,6 +111,8 @@ def test_help_shows_an_example(command: str) -> None:
     result = call(command, "--help")
     assert result.exit_code == 0
     assert f"Example:  bitsmith {command} " in result.output
+    shared = ("--verbose", "--quiet") if command == "board" else ("--verbose", "--quiet", "--json")
+    assert all(option in result.output for option in shared)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -279,6 +281,14 @@ def test_generate_chooses_an_engine(made: Path, tmp_path: Path) -> None:
     assert shapes["candidates"][0]["engine"] == asdict(build.engine)
     assert all(line in (build.path / "shapes.txt").read_text() for line in shapes["reasons"])
     assert build.engine != ENGINE and build.engine.name in result.stdout
+
+
+def test_verbose_says_what_is_done_on_the_way(made: Path, tmp_path: Path) -> None:
+    arguments = ("generate", made / "net", "--out", tmp_path / "build", "--engine", "auto", "--force")
+    for more, told in (("-v", True), ("-q", False), ("--verbose", True)):
+        result = call(*arguments, more)
+        assert result.exit_code == 0, result.output
+        assert ("shapes looked at" in result.stderr) == told
 
 
 @pytest.mark.parametrize("what", ["net", "build", "engine.json", "build/program.bin", "."])
