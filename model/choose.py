@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import exp
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from model.quantnet import QuantNet
 from model.recipe import LayerRule
 
 Bits = dict[str, tuple[int, int]]
+_NOISE = 100.0  # exp(-25) at one bit: no score is cut off
 
 
 # -------------------------------------------------------------------------------- bits of a network
@@ -118,10 +120,17 @@ def groups(net: QuantNet, table: Table, context: Context) -> list[Group]:
 def random_groups(net: QuantNet, table: Table, seed: int) -> list[Group]:
     """The groups with random scores instead of probabilities: the likeliest assignment in a window is a random one."""
     rng = np.random.default_rng([seed, 0x5EED])
+    return _scored(net, table, lambda bits: tuple(rng.uniform(1e-6, 1.0, len(bits)).tolist()))
 
-    def p(candidates: Sequence[int]) -> tuple[float, ...]:
-        return tuple(rng.uniform(1e-6, 1.0, len(candidates)).tolist())
 
+def even_groups(net: QuantNet, table: Table) -> list[Group]:
+    """The groups with scores by the bits alone. One bit less makes a quantiser's step twice as wide and the power of its noise
+    four times as large: the likeliest assignment is the one of the least noise, all operands counted alike."""
+    return _scored(net, table, lambda bits: tuple(exp(-_NOISE * 0.25**item) for item in bits))
+
+
+def _scored(net: QuantNet, table: Table, p: Callable[[Sequence[int]], tuple[float, ...]]) -> list[Group]:
+    """The groups, each choice with the scores that ``p`` gives its candidates."""
     return [
         Group(group.activation_bits, p(group.activation_bits),
               tuple(Layer(layer.name, layer.weight_bits, p(layer.weight_bits), layer.cost) for layer in group.layers))

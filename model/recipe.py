@@ -144,6 +144,14 @@ class SearchSection(_Section):
     temperature: Annotated[
         list[Positive], Field(min_length=2, max_length=2, description="[first, last] softmax temperature")
     ] = [1.0, 0.2]
+    finals: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=64,
+            description="EBS: assignments of the same cost that are retrained for an epoch each before one is chosen; 0: none",
+        ),
+    ] = 0
     trials: Annotated[
         int,
         Field(

@@ -23,23 +23,25 @@ _Operand = tuple[Group, int]  # a layer's place in its group; -1: the tensor tha
 @dataclass(frozen=True)
 class Refined:
     """Where a climb ends. first: loss of the bits that it began at. others: the least loss of the others; None: none of them
-    fits or is new. tried: assignments whose loss was measured."""
+    fits or is new. tried: assignments whose loss was measured. ranked: those, of rising loss."""
 
     bits: Bits
     loss: float
     first: float
     others: float | None
     tried: int
+    ranked: tuple[Bits, ...] = ()
 
 
 class _Tried:
     """Losses of assignments; each is measured once, and only where its cost fits. asked: how many were near enough for their
-    program to be assembled. count: how many were measured."""
+    program to be assembled."""
 
     def __init__(self, near: Callable[[Bits], bool], fits: Callable[[Bits], bool], loss: Callable[[Bits], float]) -> None:
         self._near, self._fits, self._loss = near, fits, loss
         self._seen: set[tuple[tuple[str, tuple[int, int]], ...]] = set()
-        self.asked = self.count = 0
+        self.losses: list[tuple[float, Bits]] = []
+        self.asked = 0
 
     def __call__(self, bits: Bits) -> float | None:
         """The loss of an assignment that is new and fits; None of any other."""
@@ -52,8 +54,13 @@ class _Tried:
         self.asked += 1
         if not self._fits(bits):
             return None
-        self.count += 1
-        return self._loss(bits)
+        self.losses.append((found := self._loss(bits), dict(bits)))
+        return found
+
+    @property
+    def ranked(self) -> tuple[Bits, ...]:
+        """What was measured, of rising loss."""
+        return tuple(bits for _, bits in sorted(self.losses, key=lambda item: item[0]))
 
 
 def refine(
@@ -95,7 +102,7 @@ def refine(
         progress(made, trials)
         if found < least:
             best, least = bits, found
-    return Refined(best, least, first, least_other, tried.count)
+    return Refined(best, least, first, least_other, len(tried.losses), tried.ranked)
 
 
 def _candidates(group: Group, at: int) -> tuple[int, ...]:

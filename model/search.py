@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 from typing import Any
 
@@ -37,13 +38,14 @@ _TRIAL_STREAM = 78
 class Measures:
     """What training tells of its network as it is, on held-out images and before it is retrained.
 
-    accuracy: with batch norm's statistics of its bits. loss: of bits that change from call to call. progress: (done, total)
-    while many are tried.
+    accuracy: with batch norm's statistics of its bits. loss: of bits that change from call to call. retrained_loss: after an epoch
+    of retraining, which leaves no trace. progress: (stage, done, total) while several are tried.
     """
 
     accuracy: Callable[[], float]
     loss: Callable[[], float]
-    progress: Callable[[int, int], None]
+    retrained_loss: Callable[[], float]
+    progress: Callable[[str, int, int], None]
 
 
 class Search:
@@ -174,8 +176,11 @@ class Search:
             return choose.groups(net, self.table, self._plain(temperature))
 
     def _discretise(self, net: QuantNet, temperature: float) -> Chosen:
+        return self._discretised(self._scored(net, temperature))
+
+    def _discretised(self, layers: list[Group]) -> Chosen:
         return discretise(
-            self._scored(net, temperature),
+            layers,
             self.budget,
             self.table,
             self.program,
@@ -235,6 +240,7 @@ class Search:
         facts["arg_max_accuracy"] = self._at(net, likely, measures.accuracy)
         facts["nearness"] = chosen.nearness
         bits = chosen.bits
+        ranked: tuple[Bits, ...] = ()
         if self._refines and chosen.nearness == "window":  # else nothing is as near to the budget
             refined = self._refine(net, layers, bits, measures)
             bits = refined.bits
@@ -245,7 +251,46 @@ class Search:
             facts |= {"likeliest_loss": refined.first, "chosen_loss": refined.loss, "tried": refined.tried}
             if refined.others is not None:
                 facts["uniform_loss"] = refined.others
+            ranked = refined.ranked
+        if self._has_finals and chosen.nearness == "window":
+            bits, losses = self._finals(net, [bits, chosen.bits, *ranked], measures)
+            facts["final_losses"] = losses
         return bits, facts
+
+    @property
+    def _has_finals(self) -> bool:
+        """A supernet has a weight for each candidate, and a joint search has chosen its engine for the bits that it has."""
+        search = self.recipe.search
+        return search.finals > 1 and search.method in ("ebs-det", "ebs-sto") and not search.joint
+
+    def _finals(self, net: QuantNet, ranked: Sequence[Bits], measures: Measures) -> tuple[Bits, list[float]]:
+        """Of the most promising assignments, the one of the least loss after an epoch of retraining; the losses, the first of
+        ``ranked`` first.
+
+        Strengths and trials go by weights that have been trained for the bits that the search has favoured. So the assignment of
+        the least noise and uniform bits take part whatever these say.
+        """
+        even = self._discretised(choose.even_groups(net, self.table))
+        asked = self.recipe.search
+        uniform = [choose.uniform_bits(net, w, k) for w in asked.weight_bits for k in asked.activation_bits]
+        blind = [*([even.bits] if even.nearness == "window" else []), *filter(self._in_window, uniform)]
+        pool: list[Bits] = []
+        for bits in [*ranked[:2], *blind, *ranked[2:]]:
+            if bits not in pool and len(pool) < asked.finals:
+                pool.append(bits)
+        losses = []
+        for at, bits in enumerate(pool, 1):
+            losses.append(self._at(net, bits, measures.retrained_loss))
+            _log.info("held-out loss %.4f after an epoch of retraining at %s", losses[-1], bits)
+            measures.progress("retraining finalists", at, len(pool))
+        return pool[min(range(len(pool)), key=losses.__getitem__)], losses
+
+    def _in_window(self, bits: Bits) -> bool:
+        """Whether the program costs as much as the budget, or up to 1 % less."""
+        try:
+            return ceil((1 - WINDOW) * self.budget) <= self.program(bits) <= self.budget
+        except InputError:
+            return False
 
     def _refine(self, net: QuantNet, layers: list[Group], start: Bits, measures: Measures) -> Refined:
         """The best on held-out images of the likeliest bits, uniform ones, and those around the best so far."""
@@ -256,17 +301,14 @@ class Search:
             return lowest - slack <= total_cost(bits, self.table) + beside <= self.budget + slack
 
         def fits(bits: Bits) -> bool:
-            try:
-                return self.cost.additive or lowest <= self.program(bits) <= self.budget
-            except InputError:
-                return False
+            return self.cost.additive or self._in_window(bits)
 
         asked = self.recipe.search
         uniform = [choose.uniform_bits(net, w, k) for w in asked.weight_bits for k in asked.activation_bits]
         rng = np.random.default_rng([self.recipe.seed, _TRIAL_STREAM])
         return refine(
             layers, start, uniform, asked.trials, near, fits, lambda bits: self._at(net, bits, measures.loss), rng,
-            measures.progress,
+            partial(measures.progress, "trying bits"),
         )  # fmt: skip
 
     def _at(self, net: QuantNet, bits: Bits, measure: Callable[[], float]) -> float:

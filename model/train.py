@@ -9,13 +9,12 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -33,14 +32,14 @@ from model.optimise import optimisers, set_rates
 from model.quantnet import QuantNet
 from model.recipe import Recipe
 from model.search import Measures, Search
+from model.steps import NoNumberError, Steps
 
 _log = logging.getLogger(__name__)
 STAGES = ("float", "search", "retrain", "integer")
 Progress = Callable[..., None]
 _CALIBRATION_IMAGES = 512
-_GRADIENT_NORM = 5.0
-_TRIAL_BATCH, _TRIAL_IMAGES = 512, 4096
-_NORM_STREAM, _STAGE_STREAM = 77, 0
+_TRIAL_BATCH, _TRIAL_IMAGES, _FINAL_IMAGES = 512, 4096, 16384
+_NORM_STREAM, _FINAL_STREAM = 77, 79
 
 
 @dataclass
@@ -78,12 +77,10 @@ class Trainer:
         self.folder, self.progress, self.world = folder, progress, world
         self.state = State()
         self.float_state: dict[str, Tensor] = {}
-        self.optimisers: list[torch.optim.Optimizer] = []
-        self._teacher: QuantNet | None = None
         net.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if world.size > 1:
             share_norms(net)
-        self._model: Callable[..., Tensor] = net
+        self.steps = Steps(net, recipe.train, world)
 
     # ---------------------------------------------------------------- checkpoints
     @property
@@ -106,7 +103,7 @@ class Trainer:
                 "chosen": state.chosen,
                 "net": self.net.state_dict(),
                 "float": self.float_state,
-                "optimisers": [item.state_dict() for item in self.optimisers],
+                "optimisers": [item.state_dict() for item in self.steps.optimisers],
                 "search": self.search.state(),
             },
             self.recipe.digest,
@@ -141,8 +138,8 @@ class Trainer:
         if self.state.bits:
             choose.fix_bits(self.net, self.state.bits)
         if self.state.epoch and stage:
-            self.optimisers = optimisers(self.net, stage, self.recipe.train, self.recipe.search.strength_rate)
-            for optimiser, saved in zip(self.optimisers, data["optimisers"], strict=True):
+            self.steps.optimisers = optimisers(self.net, stage, self.recipe.train, self.recipe.search.strength_rate)
+            for optimiser, saved in zip(self.steps.optimisers, data["optimisers"], strict=True):
                 optimiser.load_state_dict(saved)
 
     # ---------------------------------------------------------------- stages
@@ -168,13 +165,14 @@ class Trainer:
             total = self.epochs(stage)
             if self.state.epoch == 0:
                 self._enter(stage)
-                self.optimisers = optimisers(self.net, stage, self.recipe.train, self.recipe.search.strength_rate)
-            for parameter in self.net.parameters():
-                parameter.requires_grad_(True)  # what is off now would never be averaged
-            self._model = self.world.wrap(self.net)
+                self.steps.optimisers = optimisers(self.net, stage, self.recipe.train, self.recipe.search.strength_rate)
+            self.steps.join()
             while self.state.epoch < total:
                 began = time.monotonic()
-                figures = self._epoch(stage, self.state.epoch, total)
+                try:
+                    figures = self._epoch(stage, self.state.epoch, total)
+                except NoNumberError as where:
+                    raise self._no_number(where) from None
                 self.state.epoch += 1
                 told = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in figures.items())
                 _log.info("%s, epoch %d of %d: %s", stage, self.state.epoch, total, told)
@@ -193,23 +191,29 @@ class Trainer:
         elif stage == "search" and self.recipe.search.method == "dnas":
             dnas.expand(self.net)
         elif stage == "retrain":
-            if train.start == "float":
-                kept = {k: v for k, v in self.float_state.items() if not k.endswith("strengths")}
-                self.net.load_state_dict(kept, strict=False)
             choose.fix_bits(self.net, self.state.bits)
-            if train.start == "float":
-                fit_clips(self.net, self._calibration_images())
-            self._estimate_norms(STAGES.index(stage))
+            self._start_retraining()
         elif stage == "integer":
             self._estimate_norms(STAGES.index(stage))
+
+    def _start_retraining(self) -> None:
+        """What the network starts from at the bits that are set."""
+        if self.recipe.train.start == "float":
+            kept = {k: v for k, v in self.float_state.items() if not k.endswith("strengths")}
+            self.net.load_state_dict(kept, strict=False)
+            fit_clips(self.net, self._calibration_images())
+        self._estimate_norms(STAGES.index("retrain"))
 
     def _leave(self, stage: str) -> None:
         if stage == "float":
             calibrate(self.net, self._calibration_images())
             self.float_state = {name: value.clone() for name, value in self.net.state_dict().items()}
         elif stage == "search":
-            _, held = hold_out(self.data.train, self.recipe.search.hold_out, self.recipe.seed)
-            chosen = self.search.choose(self.net, self._measures(held))
+            rest, held = hold_out(self.data.train, self.recipe.search.hold_out, self.recipe.seed)
+            try:
+                chosen = self.search.choose(self.net, self._measures(rest, held))
+            except NoNumberError as where:
+                raise self._no_number(where) from None
             self.state.bits, self.state.chosen = chosen
             if self.state.history and self.state.history[-1]["stage"] == stage:
                 self.state.history[-1] |= {name: value for name, value in chosen[1].items() if name.endswith("_accuracy")}
@@ -228,7 +232,7 @@ class Trainer:
         pick = np.linspace(0, len(self.data.train) - 1, min(_CALIBRATION_IMAGES, len(self.data.train))).astype(np.int64)
         return self.data.train.images[pick]
 
-    def _measures(self, held: Split) -> Measures:
+    def _measures(self, rest: Split, held: Split) -> Measures:
         """Accuracy with the statistics that retraining begins with: those of the mixture are none of a network whose bits are
         fixed."""
 
@@ -244,8 +248,27 @@ class Trainer:
         return Measures(
             held_accuracy,
             lambda: fresh_loss(self.net, *trial_images(), _TRIAL_BATCH),
-            lambda done, total: self.progress("trying bits", done, total),
+            lambda: self._retrained_loss(rest, held),
+            self.progress,
         )
+
+    def _retrained_loss(self, rest: Split, held: Split) -> float:
+        """Held-out loss after an epoch of retraining at the bits that are set; the network is as before then."""
+        kept = copy.deepcopy(self.net.state_dict())
+        self._start_retraining()
+        train = self.recipe.train
+        self.steps.optimisers = optimisers(self.net, "retrain", train, self.recipe.search.strength_rate)
+        stream = [self.recipe.seed, _FINAL_STREAM]
+        torch.manual_seed(int(np.random.SeedSequence(stream).generate_state(1)[0]) + self.world.rank)
+        context = Context(Mode.QUANTISED, autocast=train.autocast)
+        steps = min(len(rest) // train.batch, train.most_steps or len(rest))
+        for at, (images, labels) in enumerate(self._batches(rest, np.random.default_rng(stream), steps)):
+            set_rates(self.steps.optimisers, at / steps)
+            self.steps.weights(images, labels, context, teacher=self.float_state)
+        pick = np.linspace(0, len(held) - 1, min(_FINAL_IMAGES, len(held))).astype(np.int64)
+        loss = fresh_loss(self.net, held.images[pick], held.labels[pick], _TRIAL_BATCH)
+        self.net.load_state_dict(kept)
+        return loss
 
     def _estimate_norms(self, stage: int, temperature: float = 1.0) -> None:
         """Batch norm's statistics anew, of the network as it is now."""
@@ -305,19 +328,23 @@ class Trainer:
                 context.noise = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
             split, held = hold_out(self.data.train, recipe.search.hold_out, recipe.seed)
             first = math.ceil(recipe.search.warm * total)  # epoch that trains the strengths
-            warm = epoch < first or len(self.optimisers) < 3
+            warm = epoch < first or len(self.steps.optimisers) < 3
             self.search.prepare_epoch(self.net, epoch, total, context.temperature)
         steps = len(split) // recipe.train.batch
         if recipe.train.most_steps is not None:
             steps = min(steps, recipe.train.most_steps)
         held_batches = iter(()) if held is None else self._cycle(held, rng)
+        teacher = self.float_state if stage in ("retrain", "integer") else None
         losses = []
         for at, (images, labels) in enumerate(self._batches(split, rng, steps)):
-            set_rates(self.optimisers, self._share(stage, epoch + at / steps))
+            set_rates(self.steps.optimisers, self._share(stage, epoch + at / steps))
             if not warm:
                 done = (epoch + at / steps - first) / (total - first)
-                self._strength_step(*next(held_batches), context, self.search.allowed(self.net, done))
-            losses.append(self._weight_step(images, labels, context, stage))
+                allowed, temperature = self.search.allowed(self.net, done), context.temperature
+                self.steps.strengths(
+                    *next(held_batches), context, partial(self.search.pressure, self.net, temperature, allowed)
+                )
+            losses.append(self.steps.weights(images, labels, context, teacher=teacher, norms=stage != "integer"))
         figures = {"loss": float(np.mean(losses)), "temperature": context.temperature}
         if stage == "search":
             found, rows = self.search.figures(self.net, context.temperature)
@@ -337,77 +364,7 @@ class Trainer:
         while True:
             yield from self._batches(split, rng)
 
-    # ---------------------------------------------------------------- steps
-    def _weight_step(self, images: Tensor, labels: Tensor, context: Context, stage: str) -> float:
-        self.net.train(stage != "integer")
-        self._train_only(strengths=False)
-        logits = self._model(images, context)
-        loss = F.cross_entropy(logits, labels)
-        if self.recipe.train.distil and stage in ("retrain", "integer"):
-            loss = self._distilled(loss, logits, images)
-        value = self.world.mean(loss.detach())
-        if not math.isfinite(value):
-            raise self._no_number(images, context)
-        for optimiser in self.optimisers:
-            optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        weights = self.optimisers[0].param_groups[0]["params"]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in weights if p.grad is not None])
-        if not torch.isfinite(norm):
-            raise self._no_number(images, context)
-        torch.nn.utils.clip_grads_with_norm_(weights, _GRADIENT_NORM, norm)
-        for optimiser in self.optimisers[:2]:
-            optimiser.step()
-        return value
-
-    def _strength_step(self, images: Tensor, labels: Tensor, context: Context, allowed: float) -> None:
-        """One step of the strengths on held-out images: batch-norm statistics and clips stay."""
-        self.net.eval()
-        self._train_only(strengths=True)
-        loss = F.cross_entropy(self._model(images, context), labels)
-        loss = loss + self.search.pressure(self.net, context.temperature, allowed)
-        if not math.isfinite(self.world.mean(loss.detach())):
-            raise self._no_number(images, context)
-        for optimiser in self.optimisers:
-            optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimisers[2].step()
-
-    def _train_only(self, *, strengths: bool) -> None:
-        """Gradients for the strengths or for everything else: what is not stepped costs nothing."""
-        for parameter in self.net.parameters():
-            parameter.requires_grad_(not strengths)
-        for parameter in self.net.strengths():
-            parameter.requires_grad_(strengths)
-
-    def _distilled(self, loss: Tensor, logits: Tensor, images: Tensor) -> Tensor:
-        train = self.recipe.train
-        if self._teacher is None:
-            self._teacher = copy.deepcopy(self.net)
-            self._teacher.load_state_dict(self.float_state)
-            self._teacher.eval()
-        with torch.no_grad():
-            target = self._teacher(images, Context(Mode.FLOAT))
-        t = train.distil_temperature
-        kept = F.kl_div(
-            F.log_softmax(logits / t, 1), F.log_softmax(target / t, 1), log_target=True, reduction="batchmean"
-        )
-        return (1 - train.distil) * loss + train.distil * t * t * kept
-
-    def _no_number(self, images: Tensor, context: Context) -> InputError:
-        """The error that names the first layer without numbers, in any process."""
-        with torch.no_grad():
-            values = self.net.tensors(images, context)
-        own = [node.name for node in self.net if not torch.isfinite(values[node.output].value).all()]
-        grads = [
-            node.name
-            for node in self.net
-            if any(p.grad is not None and not p.grad.isfinite().all() for p in node.parameters())
-        ]
-        names = [name for found in self.world.gather(own) for name in found]
-        where = f"first in layer '{names[0]}'" if names else "in the loss itself"
-        if not names and grads:
-            where = f"in the gradient of layer '{grads[-1]}'"
+    def _no_number(self, where: NoNumberError) -> InputError:
         kept, float_from = "", ""
         if self.path is not None and self.path.exists():
             kept = "; the last good checkpoint is kept"

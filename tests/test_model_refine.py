@@ -144,3 +144,60 @@ def test_only_weights_that_samples_have_trained_are_asked() -> None:
         run = pipeline.prepare(read_recipe(RECIPE, [*SHORT, *settings]), cycles=Cycles(ENGINE, load_board("pynq-z2")))
         pipeline.train(run, "search")
         assert "tried" not in run.trainer.state.chosen
+
+
+def test_finalists_are_retrained_and_leave_no_trace() -> None:
+    """The one of the least loss after an epoch is chosen, and what others have learnt does not stay."""
+    met = {}
+    for method in ("ebs-det", "ebs-sto"):
+        for finals in (0, 4):
+            run = pipeline.prepare(read_recipe(RECIPE, [*SHORT, f"search.method={method}", f"search.finals={finals}"]))
+            pipeline.train(run, "search")
+            facts = run.trainer.state.chosen
+            assert 0.99 * run.budget <= run.search.program(run.trainer.state.bits) <= run.budget
+            assert ("final_losses" in facts) == bool(finals)
+            met[finals] = dict(run.net.named_parameters())  # batch norm's statistics are those of the chosen bits
+        losses = facts["final_losses"]
+        assert 1 < len(losses) <= 4 and len(set(losses)) == len(losses) and all(loss > 0 for loss in losses)
+        assert met[0].keys() == met[4].keys()
+        assert all(torch.equal(value, met[4][name]) for name, value in met[0].items())
+
+
+def test_the_finalist_of_the_least_loss_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever place it has; uniform bits are among them, if they cost as much."""
+    for place in range(3):
+        run = pipeline.prepare(read_recipe(RECIPE, [*SHORT, "search.finals=3", "search.trials=4", "search.weight_bits=[2,4]",
+                                                    "search.activation_bits=[2,4]"]))  # fmt: skip
+        asked: list[Bits] = []
+
+        def loss(*_: object, run: pipeline.Run = run, asked: list[Bits] = asked, place: int = place) -> float:
+            asked.append(
+                {
+                    node.name: (node.choice.bits or 0, (node_choice.bits or 0) if node_choice else 0)
+                    for node in run.net.weighted()
+                    for node_choice in [run.net.source_choice(node)]
+                }
+            )
+            return 0.5 if len(asked) == place + 1 else 1.0
+
+        monkeypatch.setattr(run.trainer, "_retrained_loss", loss)
+        pipeline.train(run, "search")
+        bits = run.trainer.state.bits
+        assert len(asked) == 3 and run.trainer.state.chosen["final_losses"][place] == 0.5
+        assert all(bits[name][0] == weight for name, (weight, _) in asked[place].items())
+        assert all(activation in (0, bits[name][1]) for name, (_, activation) in asked[place].items())
+
+
+def test_the_even_assignment_has_the_least_noise() -> None:
+    run = pipeline.prepare(read_recipe(RECIPE, [*SHORT, "search.pinned=0"]))
+    net, table = run.net, run.search.table
+    with torch.no_grad():
+        even = run.search._discretised(choose.even_groups(net, table)).bits
+        drawn = [run.search._discretised(choose.random_groups(net, table, seed)).bits for seed in range(20)]
+
+    def noise(bits: Bits) -> float:
+        groups = choose.groups(net, table, choose.plain_context())
+        inputs = sum(4.0 ** -bits[group.layers[0].name][1] for group in groups)
+        return inputs + sum(4.0**-weight for weight, _ in bits.values())
+
+    assert all(noise(even) <= noise(other) for other in drawn)

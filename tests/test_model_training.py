@@ -27,7 +27,8 @@ from model.calibrate import quantise_after_training
 from model.nodes import ConvNode
 from model.quantnet import QuantNet
 from model.recipe import read_recipe
-from model.train import Trainer
+from model.steps import Steps
+from model.train import STAGES
 
 State = dict[str, torch.Tensor]
 ROOT = Path(__file__).parent.parent
@@ -134,11 +135,12 @@ def test_rates_fall_to_nothing_over_retraining_and_the_integer_stage_together(mo
     run = pipeline.prepare(read_recipe(RECIPE, settings))
     seen: list[tuple[str, float, float]] = []
 
-    def step(self: Trainer, images: Any, labels: Any, context: Any, stage: str) -> float:
+    def step(self: Steps, *_: Any, **__: Any) -> float:
+        stage = STAGES[run.trainer.state.stage]
         seen.append((stage, *(self.optimisers[at].param_groups[0]["lr"] for at in (0, 1))))
         return 0.0
 
-    monkeypatch.setattr(Trainer, "_weight_step", step)
+    monkeypatch.setattr(Steps, "weights", step)
     pipeline.train(run)
     for stages, epochs in (({"search"}, 3), ({"retrain", "integer"}, 4)):
         rates = [row[1:] for row in seen if row[0] in stages]
