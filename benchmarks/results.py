@@ -153,7 +153,10 @@ def search(rows: Rows) -> str:
 
 def study(rows: Rows) -> str:
     """Accuracy on CIFAR-10 by row; cycles on one engine."""
-    about = rows[0]
+
+    def every(name: str) -> str:
+        return " or ".join(map(str, sorted({row[name] for row in rows})))
+
     head = [
         "row",
         "seed",
@@ -164,11 +167,10 @@ def study(rows: Rows) -> str:
         "accuracy",
         "training, s",
     ]
-    engines = {row["engine"] for row in rows if "engine" in row}
-    threads = " or ".join(str(count) for count in sorted({row["threads"] for row in rows}))
-    text = f"{about['network']}, {about['data']}, {about['images']:,} test images, {about['hardware']}, threads: {threads}, torch"
-    text += f" {about['torch']}; {about['batch']} images a step"
-    return f"{text}; engine {', '.join(sorted(engines))}.\n\n" + table(
+    engines = sorted({row["engine"] for row in rows if "engine" in row})
+    text = f"{every('network')}, {every('data')}, {rows[0]['images']:,} test images, {every('hardware')}, threads: {every('threads')},"
+    text += f" torch {every('torch')}; {every('batch')} images a step; engine {', '.join(engines)}"
+    return f"{text}.\n\n" + table(
         head,
         [
             (

@@ -25,7 +25,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from benchmarks.rows import FOLDER, write_rows
 from benchmarks.study import FLOAT, HERE, Row, Study, read_study
 from bitsmith import run as runs
 from hwgen.cycles import time_program
+from hwgen.engine import read_engine
 from hwgen.errors import InputError
 from hwgen.network import Network
 from hwgen.output import whole_file
@@ -67,14 +68,26 @@ def overrides(row: Row, seed: int, study: Study, folder: Path, data: str) -> lis
     return made
 
 
-def take_kept(kept: Path, folder: Path, study: Study) -> list[str]:
+def data_kind(data: str) -> str:
+    """What the images are: their JPEG archive has lost a little of them, so that accuracies of the two do not compare."""
+    return "JPEG archive" if Path(data).suffix == ".npz" else "original"
+
+
+def belongs(found: Mapping[str, Any], row: Row, study: Study, data: str) -> bool:
+    """Whether a finished row is one of this study: of its settings, its engine and the same data."""
+    engine = read_engine(HERE / study.engine).name
+    made = (found["settings"], found["data"], found.get("engine", engine))
+    return made == (study.settings(row), data_kind(data), engine)
+
+
+def take_kept(kept: Path, folder: Path, study: Study, data: str) -> list[str]:
     """Copy finished rows that were kept, with their weights, into ``folder``; the names of those taken."""
     taken = []
     for row, seed in study.jobs():
         figures = kept / f"{row.name}-{seed}.json"
         if (folder / figures.name).exists() or not figures.exists():
             continue
-        if json.loads(figures.read_text(encoding="utf-8"))["settings"] == study.settings(row):
+        if belongs(json.loads(figures.read_text(encoding="utf-8")), row, study, data):
             shutil.copy(figures.with_suffix(".pt"), folder)
             shutil.copy(figures, folder)
             taken.append(figures.stem)
@@ -138,7 +151,7 @@ def work(row: Row, seed: int, study: Study, folder: Path, options: argparse.Name
         "study": options.config.stem,
         "settings": study.settings(row),
         "network": run.prepared.net.name,
-        "data": "JPEG archive" if Path(options.data).suffix == ".npz" else "original",
+        "data": data_kind(options.data),
         "hardware": f"{torch.cuda.get_device_name()}" if options.device == "cuda" else f"{platform.machine()} CPU",
         "threads": options.threads,
         "torch": torch.__version__,
@@ -156,16 +169,17 @@ def collect(folder: Path, study: Study) -> list[dict[str, Any]]:
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
 
 
-def check_finished(folder: Path, study: Study) -> None:
-    """Whether the finished rows in ``folder`` have the study's settings.
+def check_finished(folder: Path, study: Study, data: str) -> None:
+    """Whether the finished rows in ``folder`` are this study's.
 
     Raises:
-        InputError: rows of other settings; all at once.
+        InputError: rows of other settings, another engine or other data; all at once.
     """
-    known = {row.name: study.settings(row) for row in study.row}
-    if other := [row["row"] for row in collect(folder, study) if row["settings"] != known[row["row"]]]:
+    known = {row.name: row for row in study.row}
+    if other := [row["row"] for row in collect(folder, study) if not belongs(row, known[row["row"]], study, data)]:
         raise InputError(
-            f"{folder} has rows of other settings: {', '.join(other)}. Remove their files, or give another folder with --out."
+            f"{folder} has rows of other settings, another engine or other data: {', '.join(other)}. Remove their files, or give"
+            " another folder with --out."
         )
 
 
@@ -201,9 +215,9 @@ def train(study: Study, options: argparse.Namespace) -> None:
     load_data("cifar10", options.data)  # say what is missing before anything is made
     folder = (options.out or FOLDER.parent / "study" / options.config.stem).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    if taken := take_kept(HERE / options.config.stem, folder, study):
+    if taken := take_kept(HERE / options.config.stem, folder, study, options.data):
         print(f"Kept from earlier: {', '.join(taken)}.", flush=True)
-    check_finished(folder, study)
+    check_finished(folder, study, options.data)
     if (finished := collect(folder, study)) and not options.trial:
         write_rows("study", finished)
     for row, seed in study.jobs():

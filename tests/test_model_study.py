@@ -19,7 +19,7 @@ from hwgen.schedule import schedule
 from model.data import DataSet, Split
 from model.recipe import read_recipe
 
-REST = 'recipe = "r"\nboard = "b"\nengine = "e"\nseeds = [1]\n'
+REST = 'recipe = "r"\nboard = "b"\nengine = "study_engine.json"\nseeds = [1]\n'
 CONFIGS = sorted(HERE.glob("study_*.toml"))
 
 
@@ -57,7 +57,12 @@ def test_the_configurations_make_recipes(path: Path, tmp_path: Path) -> None:
 
 def finished(row: Row, study: Study) -> dict[str, Any]:
     """What a trained row leaves, as far as the study reads it."""
-    return {"row": row.name, "accuracy": 0.5 if row.name == "u" else 0.75, "settings": study.settings(row)}
+    return {
+        "row": row.name,
+        "accuracy": 0.5 if row.name == "u" else 0.75,
+        "settings": study.settings(row),
+        "data": "original",
+    }
 
 
 U = '{ name = "float" }, { name = "u", method = "uniform", uniform = [2, 2] }'
@@ -175,7 +180,7 @@ def test_a_trial_is_kept_apart_from_the_study(
     ]
     assert capsys.readouterr().out.splitlines() == ["u, seed 1: 50.00 %", "float, seed 1: 75.00 %"]
     assert study_cifar.main([*arguments, "b=4"]) == 2
-    assert "rows of other settings: float, u. Remove their files" in capsys.readouterr().err
+    assert "rows of other settings, another engine or other data: float, u. Remove their files" in capsys.readouterr().err
 
 
 def test_kept_rows_are_taken_where_their_settings_are_the_same(tmp_path: Path) -> None:
@@ -185,13 +190,18 @@ def test_kept_rows_are_taken_where_their_settings_are_the_same(tmp_path: Path) -
     kept, folder = tmp_path / "kept", tmp_path / "out"
     kept.mkdir()
     folder.mkdir()
+    engine = read_engine(HERE / study.engine).name
     for row in (study.trying(["a=2"]).row[0], study.row[1]):
-        known = study.settings(row)
-        (kept / f"{row.name}-1.json").write_text(json.dumps({"settings": known}))
+        known = {"settings": study.settings(row), "data": "original", "engine": engine}
+        (kept / f"{row.name}-1.json").write_text(json.dumps(known))
         (kept / f"{row.name}-1.pt").write_bytes(b"weights")
-    assert study_cifar.take_kept(kept, folder, study) == ["u-1"]
+    assert study_cifar.take_kept(kept, folder, study, "some/cifar10.npz") == []
+    assert study_cifar.take_kept(kept, folder, study, "some/batches") == ["u-1"]
     assert sorted(path.name for path in folder.iterdir()) == ["u-1.json", "u-1.pt"]
-    assert study_cifar.take_kept(kept, folder, study) == []  # already there
+    assert study_cifar.take_kept(kept, folder, study, "some/batches") == []  # already there
+    other = {"settings": study.settings(study.row[2]), "data": "original", "engine": "8x8x8"}
+    (kept / "v-1.json").write_text(json.dumps(other))
+    assert study_cifar.take_kept(kept, folder, study, "some/batches") == []
 
 
 def test_the_published_table_is_that_of_the_kept_rows() -> None:
