@@ -42,10 +42,10 @@ def call_factory(what: str, options: dict[str, Any]) -> Any:
     except InputError:
         raise
     except (Exception, SystemExit) as error:  # whatever the user's function raises
-        line = _line(error, getattr(found, "__file__", None))
+        line = line_of(error, getattr(found, "__file__", None))
         if isinstance(error, TypeError) and not line:  # the call itself: the function was never entered
             raise InputError(f"It does not take these options{_definition(made)}: {error}.", where) from error
-        raise InputError(f"'{name}' failed{line} with {_text(error)}; mend it, or its model.options.", where) from error
+        raise InputError(f"'{name}' failed{line} with {text_of(error)}; mend it, or its model.options.", where) from error
 
 
 def _import_problem(package: str, error: BaseException) -> str:
@@ -55,16 +55,16 @@ def _import_problem(package: str, error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         return f"Cannot import '{package}': {error.filename}, line {error.lineno}: {error.msg}."
     advice = "mend it" if missing is None else f"install '{missing}' where bitsmith runs"
-    return f"Cannot import '{package}': it failed{_line(error)} with {_text(error)}; {advice}."
+    return f"Cannot import '{package}': it failed{line_of(error)} with {text_of(error)}; {advice}."
 
 
-def _text(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
     """Type and first line."""
     text = str(error).strip().split("\n")[0].rstrip(".")
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _line(error: BaseException, home: str | None = None) -> str:
+def line_of(error: BaseException, home: str | None = None) -> str:
     """The last line of the traceback that is the user's: in ``home``, or neither installed nor Python's or bitsmith's."""
 
     def own(file: str) -> bool:

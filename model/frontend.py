@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from hwgen.errors import InputError
+from model.equivalence import check_equivalence
 from model.layers import padding_of
 from model.nodes import SKIP_BITS, AffineNode, ConvNode, LogitsNode, NetNode, Quantiser, WeightedNode
 from model.pool_nodes import AvgPoolNode, MaxPoolNode, RequantNode, ShortcutANode
@@ -323,7 +324,8 @@ def prepare(
         mean, std: what the module's input was normalised by, per channel of values in [0, 1]; folded into the first layer.
 
     Raises:
-        InputError: a module that cannot be traced, unsupported layers (all of them at once), no candidates.
+        InputError: a module that cannot be traced, unsupported layers (all of them at once), no candidates, or float logits
+            that are not the module's.
     """
     subject = f"network '{name or type(module).__name__}'"
     problems = [
@@ -353,6 +355,7 @@ def prepare(
     stages = [stage for stage in joined.stages if stage is not last] + [last]
     made.build(stages, last)
     net = QuantNet(name or type(module).__name__, (shape[1], shape[2], shape[0]), input_bits, made.nodes)
+    check_equivalence(module, net, subject)
     if mean is not None or std is not None:
         _normalise(net, mean or [0.0] * shape[0], std or [1.0] * shape[0], subject)
     return net

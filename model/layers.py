@@ -69,8 +69,8 @@ def ceiling_of(module: nn.Module, known: str, fields: dict[str, Any]) -> float:
     least, most = fields.get("min", -1.0), fields.get("max", 1.0 if "min" not in fields else None)
     if isinstance(module, nn.Hardtanh):
         least, most = module.min_val, module.max_val
-    if least != 0:
-        raise UnsupportedError("it must clip at 0 below; use ReLU or ReLU6")
+    if isinstance(least, Tensor) or isinstance(most, Tensor) or least != 0:
+        raise UnsupportedError("it must clip at 0 below and at one number above; use ReLU or ReLU6")
     return inf if most is None else float(most)
 
 
@@ -95,7 +95,9 @@ def pool_of(module: nn.Module, known: str, fields: dict[str, Any], source: tuple
         if module.return_indices or _both(module.dilation, "dilation") != 1:
             raise UnsupportedError("it must have dilation 1 and return no indices")
         return nn.MaxPool2d(_both(module.kernel_size, "kernel"), stride, padding)
-    if module.divisor_override is not None or (padding and not module.count_include_pad):
+    if module.divisor_override is not None:
+        raise UnsupportedError("the mean divides by the pixels of the window: leave divisor_override off")
+    if padding and not module.count_include_pad:
         raise UnsupportedError("the mean counts every pixel of the window, padding too: leave count_include_pad on")
     kernel = module.kernel_size if isinstance(module.kernel_size, tuple) else (module.kernel_size,) * 2
     return nn.AvgPool2d((kernel[0], kernel[1]), stride, padding)

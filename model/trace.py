@@ -7,6 +7,7 @@ import contextlib
 import copy
 import io
 import operator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from math import inf, prod
@@ -18,7 +19,10 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 
 from hwgen.errors import InputError
+from model.factory import line_of, text_of
 from model.layers import MAKERS, UnsupportedError, ceiling_of, check_conv, check_norm, pool_of
+
+BATCH = 2  # images that a module is tried on
 
 
 class Shortcut(nn.Module):
@@ -70,6 +74,7 @@ _WORKING = (
     " pooling, flatten and dropout"
 )
 _ADVICE = {  # the first that fits: "matmul" before "mul", "replicationpad" before "cat"
+    ("parametrized",): "bake it into its weights with torch.nn.utils.parametrize.remove_parametrizations",
     ("lstm", "gru", "rnn", "attention", "transformer", "matmul", "bmm", "einsum", "embedding"): "use convolutions or linear layers",
     ("pad",): "use the padding of the layer behind it, or model.trace.Shortcut for an option-A shortcut",
     ("adaptivemax", "adaptive_max", "lppool", "lp_pool", "fractional", "maxunpool"):
@@ -144,6 +149,9 @@ _KINDS = {
     "clamp": Kind.RELU, "max": Kind.MAX, "average": Kind.AVERAGE, "global": Kind.AVERAGE, "mean": Kind.AVERAGE,
     "add": Kind.ADD, "same": Kind.SAME, "dropout": Kind.SAME, "shortcut": Kind.SHORTCUT,
 }  # fmt: skip
+_RESHAPING = (Kind.WEIGHTED, Kind.MAX, Kind.AVERAGE, Kind.SHORTCUT)  # whose maps have another shape than those they read
+_ON_MAPS = ("conv", "max", "average", "global", "mean", "shortcut")
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class _Tracer(fx.Tracer):
@@ -156,7 +164,8 @@ class _Trace:
         self.graph = graph
         self.ops: list[Op] = []
         self.index: dict[fx.Node, int] = {}
-        self.called: dict[str, str] = {}
+        self.called: set[str] = set()
+        self.owners: dict[int, str] = {}  # of each parameter, by its id
         self.problems: list[str] = []
 
     def run(self) -> int:
@@ -166,15 +175,16 @@ class _Trace:
             if node.op == "placeholder":
                 if self.ops:
                     self.problems.append(f"input '{node.target}': a network reads one image; join the inputs before it.")
-                    continue
-                self._append(node, Op(Kind.IMAGE, str(node.target), (), _shape(node)))
+                kind = Kind.REFUSED if self.ops else Kind.IMAGE
+                self._append(node, Op(kind, str(node.target), (), _shape(node)))
             elif node.op == "output":
                 value = node.args[0]
                 if isinstance(value, fx.Node) and value in self.index:
                     output = self.index[value]
-                elif not isinstance(value, fx.Node) or self._is_size(value):
+                else:
                     self.problems.append("output: it must be one tensor, the logits (N, classes).")
-            elif node.op != "get_attr" and not self._is_size(node):
+            # Sizes and what is computed of parameters alone are no tensors of the network: the call that reads them is blamed.
+            elif not self._is_size(node) and any(item in self.index for item in node.all_input_nodes):
                 self._call(node)
         return output
 
@@ -221,16 +231,18 @@ class _Trace:
             self._pass_on(node)
             return
         sources = [fields["input"], fields.get("other")] if known == "add" else [fields["input"]]
-        inputs = [self.index.get(item) for item in sources if isinstance(item, fx.Node)]
-        if len(inputs) != len(sources) or None in inputs:
-            if all(isinstance(item, fx.Node) and item.op != "get_attr" and not self._is_size(item) for item in sources):
-                self._pass_on(node)  # reads what is already complained about
-            else:
-                self.problems.append(f"'{name}': it adds something that is no tensor of the network; use a batch norm.")
-                self._pass_on(node)
+        read = [item for item in sources if isinstance(item, fx.Node) and item in self.index]
+        if len(read) != len(sources):
+            self.problems.append(
+                f"'{name}': it adds something that is no tensor of the network; make it the bias of the convolution before"
+                " it, or use a batch norm."
+                if known == "add"
+                else f"'{name}' ({what}): its input must be a tensor of the network."
+            )
+            self._pass_on(node)
             return
         try:
-            self._append(node, self._op(node, name, known, module, fields, tuple(i for i in inputs if i is not None)))
+            self._append(node, self._op(node, name, known, module, fields, read))
         except UnsupportedError as error:
             self.problems.append(f"'{name}' ({what}): {error}.")
             self._pass_on(node)
@@ -241,22 +253,34 @@ class _Trace:
         if source is not None:
             self._append(node, Op(Kind.REFUSED, node.name, (self.index[source],), _shape(node)))
 
-    def _map(self, index: int) -> tuple[int, int, int]:
-        """The shape of a tensor as the network holds it: flattened or not, it stays a map."""
-        while self.ops[index].kind is Kind.SAME and self.ops[index].inputs:
-            index = self.ops[index].inputs[0]
-        return self.ops[index].shape
+    def _own(self, name: str, given: dict[str, Any]) -> None:
+        """Raises where a layer shares a parameter with another: in the network they would be trained apart."""
+        tensors = {what: given[what] for what in ("weight", "bias") if isinstance(given.get(what), Tensor)}
+        owners = {what: self.owners.setdefault(id(tensor), name) for what, tensor in tensors.items()}
+        shared = [f"its {what} is that of '{owner}'" for what, owner in owners.items() if owner != name]
+        if shared:
+            raise UnsupportedError(f"{' and '.join(shared)}; give each layer parameters of its own")
 
     def _op(
-        self, node: fx.Node, name: str, known: str, module: nn.Module, fields: dict[str, Any], inputs: tuple[int, ...]
+        self, node: fx.Node, name: str, known: str, module: nn.Module, fields: dict[str, Any], read: list[fx.Node]
     ) -> Op:
-        shape, source = _shape(node), self._map(inputs[0])
+        inputs = tuple(self.index[item] for item in read)
+        kind, source, sizes = _KINDS[known], self.ops[inputs[0]].shape, _sizes(read[0])
         ceiling, dropout = inf, 0.0
-        if node.op == "call_module" and known in ("conv", "linear", "norm"):
-            if name in self.called:
+        computed = [key for key, value in fields.items() if isinstance(value, fx.Node) and key not in ("input", "other")]
+        if computed and known != "same":
+            raise UnsupportedError(f"its {computed[0]} must be a parameter or a number, not computed in forward")
+        flat = known in _ON_MAPS and len(sizes) != 4
+        if self.ops[inputs[0]].kind is Kind.REFUSED and (flat or known == "same"):
+            return Op(Kind.REFUSED, name, inputs, _shape(node))  # what the map would be is not known
+        if flat:
+            raise UnsupportedError("it must read maps (N, C, H, W); put the view behind it")
+        if known in ("conv", "linear", "norm"):
+            if node.op == "call_module" and name in self.called:
                 raise UnsupportedError("it is called twice; give each call a layer of its own")
-            self.called[name] = name
-        elif node.op != "call_module":
+            self.called.add(name)
+            self._own(name, dict(module._parameters) if node.op == "call_module" else fields)
+        if node.op != "call_module":
             module = MAKERS[known](fields) if known in MAKERS else module
         if known == "conv":
             check_conv(module)
@@ -269,19 +293,33 @@ class _Trace:
         elif known in ("relu6", "clamp"):
             ceiling = ceiling_of(module, known, fields)
         elif known == "add":
-            if self._map(inputs[1]) != source:
-                raise UnsupportedError(
-                    f"maps of {source} and {self._map(inputs[1])} cannot be added; their shapes must be equal"
-                )
+            other = self.ops[inputs[1]].shape
+            # Behind a refused call it is not known how the network would hold a map.
+            if _sizes(read[1]) != sizes or (other != source and not self.problems):
+                raise UnsupportedError(f"maps of {source} and {other} cannot be added; their shapes must be equal")
             if fields.get("alpha", 1) != 1:
                 raise UnsupportedError("alpha must be 1")
         elif known in ("max", "average", "global", "mean"):
             module = pool_of(module, known, fields, source)
         elif known == "dropout":
             dropout = float(module.p if isinstance(module, nn.Dropout | nn.Dropout2d) else fields.get("p", 0.5))
-        elif known == "same" and prod(shape) != prod(source):
-            raise UnsupportedError("a view may only flatten the map of each image")
-        return Op(_KINDS[known], name, inputs, shape, module, ceiling, dropout)
+            if dropout and node.op != "call_module" and fields.get("training", True):
+                raise UnsupportedError("it drops in evaluation too; give it training=self.training")
+        elif known == "same":
+            _check_view(_sizes(node), source)
+        return Op(kind, name, inputs, _shape(node) if kind in _RESHAPING else source, module, ceiling, dropout)
+
+
+def _check_view(sizes: tuple[int, ...], source: tuple[int, int, int]) -> None:
+    """Raises unless a view of maps keeps the order in which the network holds their values: (C, H, W), flattened or not."""
+    channels, height, width = source
+    pixels = height * width
+    if sizes not in ((BATCH, channels * pixels), (BATCH, channels, pixels), (BATCH, *source)):
+        given = ", ".join(("N" if sizes[:1] == (BATCH,) else str(sizes[0]), *map(str, sizes[1:]))) if sizes else ""
+        raise UnsupportedError(
+            f"it makes ({given}) of maps (C, H, W) = {source}; a view may only flatten the map of each image, to"
+            f" (N, {channels * pixels})"
+        )
 
 
 def _is_tuple(node: fx.Node) -> bool:
@@ -290,9 +328,37 @@ def _is_tuple(node: fx.Node) -> bool:
 
 
 def _shape(node: fx.Node) -> tuple[int, int, int]:
-    meta = node.meta.get("tensor_meta")
-    sizes = [*(meta.shape[1:] if isinstance(meta, TensorMetadata) else ()), 1, 1, 1]
+    sizes = (*_sizes(node)[1:], 1, 1, 1)
     return sizes[0], sizes[1], sizes[2]
+
+
+def _sizes(node: fx.Node) -> tuple[int, ...]:
+    """Of the tensor when the module itself ran, with the batch; nothing where there are several."""
+    meta = node.meta.get("tensor_meta")
+    return tuple(meta.shape) if isinstance(meta, TensorMetadata) else ()
+
+
+def _hooked(module: nn.Module) -> Iterator[str]:
+    """A sentence about each layer with hooks: torch.fx records what layers do, not what is hung on them."""
+    for name, item in module.named_modules():
+        hooks = [hook for kind in _HOOKS for hook in getattr(item, kind, {}).values()]
+        if hooks:
+            names = ", ".join(getattr(hook, "__name__", type(hook).__name__) for hook in hooks)
+            yield (
+                f"'{name or 'the network'}' ({type(item).__name__}) has hooks ({names}), which the network cannot keep: remove"
+                " them, and write what they do as layers (those of weight_norm, spectral_norm and prune go with the remove"
+                " functions of torch.nn.utils)."
+            )
+
+
+def _failure(module: nn.Module, shape: tuple[int, int, int]) -> str | None:
+    """What the module itself raises on such images, with the line in the user's code; None: it runs."""
+    try:
+        with torch.no_grad():
+            module(torch.zeros(BATCH, *shape))
+    except (Exception, SystemExit) as error:  # whatever the module's own code raises
+        return f"It does not run on images of (C, H, W) = {shape}: it failed{line_of(error)} with {text_of(error)}."
+    return None
 
 
 def trace(module: nn.Module, shape: tuple[int, int, int]) -> tuple[list[Op], int]:
@@ -302,27 +368,26 @@ def trace(module: nn.Module, shape: tuple[int, int, int]) -> tuple[list[Op], int
         InputError: a module that cannot be traced or run on that shape; or unsupported layers, all of them at once.
     """
     subject = f"network '{type(module).__name__}'"
-    module = copy.deepcopy(module).cpu().eval()
+    problems = list(_hooked(module))
+    try:
+        module = copy.deepcopy(module).cpu().eval()
+    except Exception as error:  # torch copies no tensor that was computed, as hooks leave them
+        raise InputError(problems or f"It cannot be copied: {text_of(error)}.", subject) from None
     try:
         graph = fx.GraphModule(module, _Tracer().trace(module))
         graph.graph.eliminate_dead_code()
-    except Exception as error:  # fx raises whatever the module's forward makes of its proxies
-        raise InputError(
-            f"torch.fx cannot trace its forward ({_line(error)}); it must not branch on values or sizes of tensors.",
-            subject,
-        ) from None
+    except (Exception, SystemExit) as error:  # fx raises whatever the module's forward makes of its proxies
+        text = f"torch.fx cannot trace its forward ({text_of(error)}); it must not branch on values or sizes of tensors."
+        raise InputError([*problems, _failure(module, shape) or text], subject) from None
     try:
         with torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):  # ShapeProp prints tracebacks of its own
-            ShapeProp(graph).propagate(torch.zeros(2, *shape))
-    except Exception as error:  # whatever the module's own code raises
-        cause = error.__cause__ or error
-        raise InputError(f"It does not run on images of (C, H, W) = {shape}: {_line(cause)}.", subject) from None
+            ShapeProp(graph).propagate(torch.zeros(BATCH, *shape))
+    except Exception as error:
+        cause = text_of(error.__cause__ or error)
+        text = f"As torch.fx records it, it does not run on images of (C, H, W) = {shape}: {cause}."
+        raise InputError([*problems, _failure(module, shape) or text], subject) from None
     made = _Trace(graph)
     output = made.run()
-    if made.problems:
-        raise InputError(made.problems, subject)
+    if problems or made.problems:
+        raise InputError([*problems, *made.problems], subject)
     return made.ops, output
-
-
-def _line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
