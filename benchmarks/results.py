@@ -188,18 +188,23 @@ def study(rows: Rows) -> str:
     )
 
 
-def study_seeds(rows: Rows) -> str:
-    """Rows of three seeds and more: mean accuracy, and the difference to the row of the same seed whose cost is the budget."""
+def by_row(rows: Rows) -> dict[str, list[Mapping[str, Any]]]:
+    """The seeds of each row."""
     named: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         named.setdefault(row["row"], []).append(row)
+    return named
+
+
+def study_seeds(rows: Rows) -> str:
+    """Rows of three seeds and more: mean accuracy, and the difference to the row of the same seed whose cost is the budget."""
     by_seed = {(row["row"], row["seed"]): row for row in rows}
 
     def told(values: Sequence[float], sign: str = "") -> str:
         return f"{100 * mean(values):{sign}.2f} ± {100 * stdev(values) / sqrt(len(values)):.2f}"
 
     made = []
-    for name, mine in named.items():
+    for name, mine in by_row(rows).items():
         if len(mine) < 3:
             continue
         other = mine[0].get("cycles_of") or mine[0].get("bitops_of")
@@ -258,19 +263,19 @@ def study_trials(rows: Rows) -> str:
 
 
 def draw_study(rows: Rows, path: Path) -> None:
-    """Accuracy against cycles of the study's quantised rows; rows of several seeds are points of their own."""
-    best = max(row["accuracy"] for row in rows if row["method"] == "float")
+    """Accuracy against cycles of the study's quantised rows; of several seeds the mean."""
+    level = mean(row["accuracy"] for row in rows if row["method"] == "float")
     draw_comparison(
         [
             {
-                "name": row["row"],
-                "method": row["method"],
-                "accuracy": row["accuracy"],
-                "cost": row["cycles"],
-                "float": best,
+                "name": name if len(mine) == 1 else f"{name} (mean of {len(mine)})",
+                "method": mine[0]["method"],
+                "accuracy": mean(row["accuracy"] for row in mine),
+                "cost": mean(row["cycles"] for row in mine),
+                "float": level,
             }
-            for row in rows
-            if "cycles" in row
+            for name, mine in by_row(rows).items()
+            if "cycles" in mine[0]
         ],
         "cycles",
         path,

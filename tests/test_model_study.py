@@ -254,3 +254,17 @@ def test_a_kept_row_is_exported_again(tmp_path: Path, monkeypatch: pytest.Monkey
     figures = json.loads((config.with_suffix("") / "ebs-at-w4a4-1.json").read_text())
     engine = read_engine(HERE / study.engine)
     assert time_program(schedule(network, engine)).cycles_per_image == figures["cycles"]
+
+
+def test_the_picture_has_one_point_for_all_seeds_of_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[dict[str, Any]] = []
+    monkeypatch.setattr(results, "draw_comparison", lambda rows, *_: drawn.extend(rows))
+    floats = [{"row": "float", "method": "float", "seed": seed, "accuracy": 0.5 + seed / 10} for seed in (1, 2)]
+    rows = [
+        {"row": name, "method": "uniform", "seed": seed, "accuracy": seed / 10, "cycles": 100}
+        for name, seed in (("u", 1), ("u", 3), ("v", 4))
+    ]
+    results.draw_study([*floats, *rows], tmp_path / "study.png")
+    assert [point["name"] for point in drawn] == ["u (mean of 2)", "v"]
+    assert [point["accuracy"] for point in drawn] == pytest.approx([0.2, 0.4])
+    assert drawn[0]["cost"] == 100 and drawn[0]["float"] == pytest.approx(0.65)
