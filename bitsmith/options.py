@@ -24,7 +24,13 @@ RunBoard = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace the output folder if it exists.")]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="SECTION.NAME=VALUE", help="Override a value of the recipe.")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="SECTION.NAME=VALUE",
+        help="Override a value of the recipe; name and value are TOML, so a layer's name with dots or a pattern is in double"
+        " quotes: 'search.layers.\"block1.*\".weight_bits=[2]'.",
+    ),
 ]
 EngineFile = Annotated[
     Path | None, typer.Option("--engine", help="Engine file; left out: the best for uniform W4A4 on the board.")

@@ -247,16 +247,36 @@ def differences(old: Recipe, new: Recipe) -> list[str]:
     ]
 
 
+def _parts(key: str) -> list[str]:
+    """The parts of a TOML key; none: it is no such key."""
+    try:
+        inner: Any = tomllib.loads(f"{key} = 0")
+    except tomllib.TOMLDecodeError:
+        return []
+    parts = []
+    while isinstance(inner, dict) and len(inner) == 1:
+        ((name, inner),) = inner.items()
+        parts.append(name)
+    return [] if isinstance(inner, dict) else parts
+
+
 def _set(data: dict[str, Any], assignment: str, problems: list[str]) -> None:
     key, equals, text = assignment.partition("=")
     if not equals:
         problems.append(f"'{assignment}' is not an override; write section.name=value.")
         return
+    parts = _parts(key)
+    if not parts:
+        problems.append(
+            f"'{key}' is not a setting's name; a part with other signs than letters, digits, - and _ stands in double"
+            ' quotes, as in search.layers."block1.*".weight_bits.'
+        )
+        return
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()
-    *sections, name = key.strip().split(".")
+    *sections, name = parts
     if sections[:1] == ["model"] and isinstance(data.get("model"), str):
         data["model"] = _model_section(data["model"])
     for section in sections:
@@ -274,11 +294,10 @@ def sentences(error: ValidationError, kind: str) -> list[str]:
     for item in error.errors():
         field = ".".join(str(part) for part in item["loc"])
         shown = "" if item["type"] in ("missing", "extra_forbidden") else f" (it is {item['input']!r:.60})"
-        what = (
-            f"is not a setting of a {kind}"
-            if item["type"] == "extra_forbidden"
-            else item["msg"][:1].lower() + item["msg"][1:]
-        )
+        what = item["msg"][:1].lower() + item["msg"][1:]
+        if item["type"] == "extra_forbidden":
+            dotted = "; a layer's name that has dots stands in double quotes" if "layers" in item["loc"] else ""
+            what = f"is not a setting of a {kind}{dotted}"
         made.append(f"'{field}': {what}{shown}.")
     return made
 

@@ -46,6 +46,21 @@ def test_overrides_go_into_the_model_that_is_written_short(network: str, tmp_pat
         read_recipe(path, ["model.network.x=1"])
 
 
+def test_overrides_of_layers_are_toml_keys() -> None:
+    overrides = [
+        'search.layers."block1.*".weight_bits=[2]',
+        "search . layers.'block2.conv1'.activation_range = [1, 2]",
+        "search.layers.stem.weight_bits=[8]",
+        'search.layers."block1.*".activation_bits=[3]',
+    ]
+    rules = read_recipe(RECIPE, overrides).search.layers
+    assert {name: rule.model_dump(exclude_none=True) for name, rule in rules.items()} == {
+        "block1.*": {"weight_bits": [2], "activation_bits": [3]},
+        "block2.conv1": {"activation_range": [1, 2]},
+        "stem": {"weight_bits": [8]},
+    }
+
+
 def test_a_recipe_survives_its_own_dump() -> None:
     plain = read_recipe(RECIPE)
     assert Recipe.model_validate(plain.model_dump(mode="json")) == plain
@@ -57,6 +72,14 @@ def test_a_recipe_survives_its_own_dump() -> None:
         ("train.batch", "'train.batch' is not an override"),
         ("seed.x=1", "'seed.x' is not a setting: 'seed' is no section"),
         ("speed=1", "'speed': is not a setting"),
+        ("search.layers.block1.*.weight_bits=[2]", "'search.layers.block1.*.weight_bits' is not a setting's name; a part"),
+        ("=3", "'' is not a setting's name"),
+        ("seed\nspeed=1", "'seed\nspeed' is not a setting's name"),
+        ('search.layers."stem=[2]', "'search.layers.\"stem' is not a setting's name"),
+        (
+            "search.layers.block1.conv1.weight_bits=[2]",
+            "'search.layers.block1.conv1': is not a setting of a recipe; a layer's name that has dots stands in double quotes.",
+        ),
         ("search.method=magic", "'search.method'"),
         ("search.cost=joules", "'search.cost'"),
         ("search.budget=nan", "'search.budget'"),
