@@ -20,6 +20,7 @@ _TRAIN_FILES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
 _TEST_FILES = ("test_batch.bin",)
 _RECORD = 1 + 3 * 32 * 32
 _PER_FILE = 10_000
+_CLASSES = 10
 _HELP = f"Download {URL}, unpack it, and set data_path to its folder {FOLDER} (--set data_path=/where/it/is/{FOLDER})."
 
 
@@ -42,7 +43,18 @@ def cifar10(path: Path | None) -> DataSet:
     parts = [_batches(folder, names, problems) for names in (_TRAIN_FILES, _TEST_FILES)]
     if problems:
         raise InputError([*problems, _HELP], str(path))
-    return DataSet(parts[0], parts[1], 8, 10)
+    return DataSet(parts[0], parts[1], 8, _CLASSES)
+
+
+def _uneven(what: str, labels: NDArray[np.int64]) -> list[str]:
+    """What is wrong with the labels of all training or all test images: CIFAR-10 has as many of each class."""
+    counts = np.bincount(labels, minlength=_CLASSES)
+    if (counts == len(labels) / _CLASSES).all():
+        return []
+    return [
+        f"{what}: of the {_CLASSES} classes there are {', '.join(map(str, counts))} images, not {len(labels) // _CLASSES} of"
+        " each; it is damaged, or not CIFAR-10."
+    ]
 
 
 def _batches(folder: Path, names: tuple[str, ...], problems: list[str]) -> Split:
@@ -58,15 +70,17 @@ def _batches(folder: Path, names: tuple[str, ...], problems: list[str]) -> Split
             problems.append(
                 f"'{name}' has {len(data)} bytes, {_RECORD * _PER_FILE} are right; it was cut short or is damaged."
             )
-        elif int(data[::_RECORD].max()) > 9:
+        elif int(data[::_RECORD].max()) >= _CLASSES:
             problems.append(f"'{name}' has a label above 9; it is damaged.")
         else:
             raw.append(data.reshape(-1, _RECORD))
     if len(raw) < len(names):
         return Split(np.empty((0, 32, 32, 3), np.uint8), np.empty(0, np.int64))
     records = np.concatenate(raw)
+    labels = records[:, 0].astype(np.int64)
+    problems += _uneven(f"'{names[0]}'" if len(names) == 1 else f"'{names[0]}' to '{names[-1]}'", labels)
     images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    return Split(np.ascontiguousarray(images), records[:, 0].astype(np.int64))
+    return Split(np.ascontiguousarray(images), labels)
 
 
 def _archive(path: Path) -> DataSet:
@@ -79,13 +93,18 @@ def _archive(path: Path) -> DataSet:
     except (KeyError, ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
         raise InputError([f"It is no archive of CIFAR-10, or damaged: {error}.", _HELP], str(path)) from None
     parts = []
-    for part in ("train", "test"):
+    problems: list[str] = []
+    for part, whole in (("train", len(_TRAIN_FILES) * _PER_FILE), ("test", len(_TEST_FILES) * _PER_FILE)):
         labels = arrays[f"{part}_labels"].astype(np.int64)
         images = decode(arrays[f"{part}_jpeg"], arrays[f"{part}_offsets"], str(path), part)
-        if len(labels) != len(images) or not len(labels) or int(labels.min()) < 0 or int(labels.max()) > 9:
+        if len(labels) != len(images) or not len(labels) or int(labels.min()) < 0 or int(labels.max()) >= _CLASSES:
             raise InputError(f"'{part}_labels': there must be one of 0..9 per image.", str(path))
+        if len(labels) == whole:  # a smaller archive is a part of CIFAR-10, and may be any
+            problems += _uneven(f"'{part}_labels'", labels)
         parts.append(Split(images, labels))
-    return DataSet(parts[0], parts[1], 8, 10)
+    if problems:
+        raise InputError([*problems, _HELP], str(path))
+    return DataSet(parts[0], parts[1], 8, _CLASSES)
 
 
 def decode(data: Pixels, offsets: NDArray[np.int64], subject: str, part: str) -> Pixels:

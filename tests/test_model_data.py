@@ -19,13 +19,13 @@ from model.data_imagenet import imagenet
 
 @pytest.fixture
 def batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The binary version of CIFAR-10 with seven images a file; pixel (y, x) of colour c of image i is a formula."""
-    monkeypatch.setattr(data_cifar, "_PER_FILE", 7)
+    """The binary version of CIFAR-10 with ten images a file, one of each class; pixel (y, x) of colour c of image i is a formula."""
+    monkeypatch.setattr(data_cifar, "_PER_FILE", 10)
     folder = tmp_path / "cifar-10-batches-bin"
     folder.mkdir()
     for number, name in enumerate([*(f"data_batch_{at}.bin" for at in range(1, 6)), "test_batch.bin"]):
         records = bytearray()
-        for at in range(7):
+        for at in range(10):
             records.append((number + at) % 10)
             records += bytes(
                 (100 * c + 3 * y + x + number + at) % 256 for c in range(3) for y in range(32) for x in range(32)
@@ -36,11 +36,11 @@ def batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_binary_records_become_images(batches: Path) -> None:
     data = cifar10(batches)
-    assert data.train.images.shape == (35, 32, 32, 3) and data.test.images.shape == (7, 32, 32, 3)
+    assert data.train.images.shape == (50, 32, 32, 3) and data.test.images.shape == (10, 32, 32, 3)
     assert (data.bits, data.classes) == (8, 10)
     number, at, y, x, c = 3, 2, 5, 30, 1
-    assert data.train.images[7 * number + at, y, x, c] == 100 * c + 3 * y + x + number + at
-    assert data.train.labels[7 * number + at] == number + at and data.test.labels[6] == (5 + 6) % 10
+    assert data.train.images[10 * number + at, y, x, c] == 100 * c + 3 * y + x + number + at
+    assert data.train.labels[10 * number + at] == number + at and data.test.labels[6] == (5 + 6) % 10
     assert np.array_equal(cifar10(batches.parent).test.images, data.test.images)  # the folder above does too
 
 
@@ -53,9 +53,23 @@ def test_every_missing_or_damaged_batch_is_named(batches: Path) -> None:
     with pytest.raises(InputError) as caught:
         cifar10(batches)
     text = str(caught.value)
-    assert "'data_batch_2.bin': No such file" in text and "'test_batch.bin' has 21510 bytes" in text
+    assert "'data_batch_2.bin': No such file" in text and "'test_batch.bin' has 30729 bytes" in text
     assert "'data_batch_4.bin' has a label above 9" in text
     assert "Download https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz" in text and "--set data_path=" in text
+
+
+def test_files_of_the_right_size_that_are_not_the_data_set_are_refused(batches: Path) -> None:
+    """Zeros have labels that could be right; that all images are of one class is not."""
+    for name in ("data_batch_1.bin", "test_batch.bin"):
+        (batches / name).write_bytes(bytes(len((batches / name).read_bytes())))
+    with pytest.raises(InputError) as caught:
+        cifar10(batches)
+    first, second, _ = caught.value.problems
+    assert first == (
+        "'data_batch_1.bin' to 'data_batch_5.bin': of the 10 classes there are 14, 4, 4, 4, 4, 4, 4, 4, 4, 4 images, not 5 of"
+        " each; it is damaged, or not CIFAR-10."
+    )
+    assert second.startswith("'test_batch.bin': of the 10 classes there are 10, 0, 0,")
 
 
 def test_a_share_of_the_training_set_stands_in_for_the_test_set() -> None:
@@ -95,6 +109,16 @@ def test_the_archive_of_jpeg_files(tmp_path: Path) -> None:
     assert data.train.images.shape == (12, 32, 32, 3) and data.test.labels.tolist() == [0, 1, 2, 3, 4]
     colour = data.train.images[7].reshape(-1, 3).astype(int)
     assert np.abs(colour - [140, 115, 40]).max() <= 3
+
+
+def test_an_archive_as_large_as_the_whole_set_has_as_many_of_each_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = archive(tmp_path / "cifar.npz", test_labels=np.array([0, 1, 2, 2, 3]))
+    cifar10(path)  # a part of it
+    monkeypatch.setattr(data_cifar, "_PER_FILE", 5)
+    with pytest.raises(InputError, match="'test_labels': of the 10 classes there are 1, 1, 2, 1, 0, 0"):
+        cifar10(path)
 
 
 def test_a_damaged_archive_is_a_sentence(tmp_path: Path) -> None:
