@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from hwgen.errors import InputError
 from hwgen.explore import choose_engine
 from hwgen.network import Network
 from hwgen.network_file import write_network
-from hwgen.output import check_output, whole_file
+from hwgen.output import check_output, whole_file, whole_folder
 from hwgen.schedule import schedule
 from model import pipeline, posttraining
 from model.allocator import keep_freed_memory
@@ -143,11 +142,9 @@ def start(
         search = run.prepared.search
         if run.cycles is not search.cost:  # does not fit at all: known now, not after hours of training
             run.cycles.total(search.network(search.cheapest(run.prepared.net)))
-        if folder.exists():  # not before the new run is known to be possible
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
-        (folder / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        write_engine(engine, folder / "engine.json")
+        with whole_folder(folder) as part:  # not before the new run is known to be possible
+            (part / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+            write_engine(engine, part / "engine.json")
         made.append(run)
 
     world.lead(make)
@@ -275,9 +272,7 @@ def quantise(
     for reads in (recipe_path, source):
         check_output(folder, QUANTISED, force=force, reads=reads)
     made = posttraining.quantise(recipe, weight_bits, activation_bits, source, images, progress)
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    write_network(made.network, folder / "network")
-    (folder / QUANTISED).write_text(json.dumps(made.metrics, indent=2) + "\n", encoding="utf-8")
+    with whole_folder(folder) as part:
+        write_network(made.network, part / "network")
+        (part / QUANTISED).write_text(json.dumps(made.metrics, indent=2) + "\n", encoding="utf-8")
     return made.metrics

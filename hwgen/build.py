@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,7 +17,7 @@ from hwgen.engine import EngineConfig, read_engine, write_engine
 from hwgen.errors import InputError
 from hwgen.network import Network
 from hwgen.network_file import read_network, write_network
-from hwgen.output import check_output
+from hwgen.output import check_output, whole_folder
 from hwgen.program import assemble, disassemble
 from hwgen.render import render_sources
 from hwgen.render_hls import render_hls, write_test_data
@@ -164,9 +163,7 @@ def _write(
 ) -> Build:
     """Write a build folder; ``sources``: to copy, None renders them."""
     network, engine = plan.network, plan.engine
-    out.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
+    with whole_folder(out) as scratch:
         write_network(network, scratch / "network")
         write_engine(engine, scratch / "engine.json")
         image = assemble(plan.program)
@@ -197,13 +194,6 @@ def _write(
             "program_sha256": hashlib.sha256(image).hexdigest(),
         }
         (scratch / "build.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        scratch.chmod(0o755)
-        if out.exists():
-            shutil.rmtree(out)
-        scratch.replace(out)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
     return Build(out, board, engine, network, backend, plan.batch)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hwgen import isa
 from hwgen.errors import InputError
+from hwgen.output import whole_file
 
 FORMAT = "bitsmith-engine"
 _POWERS_OF_TWO = (
@@ -167,7 +168,8 @@ class EngineConfig:
 
 def write_engine(engine: EngineConfig, path: Path) -> None:
     """Write an engine file (JSON)."""
-    path.write_text(json.dumps({"format": FORMAT, **asdict(engine)}, indent=2) + "\n", encoding="utf-8")
+    with whole_file(path) as part:
+        part.write_text(json.dumps({"format": FORMAT, **asdict(engine)}, indent=2) + "\n", encoding="utf-8")
 
 
 def read_engine(path: Path) -> EngineConfig:

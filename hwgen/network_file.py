@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import shutil
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,6 +31,7 @@ from hwgen.network import (
     Weighted,
 )
 from hwgen.network_check import check
+from hwgen.output import whole_folder
 
 FORMAT = "bitsmith-network"
 VERSION = 1
@@ -375,22 +374,8 @@ def write_network(network: Network, path: Path) -> None:
             if isinstance(node, Conv):
                 arrays[f"{node.name}.mul"] = node.mul.astype(np.int32)
             arrays[f"{node.name}.bias"] = node.bias.astype(np.int64)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    aside = scratch.with_name(f"{scratch.name}-old")
-    try:
+    with whole_folder(path) as scratch:
         (scratch / "network.json").write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
         write_arrays(scratch / "tensors.npz", arrays)
         if network.samples is not None:
             write_arrays(scratch / "samples.npz", {"images": network.samples.images, "labels": network.samples.labels})
-        scratch.chmod(0o755)
-        if path.exists():  # a folder cannot be replaced in one step: the old one steps aside first
-            path.replace(aside)
-        scratch.replace(path)
-    except BaseException:
-        if aside.exists() and not path.exists():
-            aside.replace(path)
-        raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        shutil.rmtree(aside, ignore_errors=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +28,33 @@ def whole_file(path: Path) -> Iterator[Path]:
         raise
     finally:
         beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder beside ``path`` to fill, which takes its place once all is written.
+
+    Raises:
+        OSError: writing failed; it names what could not be written in ``path``, and what was there stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    aside = scratch.with_name(f"{scratch.name}-old")
+    try:
+        yield scratch
+        scratch.chmod(0o755)
+        if path.exists():  # a folder cannot be replaced in one step: the old one steps aside first
+            path.replace(aside)
+        scratch.replace(path)
+    except BaseException as error:
+        if aside.exists() and not path.exists():
+            aside.replace(path)
+        if isinstance(error, OSError):  # a full disk is noticed while writing, which names nothing
+            error.filename, error.filename2 = str(error.filename or path).replace(str(scratch), str(path)), None
+        raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def check_output(path: Path, marker: str, *, force: bool, reads: Path | None = None) -> None:

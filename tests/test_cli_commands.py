@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -68,6 +69,11 @@ def fails(code: int, *arguments: object) -> str:
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     assert "Traceback" not in result.output
     return str(result.stderr)
+
+
+def full_disk(*_: object, **__: object) -> None:
+    """What a write says, which knows no name."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.fixture(scope="module")
@@ -406,6 +412,10 @@ def test_ctrl_c_leaves_a_run_that_goes_on(recipe: Path, monkeypatch: pytest.Monk
         result = call(*arguments, *options)
         assert result.exit_code == 0, result.output
     assert (run / "curves.csv").read_bytes() == (whole / "curves.csv").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("zipfile.ZipFile.writestr", full_disk)
+        assert f"{run / 'network'}: No space left on device." in fails(2, "export", run)
+        assert not (run / "network").exists()
     for folder in (run, whole):
         result = call("export", folder)
         assert result.exit_code == 0, result.output
@@ -490,7 +500,7 @@ def test_torchrun_trains_once_and_speaks_once(recipe: Path) -> None:
     assert done.returncode != 0 and done.stderr.count("'train.batch': 255 images cannot be shared by 2 processes") == 1
 
 
-def test_force_keeps_the_old_run_until_the_new_one_is_possible(recipe: Path) -> None:
+def test_force_keeps_the_old_run_until_the_new_one_is_possible(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_engine(ENGINE, recipe.parent / "engine.json")
     run = recipe.parent / "run"
     run.mkdir()
@@ -506,3 +516,6 @@ def test_force_keeps_the_old_run_until_the_new_one_is_possible(recipe: Path) -> 
     }.items():
         assert said in fails(2, "train", recipe, *options, "--set", wrong)
         assert (run / "precious").read_text() == "keep"
+    monkeypatch.setattr("bitsmith.run.write_engine", full_disk)
+    assert f"{run}: No space left on device." in fails(2, "train", recipe, *options)
+    assert (run / "precious").read_text() == "keep"

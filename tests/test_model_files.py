@@ -72,7 +72,10 @@ def test_a_recipe_survives_its_own_dump() -> None:
         ("train.batch", "'train.batch' is not an override"),
         ("seed.x=1", "'seed.x' is not a setting: 'seed' is no section"),
         ("speed=1", "'speed': is not a setting"),
-        ("search.layers.block1.*.weight_bits=[2]", "'search.layers.block1.*.weight_bits' is not a setting's name; a part"),
+        (
+            "search.layers.block1.*.weight_bits=[2]",
+            "'search.layers.block1.*.weight_bits' is not a setting's name; a part",
+        ),
         ("=3", "'' is not a setting's name"),
         ("seed\nspeed=1", "'seed\nspeed' is not a setting's name"),
         ('search.layers."stem=[2]', "'search.layers.\"stem' is not a setting's name"),

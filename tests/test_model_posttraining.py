@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,26 @@ def test_the_network_is_written_and_nothing_is_replaced_unasked(trained: Path, t
     with pytest.raises(InputError, match="--force"):
         run.quantise(RECIPE, out, 4, 4, trained, overrides=SMALL)
     run.quantise(RECIPE, out, 5, 4, trained, overrides=SMALL, force=True)
+
+
+def test_a_full_disk_leaves_the_result_that_was_there(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "w4a4"
+    run.quantise(RECIPE, out, 4, 4, trained, overrides=SMALL)
+    before = {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as a write does, which knows no name
+
+    for where, name in (("zipfile.ZipFile.writestr", "network"), ("bitsmith.run.write_network", ".")):
+        with monkeypatch.context() as patch:
+            patch.setattr(where, full)
+            with pytest.raises(OSError, match="No space left") as caught:
+                run.quantise(RECIPE, out, 5, 4, trained, overrides=SMALL, force=True)
+        assert caught.value.filename == str(out / name)
+        assert {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+        assert [path.name for path in tmp_path.iterdir()] == ["w4a4"]
 
 
 def test_without_a_float_network_it_says_where_to_get_one(trained: Path, tmp_path: Path) -> None:
