@@ -61,6 +61,11 @@ def uniform_bits(net: QuantNet, weight: int, activation: int) -> Bits:
     return bits
 
 
+def bit_rows(bits: Bits) -> list[dict[str, str | int]]:
+    """The bits of each layer as files and reports have them."""
+    return [{"layer": name, "weight": weight, "activation": given} for name, (weight, given) in bits.items()]
+
+
 def apply_rules(net: QuantNet, rules: Mapping[str, LayerRule]) -> None:
     """Restrict candidates by layer; a rule's key is a layer's name or a pattern (``block1.*``). Later rules win.
 

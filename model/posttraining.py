@@ -26,6 +26,8 @@ from model.quantnet import QuantNet
 from model.recipe import Recipe
 
 IMAGES = 512
+WEIGHTS = "lsq"  # whatever the recipe says: DoReFa's tanh bends weights that were trained without it
+_EVERY = list(range(1, 9))
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ def quantise(
     images: int = IMAGES,
     progress: Callable[..., None] = lambda *_: None,
 ) -> Quantised:
-    """Quantise a recipe's float network at uniform bits (pinned layers keep theirs) without training.
+    """Quantise a recipe's float network at uniform bits without training. Pinned layers keep theirs, those with a rule of their
+    own get the nearest bits that it allows.
 
     Args:
         float_from: run folder or checkpoint with the float network; left out: the weights that the recipe names, or those
@@ -53,7 +56,8 @@ def quantise(
         images: training images that clips are fitted on.
 
     Raises:
-        InputError: there is no float network or it is another one's; or its integers would overflow.
+        InputError: there is no float network or it is another one's; a rule that matches no layer or leaves one without bits;
+            or integers that would overflow.
     """
     if float_from is None and not recipe.model.weights and ":" not in recipe.model.network:
         raise InputError(
@@ -63,20 +67,19 @@ def quantise(
     data = load_data(recipe.data, recipe.data_path, recipe.tuning_share)
     search = recipe.search.model_copy(
         update={
-            "weight_bits": [weight_bits],
-            "activation_bits": [activation_bits],
-            "weight_quantiser": "lsq",
-            "layers": {},
+            "weight_bits": _EVERY,  # not what a search would try: a rule may have a range alone
+            "activation_bits": _EVERY,
+            "weight_quantiser": WEIGHTS,
         }
     )
-    pinned = recipe.search.pinned
     net = build_network(recipe.model_copy(update={"search": search}), data)
     if float_from is not None:
         take_float(net, float_from)
     plain = accuracy(net, data.test, Mode.FLOAT)
     pick = np.linspace(0, len(data.train) - 1, min(images, len(data.train))).astype(np.int64)
     progress("calibration", 0, 1)
-    quantise_after_training(net, data.train.images[pick], choose.uniform_bits(net, weight_bits, activation_bits))
+    bits = choose.uniform_bits(net, weight_bits, activation_bits)
+    quantise_after_training(net, data.train.images[pick], bits)
     progress("calibration", 1, 1)
     network = export(net, file_samples(data))
     found = compare(net, network, check_images(data), lambda done, total: progress("check", done, total))
@@ -88,8 +91,10 @@ def quantise(
             "method": "calibration",
             "weight_bits": weight_bits,
             "activation_bits": activation_bits,
+            "weight_quantiser": WEIGHTS,
+            "bits": choose.bit_rows(bits),
             "bit_operations": BitOperations().total(network),
-            "pinned": pinned,
+            "pinned": recipe.search.pinned,
             "images": len(data.test),
             "calibration_images": len(pick),
             "float_accuracy": plain,

@@ -47,6 +47,30 @@ def test_bits_are_those_asked_for_but_in_pinned_layers(trained: Path) -> None:
     assert made.network.tensors["block1.conv1.out"].bits == 5
 
 
+def test_layers_with_a_rule_get_the_nearest_bits_that_it_allows(trained: Path) -> None:
+    rules = {
+        "block1.*": "weight_bits=[1, 2]",
+        "block2.conv1": "activation_range=[6, 8]",  # beyond what the search would try
+        "*": "weight_range=[2, 8]",  # pinned layers keep to theirs
+    }
+    recipe = read_recipe(RECIPE, [*SMALL, *(f'search.layers."{name}".{rule}' for name, rule in rules.items())])
+    made = quantise(recipe, 4, 4, trained)
+    bits = {row["layer"]: (row["weight"], row["activation"]) for row in made.metrics["bits"]}
+    assert bits == {
+        "stem": (8, 4), "block1.conv1": (2, 4), "block1.conv2": (2, 4), "block2.conv1": (4, 6), "block2.project": (4, 6),
+        "block2.conv2": (4, 4), "classifier": (8, 8),
+    }  # fmt: skip
+    assert {node.name: node.weight_bits for node in made.net.weighted()} == {name: pair[0] for name, pair in bits.items()}
+    assert made.metrics["logit_agreement"] == 1.0
+
+
+def test_rules_that_match_nothing_are_errors(trained: Path) -> None:
+    rules = ["search.layers.nope.weight_bits=[1]", "search.layers.stem.activation_bits=[2]"]
+    with pytest.raises(InputError, match="'nope' matches no layer; the layers are stem,") as caught:
+        quantise(read_recipe(RECIPE, [*SMALL, *rules]), 4, 4, trained)
+    assert "'search.layers.stem': layer 'stem' reads the image" in str(caught.value)
+
+
 def test_the_network_is_written_and_nothing_is_replaced_unasked(trained: Path, tmp_path: Path) -> None:
     out = tmp_path / "w4a4"
     metrics = run.quantise(RECIPE, out, 4, 4, trained, overrides=SMALL)
