@@ -24,7 +24,7 @@ def target_overrides(
         fps: images per second at the board's clock. bitops: in 10^9 bit operations per image. kbytes: in 1,000 bytes.
 
     Raises:
-        InputError: several budgets, one that is not positive, or ``joint`` with one that no engine changes.
+        InputError: several budgets, one that is not positive or no network's, or ``joint`` with one that no engine changes.
     """
     given = {"--target-cycles": cycles, "--target-fps": fps, "--target-bitops": bitops, "--target-kbytes": kbytes}
     named = [name for name, value in given.items() if value is not None]
@@ -43,6 +43,10 @@ def target_overrides(
             if target > _MOST:
                 raise InputError(
                     f"{named[0]}: {given[named[0]]} asks for {target:g} {cost}; no network costs more than {_MOST:g}."
+                )
+            if target < 1:
+                raise InputError(
+                    f"{named[0]}: {given[named[0]]} asks for {target:g} {cost}; no network costs less than 1."
                 )
             made += [f'search.cost="{cost}"', f"search.target={int(target)}"]
     return made

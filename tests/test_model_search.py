@@ -426,6 +426,12 @@ def test_targets() -> None:
             target_overrides("pynq-z2", **extreme)
     with pytest.raises(InputError, match="give one budget"):
         target_overrides("pynq-z2", cycles=1, kbytes=2.0)
+    with pytest.raises(
+        InputError, match=r"--target-fps: 1000000000\.0 asks for 0\.14\d+ cycles; no network costs less than 1"
+    ):
+        target_overrides("pynq-z2", fps=1e9)
+    with pytest.raises(InputError, match=r"--target-kbytes: 0\.0001 asks for 0\.1 bytes"):
+        target_overrides("pynq-z2", kbytes=1e-4)
     with pytest.raises(InputError) as caught:
         target_overrides("pynq-z2", kbytes=-2.0, joint=True)
     assert len(caught.value.problems) == 2
