@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +25,7 @@ out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 NOTHING_LEFT = "Interrupted; nothing half-written was left."
+_TELLING = 1.0  # seconds in which the first process has told; once one has ended, torchrun ends all
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -61,6 +64,7 @@ def sentences(interrupted: Callable[[], str] = lambda: NOTHING_LEFT) -> Iterator
     try:
         yield
     except ToldError:
+        time.sleep(_TELLING)
         raise typer.Exit(EXIT_BAD_INPUT) from None
     except InputError as error:
         err.print(str(error), style="red", markup=False, soft_wrap=True)
@@ -110,6 +114,12 @@ def write_json(path: Path | None, data: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def resume_command(command: str, recipe: Path, folder: Path, overrides: Sequence[str], *more: str) -> str:
+    """What goes on with a run: the same settings, or its checkpoint is another recipe's."""
+    settings = [word for override in overrides for word in ("--set", override)]
+    return shlex.join(["bitsmith", command, str(recipe), "--out", str(folder), "--resume", *settings, *more])
 
 
 def next_step(command: str, quiet: bool) -> None:

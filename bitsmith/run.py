@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from bitsmith import DEFAULT_BOARD
+from bitsmith.console import resume_command
 from bitsmith.pictures import draw_bits, draw_strengths
 from hwgen.board import load_board
 from hwgen.cycles import time_program
@@ -18,7 +19,7 @@ from hwgen.engine import EngineConfig, read_engine, write_engine
 from hwgen.errors import InputError
 from hwgen.explore import choose_engine
 from hwgen.network import Network
-from hwgen.network_file import write_network
+from hwgen.network_file import read_network, write_network
 from hwgen.output import check_output, whole_file, whole_folder
 from hwgen.schedule import schedule
 from model import pipeline, posttraining
@@ -40,14 +41,26 @@ class Asked:
     engine: EngineConfig | None = None
 
 
+@dataclass(frozen=True)
+class _Facts:
+    """What run.json holds. given: whether the engine was. words: what the run was made with, (recipe's path, overrides)."""
+
+    board: str
+    recipe: Recipe
+    engine: EngineConfig
+    given: bool
+    words: tuple[str, list[str]] | None = None
+
+
 @dataclass
 class RunFolder:
-    """A run on disk. board: what its engine was chosen for."""
+    """A run on disk. board: what its engine was chosen for. advice: how to go on with its training."""
 
     folder: Path
     board: str
     prepared: pipeline.Run
     cycles: Cycles
+    advice: str
 
     @property
     def engine(self) -> EngineConfig:
@@ -81,7 +94,7 @@ def _silent(*_: Any) -> None:
 def board_of(folder: Path, board: str | None, *, resume: bool) -> str:
     """The board that is asked for; left out, that of the run that goes on, or the usual one."""
     if board is None and resume:
-        return _facts(folder)[0]
+        return _facts(folder).board
     return board or DEFAULT_BOARD
 
 
@@ -116,13 +129,18 @@ def start(
         InputError: bad recipe, board or engine, a folder that exists while neither ``force`` nor ``resume`` is set, or one
             that is resumed with other settings than its own.
     """
-    recipe = read_recipe(recipe_path, overrides)
-    load_board(board)
-    given = None if engine_file is None else read_engine(engine_file)
     world = join(device)
-    if resume:
-        return reopen(folder, Asked(recipe, board, given), progress, world)
 
+    def read() -> Asked:
+        recipe = read_recipe(recipe_path, overrides)
+        load_board(board)
+        return Asked(recipe, board, None if engine_file is None else read_engine(engine_file))
+
+    asked = world.lead(read)
+    if resume:
+        return reopen(folder, asked, progress, world)
+    recipe, given = asked.recipe, asked.engine
+    words = (str(recipe_path.absolute()), overrides or [])  # absolute: what goes on with the run may be typed elsewhere
     made: list[RunFolder] = []
 
     def make() -> None:
@@ -136,8 +154,9 @@ def start(
             "engine": asdict(engine),
             "engine_given": given is not None,
             "recipe": recipe.model_dump(mode="json"),
+            "made_with": words,
         }
-        run = _prepare(folder, board, engine, given is not None, recipe, progress, world)
+        run = _prepare(folder, _Facts(board, recipe, engine, given is not None, words), progress, world)
         run.trainer.check_start()
         search = run.prepared.search
         if run.cycles is not search.cost:  # does not fit at all: known now, not after hours of training
@@ -160,24 +179,37 @@ def reopen(folder: Path, asked: Asked | None = None, progress: Any = _silent, wo
     Raises:
         InputError: not a run folder, one of other settings, or a checkpoint that is damaged or of another recipe.
     """
-    made = _open(folder, asked, progress, world or join("cpu"))
-    if made.trainer.path is not None and (made.trainer.path.exists() or asked is None):
-        made.trainer.resume()  # a run that was stopped before its first checkpoint starts over
-    made.settle()
-    return made
+    world = world or join("cpu")
+    made: list[RunFolder] = []
+
+    def take_up() -> None:
+        run = _open(folder, asked, progress, world)
+        assert run.trainer.path is not None
+        if run.trainer.path.exists():  # a run that was stopped before its first checkpoint starts over
+            run.trainer.resume()
+        elif asked is None:
+            raise InputError(f"The run has stopped before its first checkpoint; {run.advice}", str(folder))
+        run.settle()
+        made.append(run)
+
+    world.lead(take_up)
+    if not made:  # not the first process: it has found nothing wrong
+        take_up()
+    return made[0]
 
 
-def _facts(folder: Path) -> tuple[str, Recipe, EngineConfig, bool]:
-    """(board, recipe, engine, whether the engine was given) of a run."""
+def _facts(folder: Path) -> _Facts:
     try:
         facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        return (
+        words = facts.get("made_with")  # runs of earlier versions have none
+        return _Facts(
             str(facts["board"]),
             Recipe.model_validate(facts["recipe"]),
             EngineConfig(**facts["engine"]),
             bool(facts["engine_given"]),
+            None if words is None else (str(words[0]), [str(item) for item in words[1]]),
         )
-    except (OSError, ValueError, KeyError, TypeError, InputError):
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, InputError):
         if (folder / QUANTISED).exists():
             raise InputError(
                 f"It was quantised by calibration alone: its figures are in {QUANTISED}, and there is no trained network to go"
@@ -190,31 +222,40 @@ def _facts(folder: Path) -> tuple[str, Recipe, EngineConfig, bool]:
 
 
 def _open(folder: Path, asked: Asked | None, progress: Any, world: World) -> RunFolder:
-    board, own, engine, given = _facts(folder)
+    facts = _facts(folder)
     problems = []
     if asked is not None:
-        if changes := differences(own, asked.recipe):
+        if changes := differences(facts.recipe, asked.recipe):
             problems.append(
                 f"It belongs to another recipe: {'; '.join(changes)}. Give the run's settings, or start a new run in another"
                 " folder."
             )
-        if asked.board not in (None, board):
-            problems.append(f"It was made for board '{board}', not '{asked.board}'; leave --board out.")
-        if asked.engine not in (None, engine, read_engine(folder / "engine.json")):
+        if asked.board not in (None, facts.board):
+            problems.append(f"It was made for board '{facts.board}', not '{asked.board}'; leave --board out.")
+        if asked.engine not in (None, facts.engine, read_engine(folder / "engine.json")):
             problems.append("Its engine is that of its engine.json, not the one given; leave --engine out.")
     if problems:
         raise InputError(problems, str(folder))
-    return _prepare(folder, board, engine, given, own if asked is None else asked.recipe, progress, world)
+    return _prepare(folder, facts if asked is None else replace(facts, recipe=asked.recipe), progress, world)
 
 
-def _prepare(
-    folder: Path, board: str, engine: EngineConfig, given: bool, recipe: Recipe, progress: Any, world: World
-) -> RunFolder:
+def _prepare(folder: Path, facts: _Facts, progress: Any, world: World) -> RunFolder:
+    recipe = facts.recipe
     torch.set_num_threads(recipe.train.threads)
     keep_freed_memory()
     # A given engine stays as it is; a chosen one may grow its buffers to what the searched network needs.
-    cycles = Cycles(engine, None if given else load_board(board))
-    return RunFolder(folder, board, pipeline.prepare(recipe, folder, cycles, progress, world), cycles)
+    cycles = Cycles(facts.engine, None if facts.given else load_board(facts.board))
+    prepared = pipeline.prepare(recipe, folder, cycles, progress, world)
+    return RunFolder(folder, facts.board, prepared, cycles, _advice(folder, facts.words))
+
+
+def _advice(folder: Path, words: tuple[str, list[str]] | None) -> str:
+    if words is not None:
+        return f"go on with: {resume_command('train', Path(words[0]), folder, words[1])}"
+    return (
+        f"go on with 'bitsmith train RECIPE --out {folder} --resume', RECIPE being what it was made from, and with every --set"
+        " that it was made with."
+    )
 
 
 def train(run: RunFolder, until: str = STAGES[-1]) -> None:
@@ -231,8 +272,26 @@ def train(run: RunFolder, until: str = STAGES[-1]) -> None:
 
 
 def export(run: RunFolder, *, full: bool = False) -> Network:
-    """Write and check the integer network; full: on the whole test set."""
+    """Write and check the integer network; full: on the whole test set.
+
+    Raises:
+        InputError: the run is not trained to its end, or the integer network differs.
+    """
+    pipeline.check_trained(run.prepared, run.advice)
     return pipeline.export_run(run.prepared, full=full)
+
+
+def exported(run: RunFolder) -> Network:
+    """The integer network that :func:`export` has written.
+
+    Raises:
+        InputError: the run is not trained to its end, or not exported.
+    """
+    pipeline.check_trained(run.prepared, run.advice)
+    path = run.folder / "network"
+    if not path.exists():
+        raise InputError(f"Its integer network is not written yet; do so with: bitsmith export {run.folder}", str(path))
+    return read_network(path)
 
 
 def evaluate(run: RunFolder, network: Network, *, full: bool = False, layers: bool = False) -> dict[str, Any]:

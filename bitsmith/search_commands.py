@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from bitsmith.console import EXIT_FAILED, NOTHING_LEFT, bars, next_step, out, percent, sentences, table, write_json
+from bitsmith.console import (
+    EXIT_FAILED,
+    NOTHING_LEFT,
+    bars,
+    next_step,
+    out,
+    percent,
+    resume_command,
+    sentences,
+    table,
+    write_json,
+)
 from bitsmith.options import (
     Device,
     EngineFile,
@@ -27,13 +37,18 @@ from bitsmith.options import (
     Verbose,
 )
 from bitsmith.targets import target_overrides
-from hwgen.network_file import read_network
 
-
-def resume_command(command: str, recipe: Path, folder: Path, overrides: list[str], *more: str) -> str:
-    """What goes on with a run: the same settings, or its checkpoint is another recipe's."""
-    settings = [word for override in overrides for word in ("--set", override)]
-    return shlex.join(["bitsmith", command, str(recipe), "--out", str(folder), "--resume", *settings, *more])
+_FOLDED = (
+    "train.integer_epochs is 0, so the trained network is the fake-quantised one, and the folded one is made of it by rounding"
+    " its scales to integers; 'bitsmith evaluate --layers' says how many codes that changes."
+)
+_NEAR = 0.01  # of a budget may be left without a word
+_NEARNESS = {  # why more is
+    "proven": "nothing is nearer",
+    "dearest": "everything at its dearest costs no more",
+    "neighbours": "none of those tried is nearer",
+    "engine": "it was chosen for the engine before, and this one is faster at it",
+}
 
 
 def interrupted(folder: Path, command: str) -> str:
@@ -61,11 +76,14 @@ def search(
 ) -> None:
     """Search bits for a network against the engine's own cycles, retrain it, export it."""
     from bitsmith import run
-    from model.distributed import is_first, leave
+    from model.distributed import is_first, join, leave
+
+    def read() -> tuple[str, list[str]]:
+        name = run.board_of(out_folder, board, resume=resume)
+        return name, target_overrides(name, target_cycles, target_fps, target_bitops, target_kbytes, joint=joint)
 
     with sentences():
-        board = run.board_of(out_folder, board, resume=resume)
-        wanted = target_overrides(board, target_cycles, target_fps, target_bitops, target_kbytes, joint=joint)
+        board, wanted = join(device).lead(read)
     settings, place = [*(overrides or []), *wanted], () if device == "cpu" else ("--device", device)
     command = resume_command("search", recipe, out_folder, settings, *place)
     with sentences(lambda: interrupted(out_folder, command)):
@@ -116,12 +134,15 @@ def train(
 ) -> None:
     """Train the stages of a run, or go on with them, without exporting."""
     from bitsmith import run
-    from model.distributed import is_first, leave
+    from model.distributed import is_first, join, leave
+
+    def read() -> tuple[str, list[str]]:
+        run.check_stage(until)
+        name = run.board_of(out_folder, board, resume=resume)
+        return name, target_overrides(name, target_cycles, target_fps, target_bitops, target_kbytes, joint=joint)
 
     with sentences():
-        run.check_stage(until)
-        board = run.board_of(out_folder, board, resume=resume)
-        wanted = target_overrides(board, target_cycles, target_fps, target_bitops, target_kbytes, joint=joint)
+        board, wanted = join(device).lead(read)
     settings, place = [*(overrides or []), *wanted], () if device == "cpu" else ("--device", device)
     until_there = () if until == "integer" else ("--until", until)
     command = resume_command("train", recipe, out_folder, settings, *until_there, *place)
@@ -161,6 +182,7 @@ def export(
 ) -> None:
     """Write the integer network of a trained run, and check it against the trained one."""
     from bitsmith import run
+    from model.nodes import Mode
 
     with sentences():
         with bars(quiet) as progress:
@@ -168,9 +190,12 @@ def export(
             network = run.export(made, full=full)
         write_json(json, {"network": str(folder / "network"), "nodes": len(network.nodes)})
         if not quiet:
+            which = "trained" if made.prepared.mode is Mode.INTEGER else "folded"
             out.print(
-                f"Wrote {folder / 'network'}: {len(network.nodes)} nodes, every code equal to the trained network's."
+                f"Wrote {folder / 'network'}: {len(network.nodes)} nodes, every code equal to the {which} network's."
             )
+            if which == "folded":
+                out.print(_FOLDED)
         next_step(f"bitsmith evaluate {folder}", quiet)
 
 
@@ -187,7 +212,7 @@ def evaluate(
 
     with sentences():
         made = run.reopen(folder)
-        metrics = run.evaluate(made, read_network(folder / "network"), full=full, layers=layers)
+        metrics = run.evaluate(made, run.exported(made), full=full, layers=layers)
         write_json(json, metrics)
         if not quiet:
             show_metrics(metrics)
@@ -201,8 +226,18 @@ def evaluate(
 def quantise(
     recipe: Annotated[Path, typer.Argument(help="Recipe (TOML).")],
     out_folder: Annotated[Path, typer.Option("--out", help="Folder to make.")],
-    weight_bits: Annotated[int, typer.Option(min=1, max=8, help="Bits of the weights; pinned layers keep theirs.")] = 4,
-    activation_bits: Annotated[int, typer.Option(min=1, max=8, help="Bits of the activations.")] = 4,
+    weight_bits: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=8,
+            help="Bits of the weights; pinned layers keep theirs, those of search.layers get the nearest they allow.",
+        ),
+    ] = 4,
+    activation_bits: Annotated[
+        int,
+        typer.Option(min=1, max=8, help="Bits of the activations; those of search.layers get the nearest they allow."),
+    ] = 4,
     source: Annotated[
         Path | None,
         typer.Option("--from", help="Run folder with the float network; left out: the recipe's model.weights."),
@@ -214,7 +249,8 @@ def quantise(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Quantise a float network by calibration alone, without training, for a first look."""
+    """Quantise a float network by calibration alone, without training, for a first look. Weights are quantised with a learned
+    step's clip (lsq), whatever search.weight_quantiser is: DoReFa's tanh bends weights that were trained without it."""
     from bitsmith import run
 
     with sentences():
@@ -232,8 +268,12 @@ def quantise(
             )
         write_json(json, metrics)
         if not quiet:
+            show_bits(metrics)
             show_accuracy(metrics)
-            out.print(f"Wrote {out_folder}/ (network/, quantised.json); nothing was trained.")
+            out.print(
+                f"Wrote {out_folder}/ (network/, quantised.json); nothing was trained, and weights are quantised by"
+                f" '{metrics['weight_quantiser']}', whatever the recipe's search.weight_quantiser."
+            )
         next_step(f"bitsmith generate {out_folder}/network --out builds/{out_folder.name}", quiet)
 
 
@@ -267,17 +307,28 @@ def compare(
         next_step(f"bitsmith generate {folders[0]}/network --out builds/{folders[0].name}", quiet)
 
 
-def show_metrics(metrics: dict[str, Any]) -> None:
-    """The outcome of a search."""
+def show_bits(metrics: dict[str, Any]) -> None:
+    """The bits of each layer."""
     rows = [[item["layer"], item["weight"], item["activation"]] for item in metrics["bits"]]
     out.print(table("Bits", ["layer", "weights", "activations"], rows))
+
+
+def show_metrics(metrics: dict[str, Any]) -> None:
+    """The outcome of a search."""
+    show_bits(metrics)
     show_accuracy(metrics)
+    folded = metrics["trained_as"] == "quantised"
     budget = "" if metrics["method"] == "uniform" else f" of {metrics['budget']}"  # uniform bits have none
     out.print(
-        f"Logits equal between trained and integer network: {percent(metrics['logit_agreement'])}. Cost of the program"
-        f" {metrics['final_cost']}{budget} {metrics['cost']}; by the table {metrics['final_table_cost']}"
+        f"Logits equal between {'folded' if folded else 'trained'} and integer network: {percent(metrics['logit_agreement'])}."
+        f" Cost of the program {metrics['final_cost']}{budget} {metrics['cost']}; by the table {metrics['final_table_cost']}"
         f" ({metrics['table_difference']:+d})."
     )
+    left = 1 - metrics["final_cost"] / metrics["budget"]
+    if left > _NEAR and metrics.get("nearness") in _NEARNESS:
+        out.print(f"{percent(left)} of the budget is left: {_NEARNESS[metrics['nearness']]}.")
+    if folded:
+        out.print(_FOLDED)
     if metrics["first_difference"] is not None:
         tensor, share = metrics["first_difference"]
         out.print(

@@ -6,10 +6,11 @@ noise), so that a run of several is the run of one with the same global batch, b
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from hwgen.errors import InputError, ToldError
 
 T = TypeVar("T")
+_DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,15 @@ class World:
         result: T = box[0]
         return result
 
+    def fail(self, problem: str) -> NoReturn:
+        """Raises InputError in the first process, whose mistake all have made; the others leave it to that."""
+
+        def work() -> NoReturn:
+            raise InputError(problem)
+
+        self.lead(work)
+        raise AssertionError("the first process's mistake is everyone's")
+
 
 def _rank() -> int:
     return int(os.environ.get("RANK", "0"))
@@ -105,18 +116,20 @@ def join(device: str = "auto") -> World:
     Raises:
         InputError: a GPU is asked for and there is none.
     """
-    if device not in ("auto", "cpu", "cuda"):
-        raise InputError(f"There is no device '{device}'; it is auto, cpu or cuda.")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("There is no GPU that torch can use; leave the device out, or install a CUDA build of torch.")
-    name = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    name = "cuda" if device in ("auto", "cuda") and torch.cuda.is_available() else "cpu"
     size, rank = int(os.environ.get("WORLD_SIZE", "1")), _rank()
     where = torch.device(name, int(os.environ.get("LOCAL_RANK", "0"))) if name == "cuda" else torch.device("cpu")
     if name == "cuda":
         torch.cuda.set_device(where)
     if size > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if name == "cuda" else "gloo")
-    return World(rank, size, where)
+        atexit.register(leave)  # a process that ends while its group lives is aborted
+    world = World(rank, size, where)
+    if device not in _DEVICES:
+        world.fail(f"There is no device '{device}'; it is {', '.join(_DEVICES[:-1])} or {_DEVICES[-1]}.")
+    if device == "cuda" and name != "cuda":
+        world.fail("There is no GPU that torch can use; leave the device out, or install a CUDA build of torch.")
+    return world
 
 
 def leave() -> None:

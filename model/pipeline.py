@@ -59,6 +59,11 @@ class Run:
         """Most that the assembled program may cost."""
         return self.search.budget
 
+    @property
+    def mode(self) -> Mode:
+        """How the trained network computes: with the folded integers of the network file, unless their stage was left out."""
+        return Mode.INTEGER if self.trainer.epochs("integer") else Mode.QUANTISED
+
 
 def describe(recipe: Recipe, bits: int = REFERENCE_BITS) -> Network:
     """The integer network of a recipe at uniform bits, untrained: the shapes that engine choice and cost tables need."""
@@ -182,6 +187,16 @@ def train(run: Run, until: str = STAGES[-1], *, resume: bool = False) -> None:
     run.trainer.run(until)
 
 
+def check_trained(run: Run, advice: str = "train it to its end first.") -> None:
+    """Whether all stages are over.
+
+    Raises:
+        InputError: they are not.
+    """
+    if run.trainer.state.stage < len(STAGES):
+        raise InputError(f"The run has stopped in stage '{STAGES[run.trainer.state.stage]}'; {advice}", str(run.folder))
+
+
 def export_run(run: Run, *, full: bool = False) -> Network:
     """The integer network of a trained run, with test images as samples; written to ``network/`` of its folder.
 
@@ -191,11 +206,7 @@ def export_run(run: Run, *, full: bool = False) -> Network:
     Raises:
         InputError: the run is not trained to its end, or the integer network differs from the trained one.
     """
-    if run.trainer.state.stage < len(STAGES):
-        raise InputError(
-            f"The run has stopped in stage '{STAGES[run.trainer.state.stage]}'; go on with 'bitsmith train --resume'.",
-            str(run.folder),
-        )
+    check_trained(run)
     network = export(run.net, file_samples(run.data))
     images = check_images(run.data, full=full)
     agreement = compare(run.net, network, images, lambda done, total: run.trainer.progress("check", done, total))
@@ -239,8 +250,9 @@ def evaluate(run: Run, network: Network, final_cost: int | None = None, *, full:
         "method": run.recipe.search.method,
         "images": len(test),
         "float_accuracy": accuracy(float_net, test, Mode.FLOAT),
-        "quantised_accuracy": accuracy(run.net, test, Mode.INTEGER),
+        "quantised_accuracy": accuracy(run.net, test, run.mode),
         "integer_accuracy": integer,
+        "trained_as": run.mode.value,
         "agreement": agreement.top1,
         "logit_agreement": agreement.logits,
         "checked_images": agreement.images,
@@ -249,10 +261,7 @@ def evaluate(run: Run, network: Network, final_cost: int | None = None, *, full:
             stage: round(sum(float(row["seconds"]) for row in state.history if row["stage"] == stage), 1)
             for stage in STAGES
         },
-        "bits": [
-            {"layer": name, "weight": weight, "activation": activation}
-            for name, (weight, activation) in state.bits.items()
-        ],
+        "bits": choose.bit_rows(state.bits),
         "cost": run.recipe.search.cost,
         "budget": run.budget,
         "expected_cost": state.chosen.get("expected_cost", state.chosen.get("program_cost")),

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hwgen.errors import InputError
+from hwgen.errors import InputError, ToldError
 from model import checkpoint, choose, dnas
 from model.accuracy import accuracy, fresh_loss
 from model.agreement import image_tensor
@@ -369,7 +369,8 @@ class Trainer:
         if self.path is not None and self.path.exists():
             kept = "; the last good checkpoint is kept"
             float_from = f" with train.float_from={self.path.parent}" if self.state.stage else ""
-        return InputError(
+        made = InputError if self.world.first else ToldError  # all processes have come to it
+        return made(
             f"The loss is no longer a number, {where}{kept}. Start again in another folder{float_from} and a lower"
             f" {'train.quantised_rate' if self.state.stage else 'train.rate'}.",
             "training",

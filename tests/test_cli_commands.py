@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from bitsmith.cli import app
+from bitsmith.run import reopen
 from hwgen.build import read_build
 from hwgen.cycles import time_program
 from hwgen.engine import EngineConfig, read_engine, write_engine
@@ -28,6 +30,8 @@ from hwgen.errors import InputError
 from hwgen.network import Conv
 from hwgen.network_file import read_network, write_network
 from hwgen.schedule import schedule
+from model.accuracy import accuracy
+from model.nodes import Mode
 from model.train import Trainer
 from sim import golden
 
@@ -407,11 +411,14 @@ def test_ctrl_c_leaves_a_run_that_goes_on(recipe: Path, monkeypatch: pytest.Monk
     assert f"bitsmith train {recipe} --out {run} --resume --set train.decay=0.0004" in said
     logs = {"curves.csv", "strengths.csv", "tensorboard"}
     assert {path.name for path in run.iterdir()} == {"checkpoint.pt", "engine.json", "run.json"} | logs
-    assert "stopped in stage 'float'" in fails(2, "export", run)
+    on = f"stopped in stage 'float'; go on with: bitsmith train {recipe} --out {run} --resume --set train.decay=0.0004\n"
+    for command in ("export", "evaluate"):
+        assert on in fails(2, command, run)
     for arguments in (["train", recipe, "--out", run, "--resume"], ["train", recipe, "--out", whole]):
         result = call(*arguments, *options)
         assert result.exit_code == 0, result.output
     assert (run / "curves.csv").read_bytes() == (whole / "curves.csv").read_bytes()
+    assert f"not written yet; do so with: bitsmith export {run}" in fails(2, "evaluate", run)
     with monkeypatch.context() as patch:
         patch.setattr("zipfile.ZipFile.writestr", full_disk)
         assert f"{run / 'network'}: No space left on device." in fails(2, "export", run)
@@ -448,6 +455,44 @@ def test_ctrl_c_leaves_a_run_that_goes_on(recipe: Path, monkeypatch: pytest.Monk
     assert result.exit_code == 1 and "they differ first in block1.conv1.out" in " ".join(result.output.split())
     (run / "checkpoint.pt").write_bytes((run / "checkpoint.pt").read_bytes()[:1000])
     assert "damaged, cut short" in fails(2, "export", run)
+
+
+def test_without_the_integer_stage_the_trained_network_is_the_quantised_one(recipe: Path) -> None:
+    """Its accuracy is not that of the folded integers; and a budget that nothing can use up is told."""
+    write_engine(ENGINE, recipe.parent / "engine.json")
+    out = recipe.parent / "run"
+    settings = ["--set", "train.integer_epochs=0", "--set", "search.budget=9", "--engine", recipe.parent / "engine.json"]
+    result = call("search", recipe, "--out", out, *settings)
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.stdout.split())
+    assert "Logits equal between folded and integer network: 100.00 %." in said
+    assert "train.integer_epochs is 0, so the trained network is the fake-quantised one" in said
+    assert re.search(
+        r"Cost of the program \d+ of \d+ bitops; .* \d\d\.\d\d % of the budget is left: nothing is nearer\.", said
+    )
+    metrics = json.loads((out / "metrics.json").read_text())
+    made = reopen(out)
+    test = made.prepared.data.test
+    assert metrics["trained_as"] == "quantised"
+    assert metrics["quantised_accuracy"] == accuracy(made.prepared.net, test, Mode.QUANTISED)
+    assert metrics["integer_accuracy"] == accuracy(made.prepared.net, test, Mode.INTEGER)
+    assert "every code equal to the folded network's" in call("export", out).stdout
+
+
+def test_a_run_that_says_little_of_itself_is_told_what_is_missing(recipe: Path) -> None:
+    """Runs of earlier versions do not say what they were made with; one without a checkpoint has nothing to export."""
+    write_engine(ENGINE, recipe.parent / "engine.json")
+    out = recipe.parent / "run"
+    assert (
+        call("train", recipe, "--out", out, "--until", "float", "--engine", recipe.parent / "engine.json").exit_code == 0
+    )
+    facts = json.loads((out / "run.json").read_text())
+    del facts["made_with"]
+    (out / "run.json").write_text(json.dumps(facts))
+    said = fails(2, "evaluate", out)
+    assert f"stopped in stage 'search'; go on with 'bitsmith train RECIPE --out {out} --resume', RECIPE being" in said
+    (out / "checkpoint.pt").unlink()
+    assert "stopped before its first checkpoint; go on with" in fails(2, "export", out)
 
 
 def test_what_cannot_be_trained_is_known_before_training(recipe: Path) -> None:
@@ -494,10 +539,14 @@ def test_torchrun_trains_once_and_speaks_once(recipe: Path) -> None:
     assert done.stdout.count("Next: bitsmith generate") == 1 and done.stdout.count(f"Wrote {out}/") == 1
     assert (out / "metrics.json").exists() and (out / "network").is_dir()
     assert call("export", out).exit_code == 0
-    done = subprocess.run(
-        [*command, "--force", "--set", "train.batch=255"], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode != 0 and done.stderr.count("'train.batch': 255 images cannot be shared by 2 processes") == 1
+    for wrong, said in {
+        "--force --set train.batch=255": "'train.batch': 255 images cannot be shared by 2 processes",
+        "--force --set seed=-1": "'seed': input should be greater than or equal to 0",
+        "--resume --set train.decay=0.1": "It belongs to another recipe: train.decay was 0.0005 and is 0.1.",
+    }.items():
+        done = subprocess.run([*command, *wrong.split()], env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 1, wrong  # torchrun's own, whatever its processes end with
+        assert done.stderr.count(said) == 1 and "exitcode  : 2" in done.stderr, done.stderr[-3000:]
 
 
 def test_force_keeps_the_old_run_until_the_new_one_is_possible(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
