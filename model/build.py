@@ -25,7 +25,7 @@ def build_module(section: ModelSection, shape: tuple[int, int, int], classes: in
         InputError: a factory that cannot be imported, does not take its options or makes no module; weights that do not fit.
     """
     options: dict[str, Any] = dict(section.options)
-    if section.network.startswith("resnet"):
+    if section.residual:
         options |= {} if section.shortcut is None else {"shortcut": section.shortcut}
     if section.network == "resnet":
         options |= {"stem": section.stem, "stages": section.stages}

@@ -16,7 +16,12 @@ NETWORKS = (
     "resnet", "resnet8", "resnet20", "resnet32", "resnet56", "resnet18", "resnet34", "cnv", "mlp",
 )  # fmt: skip
 Bits = Annotated[int, Field(ge=1, le=8)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# Bounds far beyond all use: inside them float32 holds what is computed, so that what goes wrong is seen in training, and told.
+Rate = Annotated[float, Field(gt=0, le=1e30, allow_inf_nan=False)]
+Decay = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+Temperature = Annotated[float, Field(ge=1e-4, le=1e4, allow_inf_nan=False)]
+Mean = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
+Deviation = Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False)]
 Epochs = Annotated[int, Field(ge=0, le=10_000)]
 
 
@@ -55,12 +60,17 @@ class ModelSection(_Section):
         Field(description="residual networks: shortcut where shapes change; left out: the network's own"),
     ] = None
     weights: Annotated[str | None, Field(description="file with the module's state dict to start from")] = None
-    mean: Annotated[list[float] | None, Field(description="means that those weights expect subtracted, per channel")] = (
+    mean: Annotated[list[Mean] | None, Field(description="means that those weights expect subtracted, per channel")] = (
         None
     )
     std: Annotated[
-        list[Positive] | None, Field(description="deviations that those weights expect divided by, per channel")
+        list[Deviation] | None, Field(description="deviations that those weights expect divided by, per channel")
     ] = None
+
+    @property
+    def residual(self) -> bool:
+        """Whether it is a built-in network with shortcuts."""
+        return ":" not in self.network and self.network.startswith("resnet")
 
     @model_validator(mode="before")
     @classmethod
@@ -117,7 +127,9 @@ class SearchSection(_Section):
         Literal["cycles", "bitops", "bytes"],
         Field(description="what the budget counts: cycles of the engine, bit operations, or bytes of weights"),
     ] = "cycles"
-    budget: Annotated[Positive, Field(description="budget as a share of the cost of uniform W4A4")] = 0.6
+    budget: Annotated[
+        float, Field(gt=0, le=1e6, allow_inf_nan=False, description="budget as a share of the cost of uniform W4A4")
+    ] = 0.6
     target: Annotated[
         int | None, Field(ge=1, le=10**15, description="budget in units of the cost instead of a share")
     ] = None
@@ -129,9 +141,9 @@ class SearchSection(_Section):
     )
     epochs: Annotated[Epochs, Field(description="epochs of the search")] = 20
     warm: Annotated[float, Field(ge=0, le=1, description="share of these epochs that trains the weights alone")] = 0.2
-    strength_rate: Annotated[Positive, Field(description="learning rate of the strengths (Adam)")] = 0.05
+    strength_rate: Annotated[Rate, Field(description="learning rate of the strengths (Adam)")] = 0.05
     cost_weight: Annotated[
-        float, Field(ge=0, allow_inf_nan=False, description="weight of the cost term above the budget")
+        float, Field(ge=0, le=1e9, allow_inf_nan=False, description="weight of the cost term above the budget")
     ] = 2.0
     descent: Annotated[
         float,
@@ -142,7 +154,7 @@ class SearchSection(_Section):
         ),
     ] = 0.0
     temperature: Annotated[
-        list[Positive], Field(min_length=2, max_length=2, description="[first, last] softmax temperature")
+        list[Temperature], Field(min_length=2, max_length=2, description="[first, last] softmax temperature")
     ] = [1.0, 0.2]
     finals: Annotated[
         int,
@@ -169,11 +181,11 @@ class TrainSection(_Section):
     float_epochs: Annotated[Epochs, Field(description="epochs of float training")] = 25
     epochs: Annotated[Epochs, Field(description="epochs of retraining at the chosen bits")] = 25
     integer_epochs: Annotated[Epochs, Field(description="last epochs, batch norm frozen, on folded integers")] = 5
-    rate: Annotated[Positive, Field(description="highest learning rate of float training (cosine)")] = 0.004
-    quantised_rate: Annotated[Positive, Field(description="highest learning rate of search and retraining")] = 0.002
-    clip_rate: Annotated[Positive, Field(description="learning rate of clips and steps")] = 0.01
-    clip_decay: Annotated[float, Field(ge=0, allow_inf_nan=False, description="decay of clips and steps")] = 0.0
-    decay: Annotated[float, Field(ge=0, allow_inf_nan=False, description="weight decay")] = 0.0005
+    rate: Annotated[Rate, Field(description="highest learning rate of float training (cosine)")] = 0.004
+    quantised_rate: Annotated[Rate, Field(description="highest learning rate of search and retraining")] = 0.002
+    clip_rate: Annotated[Rate, Field(description="learning rate of clips and steps")] = 0.01
+    clip_decay: Annotated[Decay, Field(description="decay of clips and steps")] = 0.0
+    decay: Annotated[Decay, Field(description="weight decay")] = 0.0005
     optimiser: Annotated[
         Literal["adamw", "sgd"], Field(description="optimiser of the weights: AdamW, or SGD with Nesterov momentum 0.9")
     ] = "adamw"
@@ -189,7 +201,7 @@ class TrainSection(_Section):
     distil: Annotated[
         float, Field(ge=0, le=1, description="share of the retraining loss that follows the float network's logits")
     ] = 0.0
-    distil_temperature: Annotated[Positive, Field(description="softmax temperature of distillation")] = 4.0
+    distil_temperature: Annotated[Temperature, Field(description="softmax temperature of distillation")] = 4.0
     norm_batches: Annotated[
         int, Field(ge=0, le=10_000, description="batches that re-estimate batch norm once the bits are chosen")
     ] = 20
@@ -217,7 +229,8 @@ class Recipe(_Section):
             description="share of the training set that stands in for the test set while settings are tuned; 0: the test set itself",
         ),
     ] = 0.0
-    seed: Annotated[int, Field(ge=0, lt=1 << 63, description="seed of everything random")] = 1
+    # scikit-learn, which holds images out, takes 32 bits.
+    seed: Annotated[int, Field(ge=0, lt=1 << 32, description="seed of everything random")] = 1
     model: ModelSection
     search: SearchSection = SearchSection()
     train: TrainSection = TrainSection()
@@ -302,11 +315,35 @@ def sentences(error: ValidationError, kind: str) -> list[str]:
     return made
 
 
+def _without_effect(recipe: Recipe, overrides: list[str]) -> list[str]:
+    """What is asked for and would do nothing, a sentence each.
+
+    A recipe states every setting, so it may state a budget beside uniform bits; who overrides it wants something of it.
+    """
+    section = recipe.model
+    found = []
+    for name, used, by in (
+        ("stem", section.network == "resnet", "network 'resnet'"),
+        ("stages", section.network == "resnet", "network 'resnet'"),
+        ("shortcut", section.residual, "the residual networks that are built in"),
+    ):
+        if not used and getattr(section, name) != ModelSection.model_fields[name].default:
+            found.append(
+                f"'model.{name}': network '{section.network}' does not use it, only {by} would; leave it out"
+                " (--set model=NETWORK leaves out the recipe's), or set what the network takes in model.options."
+            )
+    if recipe.search.method == "uniform" and any(item.partition("=")[0].strip() == "search.budget" for item in overrides):
+        found.append(
+            "'search.budget': uniform bits cost what they cost; leave the budget out, or search with another search.method."
+        )
+    return found
+
+
 def read_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     """Read a recipe; ``overrides`` are "section.name=value".
 
     Raises:
-        InputError: unreadable, unknown settings, or values out of range; all at once.
+        InputError: unreadable, unknown settings, values out of range, or settings that would do nothing; all at once.
     """
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -321,6 +358,8 @@ def read_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
         problems += sentences(error, "recipe")
+    else:
+        problems += _without_effect(recipe, overrides or [])
     if problems:
         raise InputError(problems, str(path))
     return recipe

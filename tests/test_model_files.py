@@ -10,6 +10,7 @@ import torch
 
 from hwgen.errors import InputError
 from model import checkpoint, pipeline
+from model.data import hold_out, load_data
 from model.recipe import Recipe, read_recipe
 
 RECIPE = Path(__file__).parent.parent / "examples" / "recipes" / "digits.toml"
@@ -96,6 +97,15 @@ def test_a_recipe_survives_its_own_dump() -> None:
         ("model.stages=[[8, 1]]", "'model.stages.0"),
         ("train.shift=9", "'train.shift'"),
         ("train.epochs=1.5", "'train.epochs'"),
+        ("seed=4294967296", "'seed'"),  # one more than scikit-learn's split takes
+        ("train.rate=1e300", "'train.rate'"),
+        ("train.clip_rate=1e39", "'train.clip_rate'"),
+        ("search.strength_rate=1e300", "'search.strength_rate'"),
+        ("search.temperature=[1e-40, 1e-40]", "'search.temperature.0'"),
+        ("search.cost_weight=1e300", "'search.cost_weight'"),
+        ("search.budget=1e300", "'search.budget'"),
+        ("model.mean=[nan]", "'model.mean.0'"),
+        ("model.std=[1e-300]", "'model.std.0'"),
     ],
 )
 def test_wrong_settings_are_named(override: str, part: str) -> None:
@@ -124,6 +134,35 @@ def test_wrong_settings_are_named(override: str, part: str) -> None:
 def test_values_that_cannot_work_are_sentences(override: str, field: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=field):
         pipeline.prepare(read_recipe(RECIPE, [*SMALL, override]), tmp_path)
+
+
+def test_the_largest_seed_splits_the_data() -> None:
+    seed = read_recipe(RECIPE, ["seed=4294967295"]).seed
+    rest, held = hold_out(load_data("digits").train, 0.3, seed)
+    assert len(rest) > len(held) > 400
+
+
+@pytest.mark.parametrize(
+    ("overrides", "fields"),
+    [
+        (["model=mlp", "model.stem=999"], ["model.stem"]),
+        (["model=resnet20", "model.stages=[[8, 1, 1]]", "model.shortcut=a"], ["model.stages"]),
+        (["model=cnv", "model.shortcut=a", "model.stem=8"], ["model.stem", "model.shortcut"]),
+        (["model=resnets:make", "model.shortcut=a"], ["model.shortcut"]),  # a factory's own options are model.options
+        (["search.method=uniform", "search.budget=0.3"], ["search.budget"]),
+        (["search.method=uniform"], []),  # the recipe states a budget, as it states everything
+        (["search.budget=0.3", "model.stem=999", "model.shortcut=a"], []),
+        (["model=mlp"], []),
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(overrides: list[str], fields: list[str]) -> None:
+    if not fields:
+        read_recipe(RECIPE, overrides)
+        return
+    with pytest.raises(InputError) as caught:
+        read_recipe(RECIPE, overrides)
+    assert [problem.split(":")[0] for problem in caught.value.problems] == [f"'{field}'" for field in fields]
+    assert all("leave" in problem for problem in caught.value.problems)
 
 
 # -------------------------------------------------------------------------------- checkpoints
