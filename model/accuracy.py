@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -27,26 +30,34 @@ def accuracy(net: QuantNet, split: Split, mode: Mode, temperature: float = 1.0) 
     return float(np.mean(np.concatenate(right)))
 
 
+@contextmanager
+def batch_statistics(net: QuantNet) -> Iterator[None]:
+    """Evaluation in which batch norm takes each batch's own statistics, as in training; what it has learnt stays."""
+    net.eval()
+    norms = [item for item in net.modules() if isinstance(item, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.train()
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.eval()
+            norm.momentum = momentum
+
+
 def fresh_loss(net: QuantNet, images: Pixels, labels: NDArray[np.int64], batch: int) -> float:
     """Cross entropy at bits that were set just now: batch norm takes each batch's own statistics, for it has none of them yet.
 
     Args:
         batch: images whose statistics are taken together, at most.
     """
-    net.eval()
-    norms = [item for item in net.modules() if isinstance(item, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.train()
-        norm.momentum = 0.0  # what it has learnt stays
     device = next(net.parameters()).device
     context = Context(Mode.QUANTISED, branches=any(node.branches is not None for node in net.weighted()))
     total = 0.0
-    with torch.no_grad():
+    with torch.no_grad(), batch_statistics(net):
         for part in np.array_split(np.arange(len(labels)), -(-len(labels) // batch)):
             logits = net(image_tensor(images[part]).to(device), context)
             total += float(F.cross_entropy(logits, torch.from_numpy(labels[part]).to(device), reduction="sum"))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.eval()
-        norm.momentum = momentum
     return total / len(labels)

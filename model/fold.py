@@ -12,6 +12,7 @@ from model.pieces import pieces
 MUL_LIMIT = 1 << 17
 SKIP_LIMIT = 1 << 24
 MAX_SHIFT = 31
+_MOST_SKIP = 2.0**62  # what tensors can be multiplied by; no network file takes as much
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def fold(mul: Tensor, bias: Tensor, skip: float = 0.0, mul_limit: int = MUL_LIMI
     shift = MAX_SHIFT
     while shift > 1 and (
         float(torch.floor(mul.abs().max() * 2.0**shift + 0.5)) >= mul_limit
-        or int(skip * 2.0**shift + 0.5) >= SKIP_LIMIT
+        or skip * 2.0**shift + 0.5 >= SKIP_LIMIT
         or float(bias.abs().max()) * 2.0**shift >= 2.0**46
     ):
         shift -= 1
@@ -63,7 +64,7 @@ def fold(mul: Tensor, bias: Tensor, skip: float = 0.0, mul_limit: int = MUL_LIMI
         torch.floor(mul * scale + 0.5),
         torch.floor(bias * scale + 0.5) + 2.0 ** (shift - 1),
         shift,
-        int(skip * scale + 0.5),
+        int(min(_MOST_SKIP, skip * scale + 0.5)),  # in this order NaN is the limit too: it shows in what else is computed
     )
 
 

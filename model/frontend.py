@@ -14,9 +14,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from hwgen.errors import InputError
 from model.equivalence import check_equivalence
+from model.finite import worst
 from model.layers import padding_of
 from model.nodes import SKIP_BITS, AffineNode, ConvNode, LogitsNode, NetNode, Quantiser, WeightedNode
 from model.pool_nodes import AvgPoolNode, MaxPoolNode, RequantNode, ShortcutANode
@@ -324,8 +326,8 @@ def prepare(
         mean, std: what the module's input was normalised by, per channel of values in [0, 1]; folded into the first layer.
 
     Raises:
-        InputError: a module that cannot be traced, unsupported layers (all of them at once), no candidates, or float logits
-            that are not the module's.
+        InputError: a module that cannot be traced, unsupported layers (all of them at once), weights that are no numbers, no
+            candidates, or float logits that are not the module's.
     """
     subject = f"network '{name or type(module).__name__}'"
     problems = [
@@ -335,6 +337,11 @@ def prepare(
     ]
     if weights not in ("dorefa", "lsq", "lsq-channel") or activations not in ("lsq", "pact"):
         problems.append("'weights' is dorefa, lsq or lsq-channel, 'activations' is lsq or pact.")
+    for what, values in (*module.named_parameters(), *module.named_buffers()):
+        if not is_lazy(values) and (most := worst(values)) is not None:
+            problems.append(
+                f"'{what}' holds {most:.3g}, which nothing can be computed with; mend the weights that the network starts from."
+            )
     if problems:
         raise InputError(problems, subject)
     joined = _Stages(*trace(module, shape))

@@ -276,7 +276,10 @@ class WeightedNode(NetNode):
         if context.mode is Mode.QUANTISED:
             return self._scaled(x.code, weights.code, scale, context), None, None
         least, most = torch.aminmax(x.code.detach())
-        bound = int(weights.code.detach().abs().flatten(1).sum(1).max()) * int(torch.maximum(-least, most).clamp(min=1))
+        # In float: what is no number flows on to the loss, where all processes see it.
+        bound = float(weights.code.detach().abs().flatten(1).sum(1).max()) * float(
+            torch.maximum(-least, most).clamp(min=1)
+        )
         exact = torch.float32 if bound < _EXACT_FLOAT32 else torch.float64
         acc = self._conv(x.code.to(exact), weights.code.to(exact))
         return (acc * scale.view(1, -1, 1, 1)).to(x.code.dtype), acc, scale.flatten()

@@ -99,6 +99,26 @@ class Search:
         return self.recipe.search.method not in ("uniform", "random")
 
     @property
+    def warm(self) -> int:
+        """Epochs that train the weights alone."""
+        return ceil(self.recipe.search.warm * self.recipe.search.epochs)
+
+    def check_epochs(self, net: QuantNet) -> None:
+        """Whether bits would be chosen by strengths that have been trained.
+
+        Raises:
+            InputError: there are some, and no epoch that trains them.
+        """
+        search = self.recipe.search
+        if self.trains and net.strengths() and self.warm >= search.epochs:
+            raise InputError(
+                f"'search.epochs': of {search.epochs} epochs, 'search.warm' = {search.warm} trains the weights alone in"
+                f" {self.warm} (rounded up), which leaves none for the strengths that the bits are chosen by; raise"
+                " search.epochs, or lower search.warm.",
+                "recipe",
+            )
+
+    @property
     def _refines(self) -> bool:
         """Whether assignments are compared with the search's weights: only those that samples have trained are used to fixed
         bits. A joint search has chosen its engine for the bits that it has."""

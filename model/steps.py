@@ -5,21 +5,40 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model import choose
+from model.accuracy import batch_statistics
 from model.distributed import World
+from model.finite import worst
 from model.nodes import Context, Mode
 from model.quantnet import QuantNet
 from model.recipe import TrainSection
 
 _GRADIENT_NORM = 5.0
+_MOST_LOSS = 2.0**24  # float32 has no fractions beyond: no probability but 0 and 1, and nothing to learn from them
+_KINDS = {  # by the last part of a parameter's or buffer's name: what people call it, and what moves it
+    "strengths": ("a strength", "search.strength_rate"),
+    "clip": ("a clip", "train.clip_rate"),
+    "weight_clip": ("a weight clip", "train.clip_rate"),
+    "running_mean": ("a mean of batch norm", ""),
+    "running_var": ("a variance of batch norm", ""),
+}
 
 
 class NoNumberError(Exception):
-    """A loss or a gradient is no number; the message says where first. Nothing was stepped."""
+    """A loss, a gradient or the network itself is no number any more.
+
+    The message says what and where first, a sentence without its end. setting: what to lower; "": the weights' rate.
+    """
+
+    def __init__(self, what: str, setting: str = "") -> None:
+        super().__init__(what)
+        self.setting = setting
 
 
 class Steps:
@@ -89,7 +108,7 @@ class Steps:
             pressure: the cost term, 0-dim.
 
         Raises:
-            NoNumberError: before anything is stepped.
+            NoNumberError: the loss is none, before anything is stepped; or the strengths are none after it.
         """
         self.net.eval()
         self._train_only(strengths=True)
@@ -98,6 +117,43 @@ class Steps:
             raise self._no_number(images, context)
         self._differentiate(loss)
         self.optimisers[2].step()
+        if not torch.cat([item.detach() for item in self.net.strengths()]).isfinite().all():
+            table = choose.strength_table(self.net, choose.plain_context())
+            first = next(name for name, _, p in table if not p.isfinite().all())
+            raise NoNumberError(
+                f"The strengths of the search are no longer numbers, first those of '{first}'", "search.strength_rate"
+            )
+
+    def check(self) -> None:
+        """Whether the network is still made of numbers that can be computed with: a step may have left others.
+
+        Raises:
+            NoNumberError: it is not.
+        """
+        for node in self.net:
+            for name, values in (*node.named_parameters(), *node.named_buffers()):
+                if (most := worst(values)) is not None:
+                    kind, setting = _KINDS.get(name.rpartition(".")[2], ("a weight", ""))
+                    raise NoNumberError(f"In layer '{node.name}' {kind} has become {most:.3g}", setting)
+
+    def check_loss(self, images: Tensor, labels: Tensor, context: Context, *, learnt: bool) -> None:
+        """Whether the network can be gone on with: weights may be numbers, and what is computed with them none.
+
+        Args:
+            learnt: with the statistics that batch norm has learnt, which lag behind while weights move fast; else as training
+                sees it, with those of the images.
+
+        Raises:
+            NoNumberError: the loss of these images is no number, or one that nothing is learnt from.
+        """
+        self.net.eval()
+        with nullcontext() if learnt else batch_statistics(self.net):
+            with torch.no_grad():
+                value = self.world.mean(F.cross_entropy(self.net(images, context), labels))
+            if not math.isfinite(value):
+                raise self._no_number(images, context)
+            if value > _MOST_LOSS:
+                raise NoNumberError(f"The loss has become {value:.3g}{self._first(images, context, _MOST_LOSS)}")
 
     def _differentiate(self, loss: Tensor) -> None:
         for optimiser in self.optimisers:
@@ -126,15 +182,27 @@ class Steps:
 
     def _no_number(self, images: Tensor, context: Context) -> NoNumberError:
         """The error that names the first layer without numbers, in any process."""
-        with torch.no_grad():
-            values = self.net.tensors(images, context)
-        own = [node.name for node in self.net if not torch.isfinite(values[node.output].value).all()]
+        where = self._first(images, context, torch.finfo(torch.float32).max)
         grads = [
             node.name
             for node in self.net
             if any(p.grad is not None and not p.grad.isfinite().all() for p in node.parameters())
         ]
+        if not where:
+            where = f", in the gradient of layer '{grads[-1]}'" if grads else ", in the loss itself"
+        return NoNumberError(f"The loss is no longer a number{where}")
+
+    def _first(self, images: Tensor, context: Context, most: float) -> str:
+        """The first layer, in any process, with values beyond ``most``, as the end of a sentence; nothing where there is none.
+
+        Logits may be numbers while the loss that is made of them is none: then it is the last layer.
+        """
+        with torch.no_grad():
+            values = self.net.tensors(images, context)
+        nodes = list(self.net)
+        own = [node.name for node in nodes if not values[node.output].value.abs().max() <= most]
+        logits = values[nodes[-1].output].value.flatten(1)
+        if not own and not torch.log_softmax(logits, 1).abs().max() <= most:
+            own = [nodes[-1].name]
         names = [name for found in self.world.gather(own) for name in found]
-        if names:
-            return NoNumberError(f"first in layer '{names[0]}'")
-        return NoNumberError(f"in the gradient of layer '{grads[-1]}'" if grads else "in the loss itself")
+        return f", first in layer '{names[0]}'" if names else ""

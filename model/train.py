@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -37,7 +36,7 @@ from model.steps import NoNumberError, Steps
 _log = logging.getLogger(__name__)
 STAGES = ("float", "search", "retrain", "integer")
 Progress = Callable[..., None]
-_CALIBRATION_IMAGES = 512
+_CALIBRATION_IMAGES, _CHECK_IMAGES = 512, 64
 _TRIAL_BATCH, _TRIAL_IMAGES, _FINAL_IMAGES = 512, 4096, 16384
 _NORM_STREAM, _FINAL_STREAM = 77, 79
 
@@ -157,7 +156,7 @@ class Trainer:
         """Train up to and including stage ``until``.
 
         Raises:
-            InputError: the loss is no number any more; the last good checkpoint is kept.
+            InputError: the loss or the network is no number any more; the last good checkpoint is kept.
         """
         last = STAGES.index(until)
         while self.state.stage <= last:
@@ -171,6 +170,7 @@ class Trainer:
                 began = time.monotonic()
                 try:
                     figures = self._epoch(stage, self.state.epoch, total)
+                    self._check(stage, figures["temperature"], last=self.state.epoch == total - 1)
                 except NoNumberError as where:
                     raise self._no_number(where) from None
                 self.state.epoch += 1
@@ -180,7 +180,11 @@ class Trainer:
                 self.state.history.append({"stage": stage, "epoch": self.state.epoch, **figures})
                 self.save()
                 self.progress(stage, self.state.epoch, total, f"loss {figures['loss']:.3f}")
-            self._leave(stage)
+            try:
+                self._leave(stage)
+                self.steps.check()
+            except NoNumberError as where:
+                raise self._no_number(where) from None
             self.state.stage, self.state.epoch = self.state.stage + 1, 0
             self.save()
 
@@ -210,22 +214,21 @@ class Trainer:
             self.float_state = {name: value.clone() for name, value in self.net.state_dict().items()}
         elif stage == "search":
             rest, held = hold_out(self.data.train, self.recipe.search.hold_out, self.recipe.seed)
-            try:
-                chosen = self.search.choose(self.net, self._measures(rest, held))
-            except NoNumberError as where:
-                raise self._no_number(where) from None
+            chosen = self.search.choose(self.net, self._measures(rest, held))
             self.state.bits, self.state.chosen = chosen
             if self.state.history and self.state.history[-1]["stage"] == stage:
                 self.state.history[-1] |= {name: value for name, value in chosen[1].items() if name.endswith("_accuracy")}
 
     def check_start(self) -> None:
-        """Whether what training starts from is there.
+        """Whether training can start, and would choose bits by what it has learnt.
 
         Raises:
-            InputError: the recipe takes the float network of a run that has none, or of another network.
+            InputError: the recipe takes the float network of a run that has none, or of another network; or no epoch trains the
+                strengths.
         """
         if self.recipe.train.float_from:
             read_float(self.net, Path(self.recipe.train.float_from))
+        self.search.check_epochs(self.net)
 
     def _calibration_images(self) -> Pixels:
         """Training images that clips are set on before they are trained."""
@@ -317,17 +320,14 @@ class Trainer:
         # Of dropout: each process has images of its own, and drops other codes of them.
         torch.manual_seed(int(np.random.SeedSequence(stream).generate_state(1)[0]) + self.world.rank)
         recipe = self.recipe
-        mode = {"float": Mode.FLOAT, "integer": Mode.INTEGER}.get(stage, Mode.QUANTISED)
-        context = Context(
-            mode, branches=recipe.search.method == "dnas" and stage == "search", autocast=recipe.train.autocast
-        )
+        context = self._context(stage)
         split, held, warm, first = self.data.train, None, True, 0
         if stage == "search":
             context.temperature = self.search.temperature(epoch, total)
             if recipe.search.method == "ebs-sto":
                 context.noise = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
             split, held = hold_out(self.data.train, recipe.search.hold_out, recipe.seed)
-            first = math.ceil(recipe.search.warm * total)  # epoch that trains the strengths
+            first = self.search.warm
             warm = epoch < first or len(self.steps.optimisers) < 3
             self.search.prepare_epoch(self.net, epoch, total, context.temperature)
         steps = len(split) // recipe.train.batch
@@ -352,6 +352,31 @@ class Trainer:
             self.state.strengths.append({"epoch": epoch + 1, **rows})
         return figures
 
+    def _context(self, stage: str) -> Context:
+        return Context(
+            {"float": Mode.FLOAT, "integer": Mode.INTEGER}.get(stage, Mode.QUANTISED),
+            branches=self.recipe.search.method == "dnas" and stage == "search",
+            autocast=self.recipe.train.autocast,
+        )
+
+    def _check(self, stage: str, temperature: float, *, last: bool) -> None:
+        """Whether the epoch's last steps have left a network that can be gone on with; earlier ones are seen by those after them.
+
+        Nothing random is drawn, so what is trained stays the same. last: of the stage, whose network is next calibrated or exported
+        with the statistics that it has learnt.
+
+        Raises:
+            NoNumberError: they have not.
+        """
+        self.steps.check()
+        train = self.data.train
+        pick = np.linspace(0, len(train) - 1, min(_CHECK_IMAGES, len(train))).astype(np.int64)
+        labels = torch.from_numpy(train.labels[pick]).to(self.world.device)
+        context = self._context(stage)
+        context.temperature = temperature
+        learnt = last or stage == "integer"
+        self.steps.check_loss(self._images(train.images[pick]), labels, context, learnt=learnt)
+
     def _share(self, stage: str, done: float) -> float:
         """How much of its training is over ``done`` epochs into a stage. Retraining and the integer stage are one: a rate that
         rises again undoes what retraining has settled."""
@@ -371,7 +396,7 @@ class Trainer:
             float_from = f" with train.float_from={self.path.parent}" if self.state.stage else ""
         made = InputError if self.world.first else ToldError  # all processes have come to it
         return made(
-            f"The loss is no longer a number, {where}{kept}. Start again in another folder{float_from} and a lower"
-            f" {'train.quantised_rate' if self.state.stage else 'train.rate'}.",
+            f"{where}{kept}. Start again in another folder{float_from} and a lower"
+            f" {where.setting or ('train.quantised_rate' if self.state.stage else 'train.rate')}.",
             "training",
         )

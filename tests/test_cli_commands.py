@@ -52,6 +52,7 @@ cost = "bitops"
 weight_bits = [1, 3]
 activation_bits = [2, 3]
 epochs = 1
+warm = 0
 
 [train]
 batch = 256
@@ -501,6 +502,12 @@ def test_what_cannot_be_trained_is_known_before_training(recipe: Path) -> None:
     write_engine(replace(ENGINE, weight_depth=16), recipe.parent / "small.json")
     said = fails(2, "train", recipe, "--out", out, "--engine", recipe.parent / "small.json")
     assert "engine" in said and not out.exists()
+
+
+def test_a_search_whose_strengths_would_not_be_trained_is_not_begun(recipe: Path) -> None:
+    out = recipe.parent / "run"
+    said = fails(2, "search", recipe, "--out", out, "--set", "search.warm=0.2")
+    assert "of 1 epochs, 'search.warm' = 0.2 trains the weights alone in 1 (rounded up)" in said and not out.exists()
 
 
 def test_the_command_that_is_printed_next_goes_on(recipe: Path) -> None:

@@ -558,6 +558,29 @@ def test_no_candidates_is_a_sentence(name: str) -> None:
         model.prepare(Vgg(), SHAPE, **none)
 
 
+def test_weights_that_are_no_numbers_are_named_before_training(tmp_path: Path) -> None:
+    """All of them, whether they come with the module or from a recipe's file."""
+    module = mlp()
+    state = module.state_dict()
+    names = [next(name for name in state if name.endswith(end)) for end in ("weight", "running_var")]
+    for name, value in zip(names, (float("nan"), 1e30), strict=True):
+        state[name].view(-1)[0] = value
+    with pytest.raises(InputError) as caught:
+        model.prepare(module, SHAPE)
+    assert [problem.split(",")[0] for problem in caught.value.problems] == [
+        f"'{names[0]}' holds nan",
+        f"'{names[1]}' holds 1e+30",
+    ]
+    plain = read_recipe(RECIPES / "digits-mlp.toml", ['search.cost="bitops"'])
+    weights = build_module(plain.model, (1, 8, 8), 10).state_dict()
+    next(iter(weights.values()))[0, 0] = float("inf")
+    torch.save(weights, tmp_path / "weights.pt")
+    with pytest.raises(InputError, match="holds inf, which nothing can be computed with"):
+        pipeline.prepare(
+            read_recipe(RECIPES / "digits-mlp.toml", ['search.cost="bitops"', f"model.weights={tmp_path}/weights.pt"])
+        )
+
+
 # -------------------------------------------------------------------------------- recipes
 RECIPES = Path(__file__).parent.parent / "examples" / "recipes"
 

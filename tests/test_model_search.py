@@ -442,6 +442,29 @@ def test_uniform_bits_take_no_budget() -> None:
         pipeline.prepare(recipe('search.method="uniform"', 'search.cost="bitops"', "search.target=100"))
 
 
+@pytest.mark.parametrize(
+    ("settings", "refused"),
+    [
+        (["search.epochs=1"], True),  # 0.2 of it, rounded up
+        (["search.warm=1.0"], True),
+        (["search.epochs=0"], True),
+        (["search.epochs=1", "search.method=dnas"], True),
+        (["search.epochs=1", "search.warm=0"], False),
+        (["search.epochs=2"], False),
+        (["search.epochs=0", "search.method=random"], False),
+        (["search.epochs=0", "search.method=uniform"], False),
+        (["search.epochs=0", "search.weight_bits=[3]", "search.activation_bits=[3]"], False),
+    ],
+)
+def test_bits_are_not_chosen_by_strengths_that_nothing_has_trained(settings: list[str], refused: bool) -> None:
+    run = pipeline.prepare(recipe('search.cost="bitops"', *settings))
+    if not refused:
+        run.trainer.check_start()
+        return
+    with pytest.raises(InputError, match=r"leaves none for the strengths .*; raise search\.epochs"):
+        run.trainer.check_start()
+
+
 def test_a_share_that_cannot_be_met_names_the_least_that_can() -> None:
     settings = [*DEEP, 'search.cost="bitops"']
     with pytest.raises(InputError) as caught:
