@@ -116,6 +116,7 @@ def finish(row: Row, run: runs.RunFolder, network: Network | None) -> dict[str, 
         return made
     kept = ("expected_cost", "mixed_accuracy", "chosen_accuracy", "nearness", "likeliest_loss", "uniform_loss", "chosen_loss",
             "tried")  # fmt: skip
+    assert run.engine is not None, "a study names its engine"
     return made | {
         "cycles": time_program(schedule(network, run.engine)).cycles_per_image,
         "bit_operations": BitOperations().total(network),

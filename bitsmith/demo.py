@@ -64,6 +64,7 @@ def run_demo(folder: Path, images: int | None, json: Path | None = None, *, forc
     with bars(quiet) as progress, ThreadPoolExecutor(1) as ahead:
         made = run.start(_recipe(), folder / "run", _BOARD, progress=progress)
         # Synthesis takes longer than all the rest, and the engine is known, unless its buffers must grow.
+        assert made.engine is not None, "the recipe counts cycles"
         engine = made.engine
         sized = ahead.submit(_size_ahead, engine, board)
         run.train(made)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+import logging
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 from bitsmith import DEFAULT_BOARD
 from bitsmith.console import resume_command
 from bitsmith.pictures import draw_bits, draw_strengths
-from hwgen.board import load_board
+from hwgen.board import Board, load_board
 from hwgen.cycles import time_program
 from hwgen.engine import EngineConfig, read_engine, write_engine
 from hwgen.errors import InputError
@@ -29,6 +29,7 @@ from model.distributed import World, join
 from model.recipe import Recipe, differences, read_recipe
 from model.train import STAGES, Trainer
 
+_log = logging.getLogger(__name__)
 QUANTISED = "quantised.json"  # the figures of a folder that 'bitsmith quantise' makes
 
 
@@ -43,29 +44,31 @@ class Asked:
 
 @dataclass(frozen=True)
 class _Facts:
-    """What run.json holds. given: whether the engine was. words: what the run was made with, (recipe's path, overrides)."""
+    """What run.json holds. engine: that it was started with; None: one is chosen for its bits. given: whether it was. words: what the run was made with, (recipe's path, overrides)."""
 
     board: str
     recipe: Recipe
-    engine: EngineConfig
+    engine: EngineConfig | None
     given: bool
     words: tuple[str, list[str]] | None = None
 
 
 @dataclass
 class RunFolder:
-    """A run on disk. board: what its engine was chosen for. advice: how to go on with its training."""
+    """A run on disk. board: what its engine is chosen for. cycles: None while there is no engine, since the budget counts something
+    else: once there are bits, one is chosen for them. advice: how to go on with its training.
+    """
 
     folder: Path
     board: str
     prepared: pipeline.Run
-    cycles: Cycles
+    cycles: Cycles | None
     advice: str
 
     @property
-    def engine(self) -> EngineConfig:
-        """The engine; a search may grow its buffers, a joint one change its shape."""
-        return self.cycles.engine
+    def engine(self) -> EngineConfig | None:
+        """The engine; a search may change its buffers, a joint one its shape."""
+        return None if self.cycles is None else self.cycles.engine
 
     @property
     def trainer(self) -> Trainer:
@@ -76,15 +79,18 @@ class RunFolder:
         """Whether this is the first of the processes that train together: the others write and say nothing."""
         return self.trainer.world.first
 
-    def settle(self) -> None:
-        """Once there are bits, grow the engine's buffers to what they need; a search that counts cycles has done so."""
-        bits, search = self.trainer.state.bits, self.prepared.search
-        if not bits or self.cycles is search.cost:
+    def choose_engine(self) -> None:
+        """The fastest engine for the bits that were found, where there is none yet and the board holds one."""
+        bits = self.trainer.state.bits
+        if not bits or self.cycles is not None:
             return
-        with contextlib.suppress(
-            InputError
-        ):  # the board has no room: what does not fit is streamed, or refused when timed
-            self.cycles.settle(search.network(bits))
+        board = load_board(self.board)
+        try:
+            chosen = choose_engine(self.prepared.search.network(bits), board, self.trainer.progress)
+        except InputError as error:
+            _log.info("no engine is chosen: %s", error)  # 'bitsmith generate' says so too
+        else:
+            self.cycles = Cycles(chosen.engine, board)
 
 
 def _silent(*_: Any) -> None:
@@ -146,12 +152,10 @@ def start(
     def make() -> None:
         for reads in (recipe_path, Path(recipe.train.float_from) if recipe.train.float_from else None):
             check_output(folder, "run.json", force=force, reads=reads)
-        progress("choosing the engine", 0, 1)
-        engine = given or choose_engine(pipeline.describe(recipe), load_board(board)).engine
-        progress("choosing the engine", 1, 1)
+        engine = given or _chosen(recipe, load_board(board), progress)
         facts = {
             "board": board,
-            "engine": asdict(engine),
+            "engine": None if engine is None else asdict(engine),
             "engine_given": given is not None,
             "recipe": recipe.model_dump(mode="json"),
             "made_with": words,
@@ -159,15 +163,32 @@ def start(
         run = _prepare(folder, _Facts(board, recipe, engine, given is not None, words), progress, world)
         run.trainer.check_start()
         search = run.prepared.search
-        if run.cycles is not search.cost:  # does not fit at all: known now, not after hours of training
+        # Does not fit at all: known now, not after hours of training.
+        if run.cycles is not None and run.cycles is not search.cost:
             run.cycles.total(search.network(search.cheapest(run.prepared.net)))
         with whole_folder(folder) as part:  # not before the new run is known to be possible
             (part / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-            write_engine(engine, part / "engine.json")
+            if engine is not None:
+                write_engine(engine, part / "engine.json")
         made.append(run)
 
     world.lead(make)
     return made[0] if made else _open(folder, None, progress, world)
+
+
+def _chosen(recipe: Recipe, board: Board, progress: Any) -> EngineConfig | None:
+    """The engine that a search counts the cycles of; None where it counts something else."""
+    if recipe.search.cost != "cycles":
+        return None
+    try:
+        return choose_engine(pipeline.describe(recipe), board, progress).engine
+    except InputError as error:
+        raise InputError(
+            [*error.problems, "This is at the bits that budgets are shares of, W4A4 but for pinned layers. To search all the same, name"
+             " the engine of a larger chip (--engine FILE), or count what needs no engine (--set search.cost=bitops, or bytes): then"
+             " one is chosen for the bits that are found."],
+            error.subject,
+        ) from None  # fmt: skip
 
 
 def reopen(folder: Path, asked: Asked | None = None, progress: Any = _silent, world: World | None = None) -> RunFolder:
@@ -189,7 +210,6 @@ def reopen(folder: Path, asked: Asked | None = None, progress: Any = _silent, wo
             run.trainer.resume()
         elif asked is None:
             raise InputError(f"The run has stopped before its first checkpoint; {run.advice}", str(folder))
-        run.settle()
         made.append(run)
 
     world.lead(take_up)
@@ -205,7 +225,7 @@ def _facts(folder: Path) -> _Facts:
         return _Facts(
             str(facts["board"]),
             Recipe.model_validate(facts["recipe"]),
-            EngineConfig(**facts["engine"]),
+            None if facts["engine"] is None else EngineConfig(**facts["engine"]),
             bool(facts["engine_given"]),
             None if words is None else (str(words[0]), [str(item) for item in words[1]]),
         )
@@ -223,6 +243,7 @@ def _facts(folder: Path) -> _Facts:
 
 def _open(folder: Path, asked: Asked | None, progress: Any, world: World) -> RunFolder:
     facts = _facts(folder)
+    later = read_engine(folder / "engine.json") if (folder / "engine.json").exists() else None
     problems = []
     if asked is not None:
         if changes := differences(facts.recipe, asked.recipe):
@@ -232,19 +253,22 @@ def _open(folder: Path, asked: Asked | None, progress: Any, world: World) -> Run
             )
         if asked.board not in (None, facts.board):
             problems.append(f"It was made for board '{facts.board}', not '{asked.board}'; leave --board out.")
-        if asked.engine not in (None, facts.engine, read_engine(folder / "engine.json")):
-            problems.append("Its engine is that of its engine.json, not the one given; leave --engine out.")
+        if asked.engine not in (None, facts.engine, later):
+            own_engine = "that of its engine.json, not the one given" if later else "chosen once there are bits"
+            problems.append(f"Its engine is {own_engine}; leave --engine out.")
     if problems:
         raise InputError(problems, str(folder))
-    return _prepare(folder, facts if asked is None else replace(facts, recipe=asked.recipe), progress, world)
+    # A search's checkpoint has what has become of its engine.
+    now = facts.engine if facts.recipe.search.cost == "cycles" else later
+    return _prepare(folder, replace(facts, engine=now, recipe=asked.recipe if asked else facts.recipe), progress, world)
 
 
 def _prepare(folder: Path, facts: _Facts, progress: Any, world: World) -> RunFolder:
-    recipe = facts.recipe
+    recipe, engine = facts.recipe, facts.engine
     torch.set_num_threads(recipe.train.threads)
     keep_freed_memory()
     # A given engine stays as it is; a chosen one may grow its buffers to what the searched network needs.
-    cycles = Cycles(facts.engine, None if facts.given else load_board(facts.board))
+    cycles = None if engine is None else Cycles(engine, None if facts.given else load_board(facts.board))
     prepared = pipeline.prepare(recipe, folder, cycles, progress, world)
     return RunFolder(folder, facts.board, prepared, cycles, _advice(folder, facts.words))
 
@@ -266,9 +290,10 @@ def train(run: RunFolder, until: str = STAGES[-1]) -> None:
     """
     check_stage(until)
     pipeline.train(run.prepared, until)
-    run.settle()
     if run.leads:
-        write_engine(run.engine, run.folder / "engine.json")
+        run.choose_engine()
+        if run.engine is not None:
+            write_engine(run.engine, run.folder / "engine.json")
 
 
 def export(run: RunFolder, *, full: bool = False) -> Network:
@@ -299,8 +324,9 @@ def evaluate(run: RunFolder, network: Network, *, full: bool = False, layers: bo
     metrics = pipeline.evaluate(run.prepared, network, full=full)
     if layers:
         metrics["layers"] = pipeline.compare_layers(run.prepared, network)
-    metrics["cycles"] = time_program(schedule(network, run.engine)).cycles_per_image
-    metrics["engine"] = run.engine.name
+    engine = run.engine
+    metrics["cycles"] = None if engine is None else time_program(schedule(network, engine)).cycles_per_image
+    metrics["engine"] = None if engine is None else engine.name
     draw_bits(metrics["bits"], run.folder / "bits.png", f"{network.name}: {metrics['method']}, {metrics['final_cost']}"
               f"{run.prepared.search.cost.unit}")  # fmt: skip
     if run.trainer.state.strengths:

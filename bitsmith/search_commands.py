@@ -109,7 +109,13 @@ def search(
         write_json(json, metrics)
         if not quiet:
             show_metrics(metrics)
-            out.print(f"Wrote {out_folder}/ (network/, engine.json, metrics.json, curves.csv, checkpoint.pt).")
+            shape = "engine.json, " if made.engine else ""
+            out.print(f"Wrote {out_folder}/ (network/, {shape}metrics.json, curves.csv, checkpoint.pt).")
+            if not made.engine:
+                out.print(
+                    f"No engine that fits {board} holds the network at these bits; what it lacks, the next command says. Of a"
+                    " larger chip, name the engine (--engine FILE)."
+                )
         next_step(f"bitsmith generate {out_folder}/network --board {board} --out builds/{out_folder.name}", quiet)
 
 

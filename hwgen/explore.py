@@ -34,6 +34,7 @@ _PROGRAM_DEPTHS = (1024, 2048, 4096)
 _LEAST_WEIGHTS = 512  # rows that one block RAM holds anyway
 _MOST_WEIGHTS = 1 << 14
 _KEEP = 10
+_DEPTHS = ("weight_depth", "column_depth", "plane_depth", "byte_depth", "param_depth", "program_depth")
 
 Progress = Callable[[str, int, int], None]
 
@@ -103,6 +104,47 @@ def fit_depths(network: Network, shape: EngineConfig) -> EngineConfig:
         InputError: the network cannot run on this shape at any depth.
     """
     return _fit(network, shape)[0]
+
+
+def fit_board(network: Network, engine: EngineConfig, board: Board) -> Schedule:
+    """The network on the engine, whose buffers grow to what it needs, as far as the board holds them.
+
+    Weights are what can wait in memory: where the board lacks the block RAM for all of them, the weight buffer is as deep as it
+    holds beside the others, shallower than the engine's own where those have grown, and the rest is streamed.
+
+    Raises:
+        InputError: the network cannot run on this shape, or not with any buffers that the board holds.
+    """
+    needed = fit_depths(network, engine)
+    grown = replace(engine, **{name: max(getattr(engine, name), getattr(needed, name)) for name in _DEPTHS})
+    need, limit = estimate_area(grown).bram36, board.resources.bram36
+    problems: list[str] = []
+    for tried in _depths(engine, grown, limit):
+        try:
+            return schedule(network, tried)
+        except InputError as error:
+            problems = error.problems
+    if need > limit:
+        problems = [
+            f"Buffers that hold it whole need {need} BRAM36, {board.name} has {limit}; streaming its weights does not help."
+            " Use fewer bits or channels, or another engine.",
+            *problems,
+        ]
+    raise InputError(problems, f"network '{network.name}' on engine {engine.name}")
+
+
+def _depths(engine: EngineConfig, grown: EngineConfig, limit: int) -> Iterator[EngineConfig]:
+    """The grown engine and ones with smaller weight buffers where ``limit`` block RAMs hold them, last the engine as it is."""
+    depth = grown.weight_depth
+    while depth >= min(engine.weight_depth, _LEAST_WEIGHTS):
+        # Streamed weights make more instructions.
+        for program in (grown.program_depth, *(deep for deep in _PROGRAM_DEPTHS if deep > grown.program_depth)):
+            made = replace(grown, weight_depth=depth, program_depth=program)
+            if made == engine or estimate_area(made).bram36 <= limit:
+                yield made
+        depth //= 2
+    if grown != engine:
+        yield engine
 
 
 def _fit(network: Network, shape: EngineConfig) -> tuple[EngineConfig, tuple[Pass, ...], MemoryPlan]:
@@ -186,6 +228,7 @@ class _Search:
         self.refused: list[Refused] = []
         self.best: list[Candidate] = []
         self.impossible: set[str] = set()
+        self.holding: list[Refused] = []  # of those refused, the ones with buffers that hold the network
 
     def excess(self, area: Area) -> tuple[str, int, int] | None:
         """The first resource of which there is too little, how much is needed and how much is there."""
@@ -241,6 +284,13 @@ class _Search:
                     break
         return found
 
+    def refuse(self, engine: EngineConfig, bound: int) -> bool:
+        """Whether an engine with buffers that the network needs does not fit, which is noted."""
+        if excess := self.excess(estimate_area(engine)):
+            self.holding.append(Refused(engine, bound, *excess))
+            self.refused.append(self.holding[-1])
+        return excess is not None
+
     def look(self, shape: EngineConfig, bound: int) -> None:
         """Time a shape unless the board or a bound rules it out."""
         excess = self.excess(estimate_area(shape))
@@ -257,16 +307,12 @@ class _Search:
         if self.hopeless(busy(passes, memory, engine).bound):
             return
         least = replace(engine, weight_depth=_LEAST_WEIGHTS)
-        excess = self.excess(estimate_area(least))
-        if excess:
-            self.refused.append(Refused(least, bound, *excess))
+        if self.refuse(least, bound):
             return
         made = self.refine(engine)
         if made is None:
             # The network needs more weight rows at once than fit: what it would need to hold them all.
-            excess = self.excess(estimate_area(engine))
-            if excess:
-                self.refused.append(Refused(engine, bound, *excess))
+            self.refuse(engine, bound)
             return
         self.best = sorted([*self.best, made], key=lambda item: item.order)[:_KEEP]
 
@@ -323,17 +369,18 @@ def _tile_bounds(network: Network, looked: Sequence[EngineConfig]) -> list[int]:
 
 def _nothing_fits(search: _Search, network: Network, board: Board) -> tuple[list[str] | str, str]:
     subject = f"network '{network.name}'"
-    rams = [item for item in search.refused if item.resource == "BRAM36"]
+    rams = [item for item in search.holding if item.resource == "BRAM36"]
     if rams:
-        need = min(item.need for item in rams)
+        least = min(rams, key=lambda item: item.need)
         return (
-            f"It does not fit {board.name}: the smallest engine that holds it needs {need} BRAM36, the board has"
-            f" {board.resources.bram36}; use fewer bits or channels, or a larger board.",
+            f"It does not fit {board.name}: of the engines whose buffers hold it, {least.engine.name} needs the least block RAM,"
+            f" {least.need} BRAM36, and the board has {board.resources.bram36}; use fewer bits or channels, smaller images, or"
+            " the engine of a larger chip.",
             subject,
         )
     few = (
-        f"No engine shape fits {board.name}: it has {board.resources.lut} LUTs and {board.resources.dsp} DSPs; use a"
-        " larger board."
+        f"No engine shape fits {board.name}: it has {board.resources.lut} LUTs, {board.resources.dsp} DSPs and"
+        f" {board.resources.bram36} BRAM36; use the engine of a larger chip."
     )
     return sorted(search.impossible) or few, subject
 

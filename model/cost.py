@@ -7,22 +7,18 @@ cycles the table is each layer on its own, and the total that of the assembled p
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hwgen.area import estimate_area
 from hwgen.board import Board
 from hwgen.cycles import cost_table, time_program
 from hwgen.engine import EngineConfig
-from hwgen.errors import InputError
-from hwgen.explore import choose_engine, fit_depths
+from hwgen.explore import choose_engine, fit_board
 from hwgen.network import Network, Weighted
-from hwgen.schedule import schedule
+from hwgen.schedule import Schedule, schedule
 
-_DEPTHS = ("weight_depth", "column_depth", "plane_depth", "byte_depth", "param_depth", "program_depth")
 Table = Mapping[str, NDArray[np.int64]]
 
 
@@ -102,8 +98,9 @@ class WeightBytes:
 
 
 class Cycles:
-    """Cycles per image of an engine. With a ``board``, its buffers may grow as far as the board holds them, and another
-    shape can be chosen (``search.joint``); without one the engine is as given.
+    """Cycles per image of an engine. With a ``board``, its buffers may grow as far as the board holds them (weights that find no
+    room are streamed, which the cycles count), and another shape can be chosen (``search.joint``); without one the engine is as
+    given.
     """
 
     name, unit, additive = "cycles", " cycles", False
@@ -115,7 +112,7 @@ class Cycles:
         return cost_table(network, self.engine)
 
     def total(self, network: Network) -> int:
-        return time_program(schedule(network, self._roomy(network))).cycles_per_image
+        return time_program(self._schedule(network)).cycles_per_image
 
     def adapt(self, network: Network) -> bool:
         if self.board is None:
@@ -124,18 +121,8 @@ class Cycles:
         return self.engine != before
 
     def settle(self, network: Network) -> None:
-        """Grow the engine's buffers to what the network needs."""
-        self.engine = self._roomy(network)
+        """Grow the engine's buffers to those that :meth:`total` times the network with."""
+        self.engine = self._schedule(network).engine
 
-    def _roomy(self, network: Network) -> EngineConfig:
-        if self.board is None:
-            return self.engine
-        needed = fit_depths(network, self.engine)
-        grown = replace(self.engine, **{name: max(getattr(self.engine, name), getattr(needed, name)) for name in _DEPTHS})
-        limits = self.board.resources
-        if (grown != self.engine) and (bram := estimate_area(grown).bram36) > limits.bram36:
-            raise InputError(
-                f"It needs {bram} BRAM36 on engine {grown.name}, {self.board.name} has {limits.bram36}.",
-                f"network '{network.name}'",
-            )
-        return grown
+    def _schedule(self, network: Network) -> Schedule:
+        return schedule(network, self.engine) if self.board is None else fit_board(network, self.engine, self.board)

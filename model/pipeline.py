@@ -65,17 +65,12 @@ class Run:
         return Mode.INTEGER if self.trainer.epochs("integer") else Mode.QUANTISED
 
 
-def describe(recipe: Recipe, bits: int = REFERENCE_BITS) -> Network:
-    """The integer network of a recipe at uniform bits, untrained: the shapes that engine choice and cost tables need."""
+def describe(recipe: Recipe) -> Network:
+    """The integer network of a recipe at the bits that budgets are shares of, untrained: what its engine is chosen for."""
     data = load_data(recipe.data, recipe.data_path, recipe.tuning_share)
-    flat = recipe.model_copy(
-        update={
-            "search": recipe.search.model_copy(
-                update={"weight_bits": [bits], "activation_bits": [bits], "pinned": 0, "layers": {}}
-            )
-        }
-    )
-    return export(build_network(flat, data), proven=False)
+    net = build_network(recipe, data)
+    choose.fix_bits(net, reference_bits(net, recipe.search.pinned))
+    return export(net, proven=False)
 
 
 def _check_sizes(recipe: Recipe, data: DataSet, processes: int) -> None:

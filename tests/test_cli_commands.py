@@ -12,6 +12,7 @@ import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -23,10 +24,12 @@ from typer.testing import CliRunner, Result
 
 from bitsmith.cli import app
 from bitsmith.run import reopen
+from hwgen.board import load_board
 from hwgen.build import read_build
 from hwgen.cycles import time_program
 from hwgen.engine import EngineConfig, read_engine, write_engine
 from hwgen.errors import InputError
+from hwgen.explore import choose_engine
 from hwgen.network import Conv
 from hwgen.network_file import read_network, write_network
 from hwgen.schedule import schedule
@@ -510,14 +513,18 @@ def test_a_search_whose_strengths_would_not_be_trained_is_not_begun(recipe: Path
     assert "of 1 epochs, 'search.warm' = 0.2 trains the weights alone in 1 (rounded up)" in said and not out.exists()
 
 
-def test_the_command_that_is_printed_next_goes_on(recipe: Path) -> None:
+def test_the_command_that_is_printed_next_goes_on(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the run's settings; and what the engine has grown to is what every later command times."""
+    chosen = SimpleNamespace(engine=replace(ENGINE, weight_depth=512))
+    monkeypatch.setattr("bitsmith.run.choose_engine", lambda *_: chosen)
     out = recipe.parent / "run"
     narrow = [
         "--set",
         'search.method="uniform"',
         "--set",
         "search.uniform=[8,8]",
+        "--set",
+        "search.cost=cycles",
         "--set",
         "model.stages=[[8,1,1],[16,1,2],[32,1,2]]",
     ]
@@ -532,6 +539,41 @@ def test_the_command_that_is_printed_next_goes_on(recipe: Path) -> None:
     assert asdict(engine) != json.loads((out / "run.json").read_text())["engine"]  # it has grown
     figures.append(time_program(schedule(read_network(out / "network"), engine)).cycles_per_image)
     assert figures[0] == figures[1]
+
+
+def test_bits_that_count_something_else_get_an_engine_of_their_own(recipe: Path) -> None:
+    """Once they are found, not before; later commands take it up."""
+    out = recipe.parent / "run"
+    assert call("train", recipe, "--out", out, "--until", "float").exit_code == 0
+    assert not (out / "engine.json").exists() and json.loads((out / "run.json").read_text())["engine"] is None
+    write_engine(ENGINE, recipe.parent / "other.json")
+    resumed = ["train", recipe, "--out", out, "--resume"]
+    said = fails(2, *resumed, "--engine", recipe.parent / "other.json")
+    assert "Its engine is chosen once there are bits; leave --engine out." in said
+    assert call(*resumed).exit_code == 0
+    assert call("export", out).exit_code == 0
+    network, engine = read_network(out / "network"), read_engine(out / "engine.json")
+    assert engine == choose_engine(network, load_board("pynq-z2")).engine
+    figures = json.loads(call("evaluate", out, "--json", "-", "--quiet").stdout)
+    assert figures["engine"] == engine.name
+    assert figures["cycles"] == time_program(schedule(network, engine)).cycles_per_image
+
+
+def test_what_no_engine_holds_is_searched_all_the_same(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless cycles are counted, which is said at once, with what can be counted instead."""
+    board = load_board("pynq-z2")
+    small = board.model_copy(update={"resources": board.resources.model_copy(update={"bram36": 20})})
+    monkeypatch.setattr("bitsmith.run.load_board", lambda _: small)
+    out = recipe.parent / "run"
+    said = fails(2, "search", recipe, "--out", out, "--set", "search.cost=cycles")
+    assert "No engine shape fits pynq-z2" in said and "20 BRAM36" in said
+    assert "(--engine FILE)" in said and "--set search.cost=bitops" in said and not out.exists()
+    result = call("search", recipe, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "No engine that fits pynq-z2 holds the network at these bits" in " ".join(result.output.split())
+    assert "engine.json" not in result.output and not (out / "engine.json").exists()
+    figures = json.loads((out / "metrics.json").read_text())
+    assert figures["engine"] is None and figures["cycles"] is None and figures["final_cost"] <= figures["budget"]
 
 
 def test_torchrun_trains_once_and_speaks_once(recipe: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +14,27 @@ import pytest
 import torch
 
 import bitsmith
+from benchmarks.networks import mlp, resnet8
 from bitsmith.targets import target_overrides
+from hwgen.area import estimate_area
 from hwgen.board import load_board
+from hwgen.cycles import time_program
 from hwgen.engine import EngineConfig
 from hwgen.errors import InputError
-from hwgen.explore import choose_engine
+from hwgen.explore import choose_engine, fit_depths
 from hwgen.network import Weighted
+from hwgen.schedule import schedule
 from model import choose, dnas, pipeline
 from model.assign import Group, Knapsack, Layer, options, total_cost
 from model.cost import Cycles, WeightBytes
+from model.data import DataSet, Split
 from model.discretise import discretise
 from model.networks import residual_network
 from model.nodes import Context, Mode, WeightedNode
 from model.quantnet import QuantNet
 from model.recipe import LayerRule, Recipe, read_recipe
 
+PYNQ = load_board("pynq-z2")
 RECIPE = Path(__file__).parent.parent / "examples" / "recipes" / "digits.toml"
 SHORT = [
     "train.float_epochs=1", "train.epochs=1", "train.integer_epochs=1", "search.epochs=3", "model.stem=8",
@@ -487,11 +495,56 @@ def test_weight_bytes_round_up_by_layer() -> None:
     assert WeightBytes().total(network) == sum(int(rows[3, 3]) for rows in table.values())
 
 
-@pytest.mark.parametrize("name", ["digits", "digits-mlp", "own-network"])
-def test_budgets_of_the_recipes_without_a_download_can_be_met(name: str, tmp_path: Path) -> None:
-    """On the engine that is chosen for them; what cannot be met is refused here, before any training."""
-    run = bitsmith.prepare(Path(__file__).parent.parent / "examples" / "recipes" / f"{name}.toml", tmp_path / "run")
-    assert run.engine is not None
+@pytest.mark.parametrize("path", sorted(RECIPE.parent.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_recipe_starts(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the usual board, by shapes alone: an engine holds its W4A4 network, and some bits meet its budget."""
+    asked = read_recipe(path)
+    shape, bits, classes = {
+        "digits": ((8, 8, 1), 4, 10), "cifar10": ((32, 32, 3), 8, 10), "imagenet": ((224, 224, 3), 8, 1000),
+    }[asked.data]  # fmt: skip
+    count = 6 * max(classes, 2 * asked.train.batch)
+    split = Split(np.broadcast_to(np.zeros((), np.uint8), (count, *shape)), np.arange(count) % classes)
+    monkeypatch.setattr(pipeline, "load_data", lambda *_: DataSet(split, split, bits, classes))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(RECIPE.parent.parent.parent)
+    run = bitsmith.prepare(path, tmp_path / "run")
+    if asked.search.cost != "cycles":
+        assert run.engine is None and not (tmp_path / "run" / "engine.json").exists()
+        return
+    assert run.engine is not None and estimate_area(run.engine).bram36 <= PYNQ.resources.bram36
+    if path == RECIPE:  # what README.md shows
+        assert (run.engine.name, run.prepared.budget) == ("16x192x8", 968)
+
+
+def test_weights_that_the_board_does_not_hold_are_streamed() -> None:
+    """The cost is that of the program on the engine that is left in the end, whose buffers fit the board."""
+    board = PYNQ.model_copy(update={"resources": PYNQ.resources.model_copy(update={"bram36": 60})})
+    network, dearer = mlp(2, 2, (784, 512, 512, 10)), mlp(8, 3, (784, 512, 512, 10))
+    cost = Cycles(choose_engine(network, board).engine, board)
+    start = cost.engine
+    assert estimate_area(fit_depths(dearer, start)).bram36 > 60
+    timed = cost.total(dearer)
+    assert cost.engine == start  # to ask changes nothing
+    cost.settle(dearer)
+    made = schedule(dearer, cost.engine)
+    assert made.memory.streamed_rows and estimate_area(cost.engine).bram36 <= 60
+    assert timed == time_program(made).cycles_per_image == cost.total(dearer)
+    settled = cost.engine
+    cost.settle(dearer)
+    assert cost.engine == settled
+    assert replace(settled, weight_depth=start.weight_depth, program_depth=start.program_depth) == replace(
+        start, plane_depth=settled.plane_depth, byte_depth=settled.byte_depth, param_depth=settled.param_depth
+    )
+
+
+def test_maps_that_the_board_does_not_hold_are_refused_with_what_to_do() -> None:
+    board = PYNQ.model_copy(update={"resources": PYNQ.resources.model_copy(update={"bram36": 60})})
+    engine = choose_engine(mlp(2, 2, (784, 512, 512, 10)), board).engine
+    with pytest.raises(InputError) as caught:
+        Cycles(engine, board).total(resnet8(8, 8, (56, 56, 3)))
+    said = str(caught.value)
+    assert f"on engine {engine.name}:" in said and "BRAM36, pynq-z2 has 60; streaming its weights does not help" in said
+    assert "Use fewer bits or channels, or another engine." in said
 
 
 def test_statistics_of_a_supernet_are_those_of_its_branches() -> None:
