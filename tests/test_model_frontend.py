@@ -457,7 +457,7 @@ def test_a_network_built_wrongly_is_noticed(monkeypatch: pytest.MonkeyPatch) -> 
 def test_weights_that_are_not_finite_are_named() -> None:
     module = Vgg()
     module.third.weight.data[0] = torch.nan
-    with pytest.raises(InputError, match="Its logits are not finite"):
+    with pytest.raises(InputError, match=r"'third\.weight' holds nan"):
         model.prepare(module, SHAPE)
 
 
