@@ -15,7 +15,7 @@ import pytest
 from benchmarks.networks import resnet8
 from hwgen import isa
 from hwgen.area import estimate_area
-from hwgen.board import board_names, load_board
+from hwgen.board import Board, board_names, load_board
 from hwgen.build import generate, read_build
 from hwgen.cycles import cost_table, time_program
 from hwgen.engine import EngineConfig, read_engine, write_engine
@@ -478,6 +478,20 @@ def test_explore_says_why_nothing_fits() -> None:
     small = board.model_copy(update={"resources": board.resources.model_copy(update={"bram36": 2})})
     with pytest.raises(InputError, match=r"No engine shape fits pynq-z2: .* 220 DSPs and 2 BRAM36"):
         explore(networks.tiny(), small)
+
+
+def test_explore_says_which_engine_lacks_least() -> None:
+    """Of those whose buffers hold the network: with that much block RAM it is found."""
+    board, network = load_board("pynq-z2"), resnet8(8, 8)
+
+    def limited(bram36: int) -> Board:
+        return board.model_copy(update={"resources": board.resources.model_copy(update={"bram36": bram36})})
+
+    with pytest.raises(InputError, match="of the engines whose buffers hold it") as caught:
+        explore(network, limited(40))
+    found = re.search(r"it, (\w+) needs the least block RAM, (\d+) BRAM36, and the board has 40", str(caught.value))
+    assert found is not None
+    assert found[1] in {item.engine.name for item in explore(network, limited(int(found[2]))).candidates}
 
 
 def test_explore_on_a_board_without_room_for_any_shape() -> None:
