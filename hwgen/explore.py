@@ -374,7 +374,7 @@ def _nothing_fits(search: _Search, network: Network, board: Board) -> tuple[list
         least = min(rams, key=lambda item: item.need)
         return (
             f"It does not fit {board.name}: of the engines whose buffers hold it, {least.engine.name} needs the least block RAM,"
-            f" {least.need} BRAM36, and the board has {board.resources.bram36}; use fewer bits or channels, smaller images, or"
+            f" {least.need} BRAM36 or more, and the board has {board.resources.bram36}; use fewer bits or channels, smaller images, or"
             " the engine of a larger chip.",
             subject,
         )
