@@ -44,7 +44,9 @@ class Asked:
 
 @dataclass(frozen=True)
 class _Facts:
-    """What run.json holds. engine: that it was started with; None: one is chosen for its bits. given: whether it was. words: what the run was made with, (recipe's path, overrides)."""
+    """What run.json holds. engine: that it was started with; None: one is chosen once there are bits. given: whether it was. words: what
+    the run was made with, (recipe's path, overrides).
+    """
 
     board: str
     recipe: Recipe
