@@ -68,7 +68,7 @@ bench-engine: $(READY) tools ## cycles of networks of the literature, in RTL (AR
 bench-sim: $(READY) tools ## speed of the RTL simulation, both paths (N=20: fewer images)
 	@$(BIN)/python -m benchmarks.bench_sim --images $(or $(N),1000)
 
-bench-search: $(READY) ## time and memory of a search step: EBS, a supernet and uniform bits (about 5 minutes)
+bench-search: $(READY) ## time and memory of a search step: EBS, a supernet and uniform bits (about 4 minutes)
 	@$(BIN)/python -m benchmarks.bench_search
 
 bench-driver: $(READY) ## how fast the board's driver copies images
