@@ -291,12 +291,10 @@ class Search:
         the least noise and uniform bits take part whatever these say.
         """
         even = self._discretised(choose.even_groups(net, self.table))
-        asked = self.recipe.search
-        uniform = [choose.uniform_bits(net, w, k) for w in asked.weight_bits for k in asked.activation_bits]
-        blind = [*([even.bits] if even.nearness == "window" else []), *filter(self._in_window, uniform)]
+        blind = [*([even.bits] if even.nearness == "window" else []), *filter(self._in_window, self._uniform(net))]
         pool: list[Bits] = []
         for bits in [*ranked[:2], *blind, *ranked[2:]]:
-            if bits not in pool and len(pool) < asked.finals:
+            if bits not in pool and len(pool) < self.recipe.search.finals:
                 pool.append(bits)
         losses = []
         for at, bits in enumerate(pool, 1):
@@ -305,16 +303,26 @@ class Search:
             measures.progress("retraining finalists", at, len(pool))
         return pool[min(range(len(pool)), key=losses.__getitem__)], losses
 
+    def _uniform(self, net: QuantNet) -> list[Bits]:
+        """Uniform bits, every pair of candidates."""
+        asked = self.recipe.search
+        return [choose.uniform_bits(net, w, k) for w in asked.weight_bits for k in asked.activation_bits]
+
+    @property
+    def _lowest(self) -> int:
+        """The least cost that is near the budget."""
+        return ceil((1 - WINDOW) * self.budget)
+
     def _in_window(self, bits: Bits) -> bool:
         """Whether the program costs as much as the budget, or up to 1 % less."""
         try:
-            return ceil((1 - WINDOW) * self.budget) <= self.program(bits) <= self.budget
+            return self._lowest <= self.program(bits) <= self.budget
         except InputError:
             return False
 
     def _refine(self, net: QuantNet, layers: list[Group], start: Bits, measures: Measures) -> Refined:
         """The best on held-out images of the likeliest bits, uniform ones, and those around the best so far."""
-        lowest, beside = ceil((1 - WINDOW) * self.budget), self.program(start) - total_cost(start, self.table)
+        lowest, beside = self._lowest, self.program(start) - total_cost(start, self.table)
         slack = 0 if self.cost.additive else WINDOW * self.budget  # farther off by the table: not assembled
 
         def near(bits: Bits) -> bool:
@@ -323,11 +331,9 @@ class Search:
         def fits(bits: Bits) -> bool:
             return self.cost.additive or self._in_window(bits)
 
-        asked = self.recipe.search
-        uniform = [choose.uniform_bits(net, w, k) for w in asked.weight_bits for k in asked.activation_bits]
         rng = np.random.default_rng([self.recipe.seed, _TRIAL_STREAM])
         return refine(
-            layers, start, uniform, asked.trials, near, fits, lambda bits: self._at(net, bits, measures.loss), rng,
+            layers, start, self._uniform(net), self.recipe.search.trials, near, fits, lambda bits: self._at(net, bits, measures.loss), rng,
             partial(measures.progress, "trying bits"),
         )  # fmt: skip
 
