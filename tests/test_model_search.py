@@ -520,8 +520,8 @@ def test_weights_that_the_board_does_not_hold_are_streamed() -> None:
     """The cost is that of the program on the engine that is left in the end, whose buffers fit the board."""
     board = PYNQ.model_copy(update={"resources": PYNQ.resources.model_copy(update={"bram36": 60})})
     network, dearer = mlp(2, 2, (784, 512, 512, 10)), mlp(8, 3, (784, 512, 512, 10))
-    cost = Cycles(choose_engine(network, board).engine, board)
-    start = cost.engine
+    start = replace(choose_engine(network, board).engine, weight_depth=512)
+    cost = Cycles(start, board)
     assert estimate_area(fit_depths(dearer, start)).bram36 > 60
     timed = cost.total(dearer)
     assert cost.engine == start  # to ask changes nothing
@@ -532,6 +532,10 @@ def test_weights_that_the_board_does_not_hold_are_streamed() -> None:
     settled = cost.engine
     cost.settle(dearer)
     assert cost.engine == settled
+    assert (
+        estimate_area(replace(settled, weight_depth=2 * settled.weight_depth)).bram36 > 60
+    )  # as deep as the board holds
+    assert settled != start
     assert replace(settled, weight_depth=start.weight_depth, program_depth=start.program_depth) == replace(
         start, plane_depth=settled.plane_depth, byte_depth=settled.byte_depth, param_depth=settled.param_depth
     )
