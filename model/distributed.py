@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hwgen.errors import InputError, ToldError
+from model.norm import BatchNorm
 
 T = TypeVar("T")
 _DEVICES = ("auto", "cpu", "cuda")
@@ -138,46 +139,8 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-class _Sum(torch.autograd.Function):
-    """Sum over all processes; the gradient is the sum of everyone's."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        x = x.clone()
-        dist.all_reduce(x)
-        return x
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        grad = grads[0].clone()
-        dist.all_reduce(grad)
-        return grad
-
-
-class CrossProcessNorm(nn.BatchNorm2d):
-    """Batch norm over the batches of all processes, on CPU too. Every process has as many images."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return super().forward(x)
-        count = x.numel() // x.shape[1] * dist.get_world_size()
-        total: Tensor = _Sum.apply(x.sum((0, 2, 3)))  # type: ignore[no-untyped-call]
-        mean = total / count
-        centred = x - mean.view(1, -1, 1, 1)
-        squares: Tensor = _Sum.apply(centred.square().sum((0, 2, 3)))  # type: ignore[no-untyped-call]
-        variance = squares / count
-        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
-            with torch.no_grad():
-                self.num_batches_tracked += 1
-                share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-                self.running_mean.lerp_(mean, share)
-                self.running_var.lerp_(variance * (count / max(count - 1, 1)), share)
-        gain = self.weight * torch.rsqrt(variance + self.eps)
-        return centred * gain.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
-
-
 def share_norms(net: nn.Module) -> None:
-    """Make every batch norm of a network one over all processes, in place."""
+    """Make every batch norm of a network one over all processes."""
     for module in net.modules():
-        if type(module) is nn.BatchNorm2d:
-            module.__class__ = CrossProcessNorm
+        if isinstance(module, BatchNorm):
+            module.shared = True

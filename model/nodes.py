@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from model.fold import Folded, fold
 from model.mixture import mix_unsigned, mix_weight
 from model.mixture_signed import mix_signed
+from model.norm import BatchNorm
 from model.quantise import (
     Branches,
     Quantised,
@@ -336,7 +337,7 @@ class ConvNode(WeightedNode):
         **options: Any,
     ) -> None:
         super().__init__(name, inputs, output, channels, kernel, stride, padding, candidates, **options)
-        self.norm = nn.BatchNorm2d(channels[1]) if norm else None
+        self.norm = BatchNorm(channels[1]) if norm else None
         self.quantiser = quantiser
 
     def norm_affine(self) -> tuple[Tensor, Tensor]:
