@@ -164,6 +164,14 @@ class SearchSection(_Section):
             description="EBS: assignments of the same cost that are retrained for an epoch each before one is chosen; 0: none",
         ),
     ] = 0
+    probe_steps: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=1_000_000,
+            description="EBS: steps of retraining after each change of one operand by a bit, whose losses choose bits for the finals; 0: none",
+        ),
+    ] = 0
     trials: Annotated[
         int,
         Field(
@@ -336,6 +344,8 @@ def _without_effect(recipe: Recipe, overrides: list[str]) -> list[str]:
         found.append(
             "'search.budget': uniform bits cost what they cost; leave the budget out, or search with another search.method."
         )
+    if recipe.search.probe_steps and recipe.search.finals < 2:
+        found.append("'search.probe_steps': probes choose a finalist; set search.finals to 2 or more.")
     return found
 
 

@@ -251,12 +251,13 @@ class Trainer:
         return Measures(
             held_accuracy,
             lambda: fresh_loss(self.net, *trial_images(), _TRIAL_BATCH),
-            lambda: self._retrained_loss(rest, held),
+            lambda steps: self._retrained_loss(rest, held, steps),
             self.progress,
         )
 
-    def _retrained_loss(self, rest: Split, held: Split) -> float:
-        """Held-out loss after an epoch of retraining at the bits that are set; the network is as before then."""
+    def _retrained_loss(self, rest: Split, held: Split, most: int | None) -> float:
+        """Held-out loss after an epoch of retraining, or ``most`` steps of one, at the bits that are set; the network is as before
+        then."""
         kept = copy.deepcopy(self.net.state_dict())
         self._start_retraining()
         train = self.recipe.train
@@ -264,7 +265,7 @@ class Trainer:
         stream = [self.recipe.seed, _FINAL_STREAM]
         torch.manual_seed(int(np.random.SeedSequence(stream).generate_state(1)[0]) + self.world.rank)
         context = Context(Mode.QUANTISED, autocast=train.autocast)
-        steps = min(len(rest) // train.batch, train.most_steps or len(rest))
+        steps = min(len(rest) // train.batch, train.most_steps or len(rest), most or len(rest))
         for at, (images, labels) in enumerate(self._batches(rest, np.random.default_rng(stream), steps)):
             set_rates(self.steps.optimisers, at / steps)
             self.steps.weights(images, labels, context, teacher=self.float_state)
