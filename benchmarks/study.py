@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hwgen.errors import InputError
-from model.recipe import Bits, sentences
+from model.recipe import sentences
+from model.settings import Bits
 
 HERE = Path(__file__).resolve().parent
 FLOAT = "float"

@@ -54,7 +54,7 @@ def check_images(data: DataSet, *, full: bool = False) -> Pixels:
     """
     test, train = len(data.test), len(data.train)
     count = test if full else min(test, LEAST_CHECKED)
-    parts = [data.test.images[np.linspace(0, test - 1, count).astype(np.int64)]]
+    parts = [data.test.images[data.test.evenly(count)]]
     if count < LEAST_CHECKED:
         parts.append(data.train.images[np.arange(min(train, LEAST_CHECKED - count))])
     return np.concatenate(parts)

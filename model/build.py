@@ -15,7 +15,8 @@ from model.data import DataSet
 from model.factory import call_factory
 from model.frontend import prepare
 from model.quantnet import QuantNet
-from model.recipe import ModelSection, Recipe
+from model.recipe import Recipe
+from model.settings import ModelSection
 
 
 def build_module(section: ModelSection, shape: tuple[int, int, int], classes: int) -> nn.Module:

@@ -29,18 +29,18 @@ def _default_bits(candidates: tuple[int, ...]) -> int:
 
 
 @torch.no_grad()
-def calibrate(net: QuantNet, images: NDArray[np.uint8]) -> None:
-    """Set every activation clip to the 99.9 % quantile that its tensor reaches on ``images``, uint8 (N, H, W, C), in float;
+def calibrate(net: QuantNet, images: NDArray[np.uint8], quantile: float = 0.999) -> None:
+    """Set every activation clip to the quantile (0 to 1) that its tensor reaches on ``images``, uint8 (N, H, W, C), in float;
     and learned weight clips to the least squared error at the candidate in the middle."""
     net.eval()
     quantisers = list(net.quantisers().values())
     device = next(net.parameters()).device
     for quantiser in quantisers:
-        quantiser.calibrating, quantiser.peak = True, 0.0
+        quantiser.calibrating, quantiser.peak = quantile, 0.0
     for start in range(0, len(images), 512):
         net(image_tensor(images[start : start + 512]).to(device), Context(Mode.FLOAT))
     for quantiser in quantisers:
-        quantiser.calibrating = False
+        quantiser.calibrating = None
         quantiser.clip.fill_(max(quantiser.peak, LEAST_CLIP))
     for node in net.weighted():
         if node.weight_clip is not None:

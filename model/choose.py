@@ -15,7 +15,7 @@ from model.assign import Group, Layer
 from model.cost import Table
 from model.nodes import Choice, Context, Mode, WeightedNode
 from model.quantnet import QuantNet
-from model.recipe import LayerRule
+from model.settings import LayerRule
 
 Bits = dict[str, tuple[int, int]]
 _NOISE = 100.0  # exp(-25) at one bit: no score is cut off

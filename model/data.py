@@ -41,6 +41,10 @@ class Split:
         """Augmented training images, uint8 (n, H, W, C), of the indices ``pick``; draws: (n, DRAWS) in [0, 1)."""
         return augment(self.images[pick], draws, shift, flip)
 
+    def evenly(self, most: int) -> NDArray[np.int64]:
+        """Indices of ``most`` images, evenly spaced; of all where there are no more."""
+        return np.linspace(0, len(self) - 1, min(most, len(self))).astype(np.int64)
+
     def take(self, pick: NDArray[np.int64]) -> Split:
         """The part of the split that ``pick`` indexes."""
         return replace(self, images=self.images[pick], labels=self.labels[pick])

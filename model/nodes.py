@@ -112,7 +112,7 @@ class Quantiser(nn.Module):
         self.signed, self.ceiling, self.learned_step = signed, ceiling, learned_step
         self.clip = nn.Parameter(torch.tensor(6.0))
         self.peak = 0.0
-        self.calibrating = False
+        self.calibrating: float | None = None  # the share of values that the peak holds; None: not calibrating
 
     @property
     def bits(self) -> int:
@@ -138,8 +138,10 @@ class Quantiser(nn.Module):
     def forward(self, x: Tensor, context: Context) -> Quantised:
         if context.mode is Mode.FLOAT:
             value = x if self.signed else F.relu(x) if self.ceiling == math.inf else torch.clamp(x, 0, self.ceiling)
-            if self.calibrating:
-                self.peak = max(self.peak, float(torch.quantile(value.detach().abs().flatten()[:100_000], 0.999)))
+            if self.calibrating is not None:
+                self.peak = max(
+                    self.peak, float(torch.quantile(value.detach().abs().flatten()[:100_000], self.calibrating))
+                )
             return Quantised(value, None, None)
         clip = self.positive_clip()
         if self.choice.bits is not None:

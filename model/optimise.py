@@ -9,26 +9,31 @@ import torch
 from torch import nn
 
 from model.quantnet import QuantNet
-from model.recipe import TrainSection
+from model.settings import SearchSection, TrainSection
 
 
-def optimisers(net: QuantNet, stage: str, train: TrainSection, strength_rate: float) -> list[torch.optim.Optimizer]:
+def optimisers(net: QuantNet, stage: str, train: TrainSection, search: SearchSection) -> list[torch.optim.Optimizer]:
     """Of weights, of clips and steps, and while searching of strengths."""
     rate = train.rate if stage == "float" else train.quantised_rate
+    betas = _pair(train.betas)
     weights = net.meta_weights()
     if stage == "integer":
         weights = [node.weight for node in net.weighted() if isinstance(node.weight, nn.Parameter)]
     made: list[torch.optim.Optimizer] = []
     if train.optimiser == "sgd":
-        made.append(torch.optim.SGD(weights, lr=rate, momentum=0.9, nesterov=True, weight_decay=train.decay))
+        made.append(torch.optim.SGD(weights, lr=rate, momentum=train.momentum, nesterov=True, weight_decay=train.decay))
     else:
-        made.append(torch.optim.AdamW(weights, lr=rate, weight_decay=train.decay))
+        made.append(torch.optim.AdamW(weights, lr=rate, betas=betas, weight_decay=train.decay))
     clips = net.clips() or [nn.Parameter(torch.zeros(()))]  # a single layer has none, and optimisers go by their place
-    made.append(torch.optim.Adam(clips, lr=train.clip_rate, weight_decay=train.clip_decay))
+    made.append(torch.optim.Adam(clips, lr=train.clip_rate, betas=betas, weight_decay=train.clip_decay))
     strengths = net.strengths()
     if stage == "search" and strengths:  # none where every choice has one candidate
-        made.append(torch.optim.Adam(strengths, lr=strength_rate, betas=(0.5, 0.999)))
+        made.append(torch.optim.Adam(strengths, lr=search.strength_rate, betas=_pair(search.strength_betas)))
     return made
+
+
+def _pair(betas: Sequence[float]) -> tuple[float, float]:
+    return betas[0], betas[1]
 
 
 def set_rates(made: Sequence[torch.optim.Optimizer], share: float) -> None:

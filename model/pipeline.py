@@ -214,7 +214,7 @@ def export_run(run: Run, *, full: bool = False) -> Network:
 def file_samples(data: DataSet) -> Samples:
     """Test images that go into the network file: all of a small set, else some evenly spaced ones."""
     count = min(len(data.test), _SAMPLES, max(1, _SAMPLE_BYTES // int(np.prod(data.test.images.shape[1:]))))
-    pick = np.linspace(0, len(data.test) - 1, count).astype(np.int64)
+    pick = data.test.evenly(count)
     return Samples(data.test.images[pick], data.test.labels[pick])
 
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hwgen.errors import InputError
 from hwgen.network import Network
 from model import choose
@@ -76,7 +74,7 @@ def quantise(
     if float_from is not None:
         take_float(net, float_from)
     plain = accuracy(net, data.test, Mode.FLOAT)
-    pick = np.linspace(0, len(data.train) - 1, min(images, len(data.train))).astype(np.int64)
+    pick = data.train.evenly(images)
     progress("calibration", 0, 1)
     bits = choose.uniform_bits(net, weight_bits, activation_bits)
     quantise_after_training(net, data.train.images[pick], bits)

@@ -17,9 +17,8 @@ from model.distributed import World
 from model.finite import worst
 from model.nodes import Context, Mode
 from model.quantnet import QuantNet
-from model.recipe import TrainSection
+from model.settings import TrainSection
 
-_GRADIENT_NORM = 5.0
 _MOST_LOSS = 2.0**24  # float32 has no fractions beyond: no probability but 0 and 1, and nothing to learn from them
 _KINDS = {  # by the last part of a parameter's or buffer's name: what people call it, and what moves it
     "strengths": ("a strength", "search.strength_rate"),
@@ -96,7 +95,7 @@ class Steps:
         norm = torch.nn.utils.get_total_norm([p.grad for p in weights if p.grad is not None])
         if not torch.isfinite(norm):
             raise self._no_number(images, context)
-        torch.nn.utils.clip_grads_with_norm_(weights, _GRADIENT_NORM, norm)
+        torch.nn.utils.clip_grads_with_norm_(weights, self.train.gradient_norm, norm)
         for optimiser in self.optimisers[:2]:
             optimiser.step()
         return value

@@ -36,8 +36,7 @@ from model.steps import NoNumberError, Steps
 _log = logging.getLogger(__name__)
 STAGES = ("float", "search", "retrain", "integer")
 Progress = Callable[..., None]
-_CALIBRATION_IMAGES, _CHECK_IMAGES = 512, 64
-_TRIAL_BATCH, _TRIAL_IMAGES, _FINAL_IMAGES = 512, 4096, 16384
+_CHECK_IMAGES, _TRIAL_BATCH = 64, 512
 _NORM_STREAM, _FINAL_STREAM = 77, 79
 
 
@@ -137,7 +136,7 @@ class Trainer:
         if self.state.bits:
             choose.fix_bits(self.net, self.state.bits)
         if self.state.epoch and stage:
-            self.steps.optimisers = optimisers(self.net, stage, self.recipe.train, self.recipe.search.strength_rate)
+            self.steps.optimisers = optimisers(self.net, stage, self.recipe.train, self.recipe.search)
             for optimiser, saved in zip(self.steps.optimisers, data["optimisers"], strict=True):
                 optimiser.load_state_dict(saved)
 
@@ -164,7 +163,7 @@ class Trainer:
             total = self.epochs(stage)
             if self.state.epoch == 0:
                 self._enter(stage)
-                self.steps.optimisers = optimisers(self.net, stage, self.recipe.train, self.recipe.search.strength_rate)
+                self.steps.optimisers = optimisers(self.net, stage, self.recipe.train, self.recipe.search)
             self.steps.join()
             while self.state.epoch < total:
                 began = time.monotonic()
@@ -210,7 +209,7 @@ class Trainer:
 
     def _leave(self, stage: str) -> None:
         if stage == "float":
-            calibrate(self.net, self._calibration_images())
+            calibrate(self.net, self._calibration_images(), self.recipe.train.calibration_quantile)
             self.float_state = {name: value.clone() for name, value in self.net.state_dict().items()}
         elif stage == "search":
             rest, held = hold_out(self.data.train, self.recipe.search.hold_out, self.recipe.seed)
@@ -232,8 +231,8 @@ class Trainer:
 
     def _calibration_images(self) -> Pixels:
         """Training images that clips are set on before they are trained."""
-        pick = np.linspace(0, len(self.data.train) - 1, min(_CALIBRATION_IMAGES, len(self.data.train))).astype(np.int64)
-        return self.data.train.images[pick]
+        train = self.data.train
+        return train.images[train.evenly(self.recipe.train.calibration_images)]
 
     def _measures(self, rest: Split, held: Split) -> Measures:
         """Accuracy with the statistics that retraining begins with: those of the mixture are none of a network whose bits are
@@ -245,7 +244,7 @@ class Trainer:
 
         @cache  # decoded once
         def trial_images() -> tuple[Pixels, NDArray[np.int64]]:
-            pick = np.linspace(0, len(held) - 1, min(_TRIAL_IMAGES, len(held))).astype(np.int64)
+            pick = held.evenly(self.recipe.search.trial_images)
             return held.images[pick], held.labels[pick]
 
         return Measures(
@@ -261,7 +260,7 @@ class Trainer:
         kept = copy.deepcopy(self.net.state_dict())
         self._start_retraining()
         train = self.recipe.train
-        self.steps.optimisers = optimisers(self.net, "retrain", train, self.recipe.search.strength_rate)
+        self.steps.optimisers = optimisers(self.net, "retrain", train, self.recipe.search)
         stream = [self.recipe.seed, _FINAL_STREAM]
         torch.manual_seed(int(np.random.SeedSequence(stream).generate_state(1)[0]) + self.world.rank)
         context = Context(Mode.QUANTISED, autocast=train.autocast)
@@ -269,7 +268,7 @@ class Trainer:
         for at, (images, labels) in enumerate(self._batches(rest, np.random.default_rng(stream), steps)):
             set_rates(self.steps.optimisers, at / steps)
             self.steps.weights(images, labels, context, teacher=self.float_state)
-        pick = np.linspace(0, len(held) - 1, min(_FINAL_IMAGES, len(held))).astype(np.int64)
+        pick = held.evenly(self.recipe.search.final_images)
         loss = fresh_loss(self.net, held.images[pick], held.labels[pick], _TRIAL_BATCH)
         self.net.load_state_dict(kept)
         return loss
@@ -371,7 +370,7 @@ class Trainer:
         """
         self.steps.check()
         train = self.data.train
-        pick = np.linspace(0, len(train) - 1, min(_CHECK_IMAGES, len(train))).astype(np.int64)
+        pick = train.evenly(_CHECK_IMAGES)
         labels = torch.from_numpy(train.labels[pick]).to(self.world.device)
         context = self._context(stage)
         context.temperature = temperature

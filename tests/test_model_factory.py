@@ -11,7 +11,7 @@ import torch
 
 from hwgen.errors import InputError
 from model.build import build_module
-from model.recipe import ModelSection
+from model.settings import ModelSection
 
 
 def test_a_factory_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

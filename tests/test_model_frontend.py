@@ -28,7 +28,8 @@ from model.export import export
 from model.networks import build
 from model.nodes import AffineNode, Context, Mode
 from model.quantnet import QuantNet
-from model.recipe import LayerRule, read_recipe
+from model.recipe import read_recipe
+from model.settings import LayerRule
 
 SHAPE = (3, 12, 10)
 

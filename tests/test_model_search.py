@@ -32,7 +32,8 @@ from model.discretise import discretise
 from model.networks import residual_network
 from model.nodes import Context, Mode, WeightedNode
 from model.quantnet import QuantNet
-from model.recipe import LayerRule, Recipe, read_recipe
+from model.recipe import Recipe, read_recipe
+from model.settings import LayerRule
 
 PYNQ = load_board("pynq-z2")
 RECIPE = Path(__file__).parent.parent / "examples" / "recipes" / "digits.toml"

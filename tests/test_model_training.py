@@ -26,6 +26,7 @@ from model.agreement import image_tensor
 from model.build import build_network
 from model.calibrate import quantise_after_training
 from model.nodes import Context, ConvNode, Mode
+from model.optimise import optimisers
 from model.quantnet import QuantNet
 from model.recipe import read_recipe
 from model.steps import NoNumberError, Steps
@@ -149,6 +150,43 @@ def test_rates_fall_to_nothing_over_retraining_and_the_integer_stage_together(mo
         assert len(rates) == 8 * epochs
         assert [rate for rate, _ in rates] == pytest.approx(shares)
         assert [rate for _, rate in rates] == pytest.approx([0.5 * share for share in shares])
+
+
+# -------------------------------------------------------------------------------- settings
+def test_optimisers_have_the_recipes_settings() -> None:
+    own = [
+        "train.betas=[0.8, 0.97]",
+        "search.strength_betas=[0.3, 0.9]",
+        "train.momentum=0.7",
+        "train.gradient_norm=1e-9",
+        "train.decay=0",
+    ]
+    for weights in ("adamw", "sgd"):
+        run = pipeline.prepare(read_recipe(RECIPE, [*SHORT, *own, f"train.optimiser={weights}", "train.most_steps=1"]))
+        made = optimisers(run.net, "search", run.recipe.train, run.recipe.search)
+        assert [item.defaults.get("betas") for item in made[1:]] == [(0.8, 0.97), (0.3, 0.9)]
+        assert made[0].defaults["betas" if weights == "adamw" else "momentum"] == (
+            (0.8, 0.97) if weights == "adamw" else 0.7
+        )
+    before = run.net.weighted()[0].weight.detach().clone()
+    run.trainer.run("float")  # SGD by a gradient that is as long as it may be
+    after = run.net.weighted()[0].weight.detach()
+    assert float((after - before).abs().max()) < 1e-6
+
+
+def test_calibration_has_the_recipes_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    clips = []
+    for quantile in (0.5, 0.999):
+        seen: list[int] = []
+        own = [f"train.calibration_quantile={quantile}", "train.calibration_images=7", "train.most_steps=1"]
+        run = pipeline.prepare(read_recipe(RECIPE, [*SHORT, *own]))
+        monkeypatch.setattr(
+            "model.calibrate.image_tensor", lambda images, seen=seen: seen.append(len(images)) or image_tensor(images)
+        )
+        run.trainer.run("float")
+        assert seen == [7]
+        clips.append(float(run.net.clips()[0].detach()))
+    assert clips[0] < clips[1]
 
 
 # -------------------------------------------------------------------------------- several processes
