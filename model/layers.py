@@ -13,11 +13,15 @@ class UnsupportedError(Exception):
     """A layer that the integer network cannot hold; the text says why, as the end of a sentence about the layer."""
 
 
+def _pair(value: Any) -> tuple[int, int]:
+    """A size in both directions."""
+    sizes = tuple(value) if isinstance(value, tuple | list) else (value,)
+    return sizes[0], sizes[-1]
+
+
 def _both(value: Any, what: str) -> int:
     """A size that must be the same in both directions."""
-    pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
-    if len(pair) == 1:
-        pair = pair * 2
+    pair = _pair(value)
     if pair[0] != pair[1]:
         raise UnsupportedError(f"its {what} {pair[0]}x{pair[1]} must be the same in both directions")
     return int(pair[0])
@@ -90,7 +94,9 @@ def pool_of(module: nn.Module, known: str, fields: dict[str, Any], source: tuple
     assert isinstance(module, nn.MaxPool2d | nn.AvgPool2d)
     if module.ceil_mode:
         raise UnsupportedError("ceil_mode must be off; use padding")
-    stride, padding = _both(module.stride, "stride"), _both(module.padding, "padding")
+    padding = _both(module.padding, "padding")
+    whole = not padding and _pair(module.kernel_size) == source[1:]  # one window: its stride is never taken
+    stride = 1 if whole else _both(module.stride, "stride")
     if isinstance(module, nn.MaxPool2d):
         if module.return_indices or _both(module.dilation, "dilation") != 1:
             raise UnsupportedError("it must have dilation 1 and return no indices")
@@ -99,8 +105,7 @@ def pool_of(module: nn.Module, known: str, fields: dict[str, Any], source: tuple
         raise UnsupportedError("the mean divides by the pixels of the window: leave divisor_override off")
     if padding and not module.count_include_pad:
         raise UnsupportedError("the mean counts every pixel of the window, padding too: leave count_include_pad on")
-    kernel = module.kernel_size if isinstance(module.kernel_size, tuple) else (module.kernel_size,) * 2
-    return nn.AvgPool2d((kernel[0], kernel[1]), stride, padding)
+    return nn.AvgPool2d(_pair(module.kernel_size), stride, padding)
 
 
 def _conv(fields: dict[str, Any]) -> nn.Module:

@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 
 from hwgen.errors import InputError
+from model.calls import FUNCTIONS, METHODS, advice
 from model.factory import line_of, text_of
 from model.layers import MAKERS, UnsupportedError, ceiling_of, check_conv, check_norm, pool_of
 
@@ -69,75 +70,6 @@ class Op:
     dropout: float = 0.0
 
 
-_WORKING = (
-    "the layers that work are convolution, linear, batch norm, ReLU, ReLU6, addition, max, average and global average"
-    " pooling, flatten and dropout"
-)
-_ADVICE = {  # the first that fits: "matmul" before "mul", "replicationpad" before "cat"
-    ("parametrized",): "bake it into its weights with torch.nn.utils.parametrize.remove_parametrizations",
-    ("lstm", "gru", "rnn", "attention", "transformer", "matmul", "bmm", "einsum", "embedding"): "use convolutions or linear layers",
-    ("pad",): "use the padding of the layer behind it, or model.trace.Shortcut for an option-A shortcut",
-    ("adaptivemax", "adaptive_max", "lppool", "lp_pool", "fractional", "maxunpool"):
-        "use MaxPool2d with a fixed kernel, or AdaptiveAvgPool2d(1)",
-    ("sigmoid", "tanh", "gelu", "silu", "mish", "leaky", "prelu", "rrelu", "elu", "selu", "celu", "hardswish",
-     "hardsigmoid", "softplus", "hardtanh", "clamp"): "use ReLU or ReLU6",
-    ("softmax", "softmin"): "return the logits and leave it to the loss",
-    ("layernorm", "layer_norm", "groupnorm", "group_norm", "instancenorm", "instance_norm", "localresponse",
-     "rmsnorm", "normalize"): "use batch norm, which folds into integers",
-    ("convtranspose", "conv_transpose", "upsample", "interpolate", "pixelshuffle"): "maps can only shrink, by strides and pools",
-    ("conv1d", "conv3d", "maxpool1d", "maxpool3d", "avgpool1d", "avgpool3d"): "use the two-dimensional layer",
-    ("cat", "concat", "stack", "chunk", "split"): "use addition of maps of equal shape",
-    ("mul", "div", "sub", "truediv", "pow", "neg", "exp", "log"): "use addition, or a batch norm that scales channels",
-    ("getitem",): "use model.trace.Shortcut for an option-A shortcut",
-}  # fmt: skip
-
-
-def _advice(what: str) -> str:
-    plain = what.lower()
-    return next((text for words, text in _ADVICE.items() if any(word in plain for word in words)), _WORKING)
-
-
-_FUNCTIONS: dict[Any, tuple[str, tuple[str, ...]]] = {
-    F.conv2d: ("conv", ("input", "weight", "bias", "stride", "padding", "dilation", "groups")),
-    F.linear: ("linear", ("input", "weight", "bias")),
-    F.batch_norm: (
-        "norm",
-        ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps"),
-    ),
-    F.relu: ("relu", ("input", "inplace")),
-    F.relu6: ("relu6", ("input", "inplace")),
-    F.hardtanh: ("clamp", ("input", "min", "max")),
-    torch.clamp: ("clamp", ("input", "min", "max")),
-    F.max_pool2d: ("max", ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")),
-    F.avg_pool2d: (
-        "average",
-        ("input", "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"),
-    ),
-    F.adaptive_avg_pool2d: ("global", ("input", "output_size")),
-    torch.mean: ("mean", ("input", "dim", "keepdim")),
-    operator.add: ("add", ("input", "other")),
-    torch.add: ("add", ("input", "other", "alpha")),
-    torch.flatten: ("same", ("input", "start_dim", "end_dim")),
-    F.dropout: ("dropout", ("input", "p", "training", "inplace")),
-}
-_FUNCTIONS |= {
-    torch.conv2d: _FUNCTIONS[F.conv2d],
-    torch.relu: _FUNCTIONS[F.relu],
-    torch.relu_: _FUNCTIONS[F.relu],
-    F.relu_: _FUNCTIONS[F.relu],
-    torch.max_pool2d: _FUNCTIONS[F.max_pool2d],
-    operator.iadd: _FUNCTIONS[operator.add],
-    F.dropout2d: _FUNCTIONS[F.dropout],
-    torch.dropout: _FUNCTIONS[F.dropout],
-    torch.squeeze: ("same", ("input", "dim")),
-    torch.reshape: ("same", ("input", "shape")),
-}
-_METHODS = {
-    "relu": _FUNCTIONS[F.relu], "relu_": _FUNCTIONS[F.relu], "add": _FUNCTIONS[torch.add], "add_": _FUNCTIONS[torch.add],
-    "clamp": _FUNCTIONS[torch.clamp], "mean": _FUNCTIONS[torch.mean], "flatten": _FUNCTIONS[torch.flatten],
-    "view": ("same", ("input",)), "reshape": ("same", ("input",)), "squeeze": ("same", ("input",)),
-    "contiguous": ("same", ("input",)),
-}  # fmt: skip
 _MODULES: dict[type[nn.Module], str] = {
     nn.Conv2d: "conv", nn.Linear: "linear", nn.BatchNorm2d: "norm", nn.BatchNorm1d: "norm", nn.ReLU: "relu",
     nn.ReLU6: "relu6", nn.Hardtanh: "clamp", nn.MaxPool2d: "max", nn.AvgPool2d: "average",
@@ -151,12 +83,37 @@ _KINDS = {
 }  # fmt: skip
 _RESHAPING = (Kind.WEIGHTED, Kind.MAX, Kind.AVERAGE, Kind.SHORTCUT)  # whose maps have another shape than those they read
 _ON_MAPS = ("conv", "max", "average", "global", "mean", "shortcut")
+_SIZE = "size of a map"  # in a node's notes
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, Shortcut) or super().is_leaf_module(m, module_qualified_name)
+
+
+class _Sizes(ShapeProp):
+    """Notes shapes, and sizes that forward asks for, where they are the same for any number of images."""
+
+    def note(self, shape: tuple[int, int, int]) -> None:
+        """Run on images of this shape; what is noted is of ``BATCH`` of them."""
+        other: dict[fx.Node, Any] = {}
+        with contextlib.suppress(Exception):  # a forward that takes no other number of images has no such sizes
+            other = self._sizes(BATCH + 1, shape)
+        for node, size in self._sizes(BATCH, shape).items():
+            if other.get(node) == size:
+                node.meta[_SIZE] = size
+
+    def _sizes(self, images: int, shape: tuple[int, int, int]) -> dict[fx.Node, Any]:
+        self._found: dict[fx.Node, Any] = {}
+        self.propagate(torch.zeros(images, *shape))
+        return self._found
+
+    def run_node(self, n: fx.Node) -> Any:
+        found = super().run_node(n)
+        if isinstance(found, int | torch.Size):
+            self._found[n] = found
+        return found
 
 
 class _Trace:
@@ -198,7 +155,11 @@ class _Trace:
         return "tensor_meta" not in node.meta
 
     def _attribute(self, value: Any) -> Any:
-        """What a traced argument is: a parameter or buffer of the module, or the argument itself."""
+        """What a traced argument is: a parameter or buffer of the module, the size of a map, or the argument itself."""
+        if isinstance(value, tuple | list):
+            return tuple(map(self._attribute, value))
+        if isinstance(value, fx.Node) and _SIZE in value.meta:
+            return value.meta[_SIZE]
         if isinstance(value, fx.Node) and value.op == "get_attr":
             found: Any = self.graph
             for part in str(value.target).split("."):
@@ -217,7 +178,7 @@ class _Trace:
             if known in ("add", "same"):
                 module = nn.Identity()
         else:
-            table: dict[Any, tuple[str, tuple[str, ...]]] = _FUNCTIONS if node.op == "call_function" else _METHODS
+            table: dict[Any, tuple[str, tuple[str, ...]]] = FUNCTIONS if node.op == "call_function" else METHODS
             known, names = table.get(node.target, (None, ()))
             what = str(getattr(node.target, "__name__", node.target))
             fields = dict(zip(names, map(self._attribute, node.args), strict=False))
@@ -227,7 +188,7 @@ class _Trace:
             if node.target is operator.getitem and _is_tuple(node.all_input_nodes[0]):
                 self._pass_on(node)  # one of the results of a call that is complained about
                 return
-            self.problems.append(f"'{name}' is {what}, which cannot become integers: {_advice(what)}.")
+            self.problems.append(f"'{name}' is {what}, which cannot become integers: {advice(what)}.")
             self._pass_on(node)
             return
         sources = [fields["input"], fields.get("other")] if known == "add" else [fields["input"]]
@@ -267,7 +228,7 @@ class _Trace:
         inputs = tuple(self.index[item] for item in read)
         kind, source, sizes = _KINDS[known], self.ops[inputs[0]].shape, _sizes(read[0])
         ceiling, dropout = inf, 0.0
-        computed = [key for key, value in fields.items() if isinstance(value, fx.Node) and key not in ("input", "other")]
+        computed = [key for key, value in fields.items() if _is_computed(value) and key not in ("input", "other")]
         if computed and known != "same":
             raise UnsupportedError(f"its {computed[0]} must be a parameter or a number, not computed in forward")
         flat = known in _ON_MAPS and len(sizes) != 4
@@ -320,6 +281,11 @@ def _check_view(sizes: tuple[int, ...], source: tuple[int, int, int]) -> None:
             f"it makes ({given}) of maps (C, H, W) = {source}; a view may only flatten the map of each image, to"
             f" (N, {channels * pixels})"
         )
+
+
+def _is_computed(value: Any) -> bool:
+    """Whether a call's argument is known only when forward runs."""
+    return any(map(_is_computed, value)) if isinstance(value, tuple) else isinstance(value, fx.Node)
 
 
 def _is_tuple(node: fx.Node) -> bool:
@@ -381,7 +347,7 @@ def trace(module: nn.Module, shape: tuple[int, int, int]) -> tuple[list[Op], int
         raise InputError([*problems, _failure(module, shape) or text], subject) from None
     try:
         with torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):  # ShapeProp prints tracebacks of its own
-            ShapeProp(graph).propagate(torch.zeros(BATCH, *shape))
+            _Sizes(graph).note(shape)
     except Exception as error:
         cause = text_of(error.__cause__ or error)
         text = f"As torch.fx records it, it does not run on images of (C, H, W) = {shape}: {cause}."
