@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import exp
+from math import exp, isfinite
 
 from model.assign import Group, Layer
 from model.choose import Bits
@@ -33,7 +33,7 @@ def probe(
     """The groups with the candidates at ``bits`` and next to them, scored by what they add to the loss; and what was measured.
 
     Args:
-        loss: after retraining at given bits.
+        loss: after retraining at given bits; a change that makes it infinite is no candidate.
         progress: told (measured, all) as they are measured.
     """
     changes = [
@@ -48,6 +48,8 @@ def probe(
     added: dict[tuple[str, str], dict[int, float]] = {}
     for done, ((group, at), changed) in enumerate(changes, 2):
         measured = Probe(*_name((group, at)), bits_of(group, at, changed), loss(changed) - base)
+        if not isfinite(measured.loss):
+            continue
         found.append(measured)
         added.setdefault((measured.layer, measured.operand), {bits_of(group, at, bits): 0.0})[measured.bits] = (
             measured.loss

@@ -278,7 +278,8 @@ class Search:
             probed, facts["probes"] = self._probe(net, layers, bits, measures)
             candidates = [*probed, *candidates]
         if self._retrains(self.recipe.search.finals - 1) and chosen.nearness == "window":
-            bits, facts["final_losses"] = self._finals(net, candidates, measures)
+            bits, losses = self._finals(net, candidates, measures)
+            facts["final_losses"] = [loss if math.isfinite(loss) else None for loss in losses]  # JSON has no infinity
         return bits, facts
 
     def _retrains(self, asked: int) -> bool:

@@ -3,8 +3,10 @@ resumed run is the run that was never interrupted."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -255,8 +257,8 @@ class Trainer:
         )
 
     def _retrained_loss(self, rest: Split, held: Split, most: int | None) -> float:
-        """Held-out loss after an epoch of retraining, or ``most`` steps of one, at the bits that are set; the network is as before
-        then."""
+        """Held-out loss after an epoch of retraining, or ``most`` steps of one, at the bits that are set, infinite where it diverges;
+        the network is as before then."""
         kept = copy.deepcopy(self.net.state_dict())
         self._start_retraining()
         train = self.recipe.train
@@ -265,13 +267,15 @@ class Trainer:
         torch.manual_seed(int(np.random.SeedSequence(stream).generate_state(1)[0]) + self.world.rank)
         context = Context(Mode.QUANTISED, autocast=train.autocast)
         steps = min(len(rest) // train.batch, train.most_steps or len(rest), most or len(rest))
-        for at, (images, labels) in enumerate(self._batches(rest, np.random.default_rng(stream), steps)):
-            set_rates(self.steps.optimisers, at / steps)
-            self.steps.weights(images, labels, context, teacher=self.float_state)
-        pick = held.evenly(self.recipe.search.final_images)
-        loss = fresh_loss(self.net, held.images[pick], held.labels[pick], _TRIAL_BATCH)
+        loss = math.inf
+        with contextlib.suppress(NoNumberError):  # bits that cannot be trained are not chosen; the search has not failed
+            for at, (images, labels) in enumerate(self._batches(rest, np.random.default_rng(stream), steps)):
+                set_rates(self.steps.optimisers, at / steps)
+                self.steps.weights(images, labels, context, teacher=self.float_state)
+            pick = held.evenly(self.recipe.search.final_images)
+            loss = fresh_loss(self.net, held.images[pick], held.labels[pick], _TRIAL_BATCH)
         self.net.load_state_dict(kept)
-        return loss
+        return loss if math.isfinite(loss) else math.inf
 
     def _estimate_norms(self, stage: int, temperature: float = 1.0) -> None:
         """Batch norm's statistics anew, of the network as it is now."""

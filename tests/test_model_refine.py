@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +23,8 @@ from model.cost import Cycles
 from model.probe import probe
 from model.recipe import read_recipe
 from model.refine import refine
+from model.steps import NoNumberError, Steps
+from model.train import STAGES
 
 RECIPE = Path(__file__).parent.parent / "examples" / "recipes" / "digits.toml"
 SHORT = [
@@ -212,6 +216,34 @@ def test_probes_are_measured_once_each_and_add_up() -> None:
     )
     best = as_bits(groups, most_likely(groups))
     assert best == {"a": (4, 3), "b": (4, 3), "c": (2, 3), "last": (8, 8)}
+
+
+def test_a_probe_that_diverges_is_no_candidate() -> None:
+    groups, found = probe(
+        GROUPS, START, lambda bits: math.inf if bits["b"][0] == 4 else -float(bits["b"][0]), lambda *_: None
+    )
+    assert ("b", "weight", 4) not in [(item.layer, item.operand, item.bits) for item in found]
+    assert groups[0].layers[1].weight_bits == (1, 2) and as_bits(groups, most_likely(groups))["b"][0] == 2
+
+
+def test_a_finalist_that_diverges_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = pipeline.prepare(read_recipe(RECIPE, [*SHORT, "search.finals=3", "search.trials=4"]))
+    steps = Steps.weights
+    starts: list[Bits] = []
+
+    def diverges(self: Steps, *given: Any, **more: Any) -> float:
+        if STAGES[run.trainer.state.stage] == "search" and run.net.weighted()[1].choice.bits is not None:
+            bits = {node.name: (node.choice.bits or 0, 0) for node in run.net.weighted()}
+            starts.extend([bits] * (bits not in starts))
+            if bits == starts[0]:
+                raise NoNumberError("The loss is no longer a number")
+        return steps(self, *given, **more)
+
+    monkeypatch.setattr(Steps, "weights", diverges)
+    pipeline.train(run, "search")
+    losses = run.trainer.state.chosen["final_losses"]
+    assert losses[0] is None and len(starts) > 1 and all(loss > 0 for loss in losses[1:])
+    assert {name: (weight, 0) for name, (weight, _) in run.trainer.state.bits.items()} != starts[0]
 
 
 def test_probes_without_a_difference() -> None:
