@@ -45,7 +45,7 @@ class Asked:
 @dataclass(frozen=True)
 class _Facts:
     """What run.json holds. engine: that it was started with; None: one is chosen once there are bits. given: whether it was. words: what
-    the run was made with, (recipe's path, overrides).
+    the run was made with, (recipe's path, overrides). device: what it was to train on.
     """
 
     board: str
@@ -53,6 +53,7 @@ class _Facts:
     engine: EngineConfig | None
     given: bool
     words: tuple[str, list[str]] | None = None
+    device: str = "cpu"
 
 
 @dataclass
@@ -161,8 +162,9 @@ def start(
             "engine_given": given is not None,
             "recipe": recipe.model_dump(mode="json"),
             "made_with": words,
+            "device": device,
         }
-        run = _prepare(folder, _Facts(board, recipe, engine, given is not None, words), progress, world)
+        run = _prepare(folder, _Facts(board, recipe, engine, given is not None, words, device), progress, world)
         run.trainer.check_start()
         search = run.prepared.search
         # Does not fit at all: known now, not after hours of training.
@@ -230,6 +232,7 @@ def _facts(folder: Path) -> _Facts:
             None if facts["engine"] is None else EngineConfig(**facts["engine"]),
             bool(facts["engine_given"]),
             None if words is None else (str(words[0]), [str(item) for item in words[1]]),
+            str(facts.get("device", "cpu")),
         )
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, InputError):
         if (folder / QUANTISED).exists():
@@ -272,12 +275,14 @@ def _prepare(folder: Path, facts: _Facts, progress: Any, world: World) -> RunFol
     # A given engine stays as it is; a chosen one may grow its buffers to what the searched network needs.
     cycles = None if engine is None else Cycles(engine, None if facts.given else load_board(facts.board))
     prepared = pipeline.prepare(recipe, folder, cycles, progress, world)
-    return RunFolder(folder, facts.board, prepared, cycles, _advice(folder, facts.words))
+    return RunFolder(folder, facts.board, prepared, cycles, _advice(folder, facts))
 
 
-def _advice(folder: Path, words: tuple[str, list[str]] | None) -> str:
-    if words is not None:
-        return f"go on with: {resume_command('train', Path(words[0]), folder, words[1])}"
+def _advice(folder: Path, facts: _Facts) -> str:
+    if facts.words is not None:
+        recipe, overrides = facts.words
+        place = () if facts.device == "cpu" else ("--device", facts.device)
+        return f"go on with: {resume_command('train', Path(recipe), folder, overrides, *place)}"
     return (
         f"go on with 'bitsmith train RECIPE --out {folder} --resume', RECIPE being what it was made from, and with every --set"
         " that it was made with."

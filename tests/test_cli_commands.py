@@ -484,14 +484,20 @@ def test_without_the_integer_stage_the_trained_network_is_the_quantised_one(reci
 
 
 def test_a_run_that_says_little_of_itself_is_told_what_is_missing(recipe: Path) -> None:
-    """Runs of earlier versions do not say what they were made with; one without a checkpoint has nothing to export."""
+    """Runs of earlier versions do not say what they were made with; one without a checkpoint has nothing to export. What a run was to
+    train on belongs to the command that goes on with it."""
     write_engine(ENGINE, recipe.parent / "engine.json")
     out = recipe.parent / "run"
     assert (
         call("train", recipe, "--out", out, "--until", "float", "--engine", recipe.parent / "engine.json").exit_code == 0
     )
     facts = json.loads((out / "run.json").read_text())
-    del facts["made_with"]
+    assert facts["device"] == "cpu" and "--device" not in fails(2, "evaluate", out)
+    (out / "run.json").write_text(json.dumps({**facts, "device": "cuda"}))
+    assert f"--out {out} --resume" in (said := fails(2, "evaluate", out)) and said.rstrip(". \n").endswith(
+        "--device cuda"
+    )
+    del facts["made_with"], facts["device"]
     (out / "run.json").write_text(json.dumps(facts))
     said = fails(2, "evaluate", out)
     assert f"stopped in stage 'search'; go on with 'bitsmith train RECIPE --out {out} --resume', RECIPE being" in said
