@@ -1,7 +1,7 @@
 """What a bit more or less of each operand is worth beside the chosen bits of all others, by retraining each such assignment.
 
 Strengths and trials go by weights that the search has trained; how well a network does at bits that it is retrained for is another
-matter. Losses of single changes add up well enough for a knapsack to choose by their sum.
+matter. A knapsack adds up what single changes do to the loss.
 """
 
 from __future__ import annotations
@@ -48,13 +48,12 @@ def probe(
     added: dict[tuple[str, str], dict[int, float]] = {}
     for done, ((group, at), changed) in enumerate(changes, 2):
         measured = Probe(*_name((group, at)), bits_of(group, at, changed), loss(changed) - base)
+        progress(done, len(changes) + 1)
         if not isfinite(measured.loss):
             continue
         found.append(measured)
-        added.setdefault((measured.layer, measured.operand), {bits_of(group, at, bits): 0.0})[measured.bits] = (
-            measured.loss
-        )
-        progress(done, len(changes) + 1)
+        scores = added.setdefault((measured.layer, measured.operand), {bits_of(group, at, bits): 0.0})
+        scores[measured.bits] = measured.loss
     scale = _SPREAD / (max((abs(item.loss) for item in found), default=0.0) or 1.0)
     return [_scored(group, bits, added, scale) for group in groups], found
 
