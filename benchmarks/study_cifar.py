@@ -115,7 +115,7 @@ def finish(row: Row, run: runs.RunFolder, network: Network | None) -> dict[str, 
     if network is None:
         return made
     kept = ("expected_cost", "mixed_accuracy", "chosen_accuracy", "nearness", "likeliest_loss", "uniform_loss", "chosen_loss",
-            "tried", "probes", "final_losses")  # fmt: skip
+            "tried", "final_losses")  # fmt: skip
     assert run.engine is not None, "a study names its engine"
     return made | {
         "cycles": time_program(schedule(network, run.engine)).cycles_per_image,

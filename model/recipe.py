@@ -134,8 +134,6 @@ def _without_effect(recipe: Recipe, overrides: list[str]) -> list[str]:
         found.append(
             "'search.budget': uniform bits cost what they cost; leave the budget out, or search with another search.method."
         )
-    if recipe.search.probe_steps and recipe.search.finals < 2:
-        found.append("'search.probe_steps': probes choose a finalist; set search.finals to 2 or more.")
     return found
 
 

@@ -13,11 +13,11 @@ import numpy as np
 
 from model.assign import Group
 from model.choose import Bits
-from model.moves import Operand, moved, operands
 
 _MOST_MOVES = 4  # operands that move at once
 _PROPOSALS = 200  # assignments looked at for each one that is to be tried
 _ASSEMBLED = 40  # and programs assembled at most
+_Operand = tuple[Group, int]  # a layer's place in its group; -1: the tensor that the group reads
 
 
 @dataclass(frozen=True)
@@ -90,12 +90,12 @@ def refine(
     least_other, other = min(among, key=lambda item: item[0], default=(None, start))
     if least_other is not None and least_other < least:
         best, least = other, least_other
-    free = operands(groups)
+    operands = [(group, at) for group in groups for at in range(-1, len(group.layers)) if len(_candidates(group, at)) > 1]
     made = 0
     for _ in range(trials * _PROPOSALS):
-        if made == trials or tried.asked > _ASSEMBLED * trials or not free:
+        if made == trials or tried.asked > _ASSEMBLED * trials or not operands:
             break
-        bits = _moved(free, best, rng)
+        bits = _moved(operands, best, rng)
         if (found := tried(bits)) is None:
             continue
         made += 1
@@ -105,9 +105,26 @@ def refine(
     return Refined(best, least, first, least_other, len(tried.losses), tried.ranked)
 
 
-def _moved(among: Sequence[Operand], bits: Bits, rng: np.random.Generator) -> Bits:
+def _candidates(group: Group, at: int) -> tuple[int, ...]:
+    return group.activation_bits if at < 0 else group.layers[at].weight_bits
+
+
+def _moved(operands: Sequence[_Operand], bits: Bits, rng: np.random.Generator) -> Bits:
     """Another assignment: some operands at the next fewer or the next more bits that they may have."""
+    made = dict(bits)
     for _ in range(int(rng.integers(1, _MOST_MOVES + 1))):
-        operand = among[int(rng.integers(len(among)))]
-        bits = moved(bits, operand, int(rng.choice((-1, 1))))
-    return bits
+        group, at = operands[int(rng.integers(len(operands)))]
+        step = int(rng.choice((-1, 1)))
+        for layer in group.layers if at < 0 else group.layers[at : at + 1]:
+            weight, activation = made[layer.name]
+            if at < 0:
+                made[layer.name] = weight, _next(group.activation_bits, activation, step)
+            else:
+                made[layer.name] = _next(layer.weight_bits, weight, step), activation
+    return made
+
+
+def _next(candidates: Sequence[int], bits: int, step: int) -> int:
+    """The neighbouring candidate; the last one has none, and stays."""
+    beyond = [candidate for candidate in candidates if (candidate - bits) * step > 0]
+    return min(beyond, key=lambda candidate: abs(candidate - bits), default=bits)

@@ -25,7 +25,6 @@ from model.cost import Cost, Cycles, Table
 from model.discretise import WINDOW, Chosen, check_reach, discretise
 from model.export import export
 from model.nodes import Context
-from model.probe import probe
 from model.quantnet import QuantNet
 from model.recipe import Recipe
 from model.refine import Refined, refine
@@ -39,13 +38,13 @@ _TRIAL_STREAM = 78
 class Measures:
     """What training tells of its network as it is, on held-out images and before it is retrained.
 
-    accuracy: with batch norm's statistics of its bits. loss: of bits that change from call to call. retrained_loss: after so many
-    steps of retraining (None: an epoch), which leave no trace. progress: (stage, done, total) while several are tried.
+    accuracy: with batch norm's statistics of its bits. loss: of bits that change from call to call. retrained_loss: after an epoch
+    of retraining, which leaves no trace, infinite where it diverges. progress: (stage, done, total) while several are tried.
     """
 
     accuracy: Callable[[], float]
     loss: Callable[[], float]
-    retrained_loss: Callable[[int | None], float]
+    retrained_loss: Callable[[], float]
     progress: Callable[[str, int, int], None]
 
 
@@ -273,36 +272,16 @@ class Search:
             if refined.others is not None:
                 facts["uniform_loss"] = refined.others
             ranked = refined.ranked
-        candidates = [bits, chosen.bits, *ranked]
-        if self._retrains(self.recipe.search.probe_steps) and chosen.nearness == "window":
-            probed, facts["probes"] = self._probe(net, layers, bits, measures)
-            candidates = [*probed, *candidates]
-        if self._retrains(self.recipe.search.finals - 1) and chosen.nearness == "window":
-            bits, losses = self._finals(net, candidates, measures)
+        if self._has_finals and chosen.nearness == "window":
+            bits, losses = self._finals(net, [bits, chosen.bits, *ranked], measures)
             facts["final_losses"] = [loss if math.isfinite(loss) else None for loss in losses]  # JSON has no infinity
         return bits, facts
 
-    def _retrains(self, asked: int) -> bool:
-        """Whether assignments are retrained before one is chosen, if that is ``asked`` for. A supernet has a weight for each
-        candidate, and a joint search has chosen its engine for the bits that it has."""
+    @property
+    def _has_finals(self) -> bool:
+        """A supernet has a weight for each candidate, and a joint search has chosen its engine for the bits that it has."""
         search = self.recipe.search
-        return asked > 0 and search.method in ("ebs-det", "ebs-sto") and not search.joint
-
-    def _probe(
-        self, net: QuantNet, layers: list[Group], bits: Bits, measures: Measures
-    ) -> tuple[list[Bits], list[dict[str, Any]]]:
-        """The assignment within the budget whose single changes from ``bits`` have added the least loss, if there is one, and what
-        each change did."""
-        steps = self.recipe.search.probe_steps
-        groups, found = probe(
-            layers,
-            bits,
-            lambda changed: self._at(net, changed, partial(measures.retrained_loss, steps)),
-            partial(measures.progress, "probing bits"),
-        )
-        chosen = self._discretised(groups)
-        _log.info("probes: %s", ", ".join(f"{item.layer}.{item.operand} {item.bits}: {item.loss:+.4f}" for item in found))
-        return [chosen.bits] if chosen.nearness == "window" else [], [vars(item) for item in found]
+        return search.finals > 1 and search.method in ("ebs-det", "ebs-sto") and not search.joint
 
     def _finals(self, net: QuantNet, ranked: Sequence[Bits], measures: Measures) -> tuple[Bits, list[float]]:
         """Of the most promising assignments, the one of the least loss after an epoch of retraining; the losses, the first of
@@ -319,7 +298,7 @@ class Search:
                 pool.append(bits)
         losses = []
         for at, bits in enumerate(pool, 1):
-            losses.append(self._at(net, bits, partial(measures.retrained_loss, None)))
+            losses.append(self._at(net, bits, measures.retrained_loss))
             _log.info("held-out loss %.4f after an epoch of retraining at %s", losses[-1], bits)
             measures.progress("retraining finalists", at, len(pool))
         return pool[min(range(len(pool)), key=losses.__getitem__)], losses

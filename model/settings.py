@@ -163,17 +163,7 @@ class SearchSection(Section):
             description="EBS: assignments of the same cost that are retrained for an epoch each before one is chosen; 0: none",
         ),
     ] = 0
-    probe_steps: Annotated[
-        int,
-        Field(
-            ge=0,
-            le=1_000_000,
-            description="EBS: steps of retraining after each change of one operand by a bit, whose losses choose bits for the finals; 0: none",
-        ),
-    ] = 0
-    final_images: Annotated[
-        int, Field(ge=1, description="held-out images, at most, that probes and finals are compared on")
-    ] = 16384
+    final_images: Annotated[int, Field(ge=1, description="held-out images, at most, that finals are compared on")] = 16384
     trials: Annotated[
         int,
         Field(

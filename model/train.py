@@ -252,13 +252,13 @@ class Trainer:
         return Measures(
             held_accuracy,
             lambda: fresh_loss(self.net, *trial_images(), _TRIAL_BATCH),
-            lambda steps: self._retrained_loss(rest, held, steps),
+            lambda: self._retrained_loss(rest, held),
             self.progress,
         )
 
-    def _retrained_loss(self, rest: Split, held: Split, most: int | None) -> float:
-        """Held-out loss after an epoch of retraining, or ``most`` steps of one, at the bits that are set, infinite where it diverges;
-        the network is as before then."""
+    def _retrained_loss(self, rest: Split, held: Split) -> float:
+        """Held-out loss after an epoch of retraining at the bits that are set, infinite where it diverges; the network is as before
+        then."""
         kept = copy.deepcopy(self.net.state_dict())
         self._start_retraining()
         train = self.recipe.train
@@ -266,7 +266,7 @@ class Trainer:
         stream = [self.recipe.seed, _FINAL_STREAM]
         torch.manual_seed(int(np.random.SeedSequence(stream).generate_state(1)[0]) + self.world.rank)
         context = Context(Mode.QUANTISED, autocast=train.autocast)
-        steps = min(len(rest) // train.batch, train.most_steps or len(rest), most or len(rest))
+        steps = min(len(rest) // train.batch, train.most_steps or len(rest))
         loss = math.inf
         with contextlib.suppress(NoNumberError):  # bits that cannot be trained are not chosen; the search has not failed
             for at, (images, labels) in enumerate(self._batches(rest, np.random.default_rng(stream), steps)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,11 @@ from torch import nn
 
 from hwgen.board import load_board
 from hwgen.engine import EngineConfig
-from hwgen.errors import InputError
 from model import choose, pipeline
 from model.accuracy import fresh_loss
-from model.assign import Group, Layer, as_bits, most_likely
+from model.assign import Group, Layer
 from model.choose import Bits
 from model.cost import Cycles
-from model.probe import probe
 from model.recipe import read_recipe
 from model.refine import refine
 from model.steps import NoNumberError, Steps
@@ -194,38 +191,6 @@ def test_the_finalist_of_the_least_loss_is_chosen(monkeypatch: pytest.MonkeyPatc
         assert all(activation in (0, bits[name][1]) for name, (_, activation) in asked[place].items())
 
 
-def test_probes_are_measured_once_each_and_add_up() -> None:
-    """Every operand's next candidates, all else unchanged; the groups' scores are what they added to the loss."""
-    worth = {"a": 0.03, "b": 0.01, "c": -0.02, "a.input": 0.3, "c.input": 0.004}
-    asked: list[Bits] = []
-
-    def loss(bits: Bits) -> float:
-        asked.append(dict(bits))
-        inputs = worth["a.input"] * bits["a"][1] + worth["c.input"] * bits["c"][1]
-        return 2.0 - inputs - sum(worth[name] * bits[name][0] for name in ("a", "b", "c"))
-
-    told: list[tuple[int, int]] = []
-    groups, found = probe(GROUPS, START, loss, lambda done, total: told.append((done, total)))
-    assert asked[0] == START and told == [(at, 10) for at in range(1, 11)]
-    assert [(item.layer, item.operand, item.bits) for item in found] == [
-        ("a", "input", 1), ("a", "input", 3), ("a", "weight", 1), ("a", "weight", 4), ("b", "weight", 1), ("b", "weight", 4),
-        ("c", "input", 3), ("c", "weight", 2), ("c", "weight", 5),
-    ]  # fmt: skip
-    assert all(
-        item.loss == pytest.approx(loss(bits) - loss(START)) for item, bits in zip(found, asked[1:10], strict=True)
-    )
-    best = as_bits(groups, most_likely(groups))
-    assert best == {"a": (4, 3), "b": (4, 3), "c": (2, 3), "last": (8, 8)}
-
-
-def test_a_probe_that_diverges_is_no_candidate() -> None:
-    groups, found = probe(
-        GROUPS, START, lambda bits: math.inf if bits["b"][0] == 4 else -float(bits["b"][0]), lambda *_: None
-    )
-    assert ("b", "weight", 4) not in [(item.layer, item.operand, item.bits) for item in found]
-    assert groups[0].layers[1].weight_bits == (1, 2) and as_bits(groups, most_likely(groups))["b"][0] == 2
-
-
 def test_a_finalist_that_diverges_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     run = pipeline.prepare(read_recipe(RECIPE, [*SHORT, "search.finals=3", "search.trials=4"]))
     steps = Steps.weights
@@ -244,44 +209,6 @@ def test_a_finalist_that_diverges_is_not_chosen(monkeypatch: pytest.MonkeyPatch)
     losses = run.trainer.state.chosen["final_losses"]
     assert losses[0] is None and len(starts) > 1 and all(loss > 0 for loss in losses[1:])
     assert {name: (weight, 0) for name, (weight, _) in run.trainer.state.bits.items()} != starts[0]
-
-
-def test_probes_without_a_difference() -> None:
-    groups, found = probe(GROUPS, START, lambda _: 1.0, lambda *_: None)
-    assert {item.loss for item in found} == {0.0}
-    assert all(p == 1.0 for group in groups for p in group.activation_p)
-
-
-def test_what_the_probes_choose_is_a_finalist(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Within the budget, of all with single changes the least sum of losses; each probe has its steps, finalists an epoch."""
-    settings = ["search.finals=3", "search.trials=4", "search.probe_steps=2"]
-    run = pipeline.prepare(read_recipe(RECIPE, [*SHORT, *settings]))
-    asked: list[int | None] = []
-
-    def loss(_: object, __: object, steps: int | None) -> float:
-        asked.append(steps)
-        bits = {node.name: node.choice.bits or 0 for node in run.net.weighted()}
-        return sum((at + 1) * 0.8**weight for at, weight in enumerate(bits.values())) if steps else float(len(asked))
-
-    monkeypatch.setattr(run.trainer, "_retrained_loss", loss)
-    pipeline.train(run, "search")
-    facts = run.trainer.state.chosen
-    assert asked == [2] * (len(facts["probes"]) + 1) + [None] * 3
-    assert facts["final_losses"][0] == min(facts["final_losses"])
-    assert 0.99 * run.budget <= run.search.program(run.trainer.state.bits) <= run.budget
-    gained = [
-        item["loss"]
-        for item in facts["probes"]
-        if run.trainer.state.bits[item["layer"]][item["operand"] == "input"] == item["bits"]
-    ]
-    assert sum(gained) < 0
-
-
-def test_probes_without_finals_would_do_nothing() -> None:
-    with pytest.raises(
-        InputError, match=r"'search\.probe_steps': probes choose a finalist; set search\.finals to 2 or more"
-    ):
-        read_recipe(RECIPE, [*SHORT, "search.probe_steps=2"])
 
 
 def test_the_even_assignment_has_the_least_noise() -> None:
