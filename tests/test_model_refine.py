@@ -211,6 +211,20 @@ def test_a_finalist_that_diverges_is_not_chosen(monkeypatch: pytest.MonkeyPatch)
     assert {name: (weight, 0) for name, (weight, _) in run.trainer.state.bits.items()} != starts[0]
 
 
+def test_trials_and_finals_look_at_as_many_images_as_they_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def loss(net: nn.Module, images: Any, labels: Any, batch: int) -> float:
+        assert len(images) == len(labels)
+        seen.append(len(labels))
+        return float(len(seen))
+
+    monkeypatch.setattr("model.train.fresh_loss", loss)
+    own = ["search.finals=2", "search.trials=3", "search.trial_images=21", "search.final_images=34"]
+    pipeline.train(pipeline.prepare(read_recipe(RECIPE, [*SHORT, *own])), "search")
+    assert set(seen[:-2]) == {21} and seen[-2:] == [34, 34]
+
+
 def test_the_even_assignment_has_the_least_noise() -> None:
     run = pipeline.prepare(read_recipe(RECIPE, [*SHORT, "search.pinned=0"]))
     net, table = run.net, run.search.table
