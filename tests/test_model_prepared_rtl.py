@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from test_model_frontend import MODULES, SHAPE, settle
+from modules import MODULES, SHAPE, settle
 from test_sim_random import SHAPES
 
 import model
