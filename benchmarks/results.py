@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks.bench_search import growth
 from benchmarks.rows import FOLDER
+from benchmarks.study_costs import by_columns
 from bitsmith.pictures import draw_comparison
 
 DOC = Path(__file__).resolve().parent.parent / "docs" / "results.md"
@@ -224,9 +225,13 @@ def study_seeds(rows: Rows) -> str:
 
 def study_costs(rows: Rows) -> str:
     """Cycles of the layers of the study's network by bits."""
-    head = [name for name in rows[0] if name != "engine"]
-    made = [[f"{row[name]:,}" if name != "layer" else row[name] for name in head] for row in rows]
-    return f"Engine {rows[0]['engine']}.\n\n" + table(head, made)
+    tables = [
+        table(
+            list(block[0]), [[value if name == "layer" else f"{value:,}" for name, value in row.items()] for row in block]
+        )
+        for block in by_columns(rows)
+    ]
+    return f"Engine {rows[0]['engine']}.\n\n" + "\n".join(tables)
 
 
 def study_trials(rows: Rows) -> str:

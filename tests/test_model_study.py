@@ -235,9 +235,11 @@ def test_rows_of_three_seeds_have_means_and_errors() -> None:
 def test_costs_of_a_study_are_those_of_its_engine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = read_study(HERE / "study_resnet8.toml")
     rows = {row["layer"]: row for row in study_costs.costs(study)}
-    assert len(rows) == 8  # all but first and last layer
+    assert len(rows) == 10 and list(rows)[-2:] == ["stem", "classifier"]
+    assert list(rows["stem"])[2:] == [f"W{bits}A8" for bits in range(2, 9)]
     table = cost_table(resnet8(4, 4), read_engine(HERE / study.engine))
     assert rows["block2.conv2"]["W3A2"] == table["s2.conv2"][2, 1] > rows["block2.conv2"]["W2A2"]
+    assert rows["stem"]["W3A8"] == table["stem"][2, 7]
     assert study_costs.main([str(tmp_path / "none.toml")]) == 2
     assert "none.toml" in capsys.readouterr().err
 
