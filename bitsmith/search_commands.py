@@ -314,9 +314,14 @@ def compare(
 
 
 def show_bits(metrics: dict[str, Any]) -> None:
-    """The bits of each layer."""
+    """The bits of each layer, and its part of the cost where they were searched: pinned layers have one too."""
     rows = [[item["layer"], item["weight"], item["activation"]] for item in metrics["bits"]]
-    out.print(table("Bits", ["layer", "weights", "activations"], rows))
+    head = ["layer", "weights", "activations"]
+    if total := sum(item.get("cost", 0) for item in metrics["bits"]):
+        head += [str(metrics["cost"]), "share"]
+        for row, item in zip(rows, metrics["bits"], strict=True):
+            row += [f"{item['cost']:,}", f"{100 * item['cost'] / total:.0f} %"]
+    out.print(table("Bits", head, rows))
 
 
 def show_metrics(metrics: dict[str, Any]) -> None:

@@ -61,9 +61,14 @@ def uniform_bits(net: QuantNet, weight: int, activation: int) -> Bits:
     return bits
 
 
-def bit_rows(bits: Bits) -> list[dict[str, str | int]]:
-    """The bits of each layer as files and reports have them."""
-    return [{"layer": name, "weight": weight, "activation": given} for name, (weight, given) in bits.items()]
+def bit_rows(bits: Bits, table: Table | None = None) -> list[dict[str, str | int]]:
+    """The bits of each layer as files and reports have them, and with a table what they cost."""
+    rows: list[dict[str, str | int]] = []
+    for name, (weight, given) in bits.items():
+        rows.append({"layer": name, "weight": weight, "activation": given})
+        if table is not None:
+            rows[-1]["cost"] = int(table[name][weight - 1, given - 1])
+    return rows
 
 
 def apply_rules(net: QuantNet, rules: Mapping[str, LayerRule]) -> None:

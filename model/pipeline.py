@@ -256,7 +256,7 @@ def evaluate(run: Run, network: Network, final_cost: int | None = None, *, full:
             stage: round(sum(float(row["seconds"]) for row in state.history if row["stage"] == stage), 1)
             for stage in STAGES
         },
-        "bits": choose.bit_rows(state.bits),
+        "bits": choose.bit_rows(state.bits, run.search.table),
         "cost": run.recipe.search.cost,
         "budget": run.budget,
         "expected_cost": state.chosen.get("expected_cost", state.chosen.get("program_cost")),

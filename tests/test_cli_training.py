@@ -134,6 +134,12 @@ def test_ctrl_c_leaves_a_run_that_goes_on(recipe: Path, monkeypatch: pytest.Monk
     metrics = json.loads(result.stdout)
     assert metrics["logit_agreement"] == 1 and metrics["final_table_cost"] <= metrics["budget"]
     assert {row["weight"] for row in metrics["bits"]} <= {1, 3, 8}
+    assert sum(row["cost"] for row in metrics["bits"]) == metrics["final_table_cost"]
+    table = call("evaluate", run).stdout.splitlines()
+    head, stem = (next(line.split() for line in table if line.startswith(name)) for name in ("layer", "stem"))
+    share = f"{100 * metrics['bits'][0]['cost'] / metrics['final_table_cost']:.0f}"
+    assert head == ["layer", "weights", "activations", "bitops", "share"]
+    assert stem == ["stem", "8", "4", f"{metrics['bits'][0]['cost']:,}", share, "%"]
     changed = recipe.read_text().replace("float_epochs = 2", "float_epochs = 3")
     recipe.write_text(changed)
     said = fails(2, "train", recipe, "--out", run, "--resume", *options)
