@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import results, study_cifar, study_costs, study_rtl
+from benchmarks import results, study_cifar, study_costs, study_rtl, study_tables
 from benchmarks.networks import resnet8
 from benchmarks.study import HERE, Row, Study, read_study
 from hwgen.cycles import cost_table, time_program
@@ -210,10 +210,11 @@ def test_the_published_table_is_that_of_the_kept_rows() -> None:
     kept = study_cifar.collect(config.with_suffix(""), study)
     known = {row.name: study.settings(row) for row in study.row}
     assert kept[0]["row"] == "float" and all(row["settings"] == known[row["row"]] for row in kept)
-    assert results.study(kept) in results.DOC.read_text()
-    assert results.study_trials(kept) in results.DOC.read_text()
-    assert results.study_seeds(kept) in results.DOC.read_text()
-    assert results.study_costs(study_costs.costs(study)) in results.DOC.read_text()
+    assert study_tables.accuracies(kept) in results.DOC.read_text()
+    assert study_tables.trials(kept) in results.DOC.read_text()
+    assert study_tables.seeds(kept) in results.DOC.read_text()
+    assert study_tables.bits(kept) in results.DOC.read_text()
+    assert study_tables.costs(study_costs.costs(study)) in results.DOC.read_text()
 
 
 def test_rows_of_three_seeds_have_means_and_errors() -> None:
@@ -226,7 +227,7 @@ def test_rows_of_three_seeds_have_means_and_errors() -> None:
         if row["row"] == "s":
             row["cycles_of"] = "u"
     # differences 2, 0, 4: mean 2, deviation 2, error 2 / sqrt(3)
-    assert results.study_seeds(rows).splitlines()[2:] == [
+    assert study_tables.seeds(rows).splitlines()[2:] == [
         "| u | 3 | 80.00 ± 5.77 |  |  |  |",
         "| s | 3 | 82.00 ± 6.43 | u | +2.00 ± 1.15 | -15.0 % |",
     ]
@@ -260,13 +261,13 @@ def test_a_kept_row_is_exported_again(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_the_picture_has_one_point_for_all_seeds_of_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[dict[str, Any]] = []
-    monkeypatch.setattr(results, "draw_comparison", lambda rows, *_: drawn.extend(rows))
+    monkeypatch.setattr(study_tables, "draw_comparison", lambda rows, *_: drawn.extend(rows))
     floats = [{"row": "float", "method": "float", "seed": seed, "accuracy": 0.5 + seed / 10} for seed in (1, 2)]
     rows = [
         {"row": name, "method": "uniform", "seed": seed, "accuracy": seed / 10, "cycles": 100}
         for name, seed in (("u", 1), ("u", 3), ("v", 4))
     ]
-    results.draw_study([*floats, *rows], tmp_path / "study.png")
+    study_tables.draw([*floats, *rows], tmp_path / "study.png")
     assert [point["name"] for point in drawn] == ["u (mean of 2)", "v"]
     assert [point["accuracy"] for point in drawn] == pytest.approx([0.2, 0.4])
     assert drawn[0]["cost"] == 100 and drawn[0]["float"] == pytest.approx(0.65)

@@ -1,0 +1,193 @@
+"""The tables and the picture of the studies on CIFAR-10 in docs/results.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import sqrt
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from benchmarks.rows import Rows, table
+from benchmarks.study_costs import by_columns
+from bitsmith.pictures import draw_comparison
+
+
+def accuracies(rows: Rows) -> str:
+    """Accuracy on CIFAR-10 by row; cycles on one engine."""
+
+    def every(name: str) -> str:
+        return " or ".join(map(str, sorted({row[name] for row in rows})))
+
+    head = [
+        "row",
+        "seed",
+        "epochs: float, search, retraining",
+        "steps an epoch",
+        "cycles",
+        "bit operations",
+        "accuracy",
+        "training, s",
+    ]
+    engines = sorted({row["engine"] for row in rows if "engine" in row})
+    text = f"{every('network')}, {every('data')}, {rows[0]['images']:,} test images, {every('hardware')}, threads: {every('threads')},"
+    text += f" torch {every('torch')}; {every('batch')} images a step; engine {', '.join(engines)}"
+    return f"{text}.\n\n" + table(
+        head,
+        [
+            (
+                row["row"],
+                row["seed"],
+                "{float}, {search}, {0}".format(row["epochs"]["retrain"] + row["epochs"]["integer"], **row["epochs"]),
+                f"{row['steps_per_epoch']:,}",
+                f"{row['cycles']:,}" if "cycles" in row else "",
+                f"{row['bit_operations']:,}" if "bit_operations" in row else "",
+                f"{100 * row['accuracy']:.2f} %",
+                f"{row['train_seconds']:,}",
+            )
+            for row in rows
+        ],
+    )
+
+
+def by_row(rows: Rows) -> dict[str, list[Mapping[str, Any]]]:
+    """The seeds of each row."""
+    named: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        named.setdefault(row["row"], []).append(row)
+    return named
+
+
+def seeds(rows: Rows) -> str:
+    """Rows of three seeds and more: mean accuracy, and the difference to the row of the same seed whose cost is the budget."""
+    by_seed = {(row["row"], row["seed"]): row for row in rows}
+
+    def told(values: Sequence[float], sign: str = "") -> str:
+        return f"{100 * mean(values):{sign}.2f} ± {100 * stdev(values) / sqrt(len(values)):.2f}"
+
+    made = []
+    for name, mine in by_row(rows).items():
+        if len(mine) < 3:
+            continue
+        other = mine[0].get("cycles_of") or mine[0].get("bitops_of")
+        pairs = [(row, by_seed[other, row["seed"]]) for row in mine] if other else []
+        made.append(
+            (
+                name,
+                len(mine),
+                told([row["accuracy"] for row in mine]),
+                other or "",
+                told([row["accuracy"] - base["accuracy"] for row, base in pairs], "+") if pairs else "",
+                f"{100 * mean([row['cycles'] / base['cycles'] - 1 for row, base in pairs]):+.1f} %" if pairs else "",
+            )
+        )
+    return table(["row", "seeds", "accuracy, %", "against", "difference, points", "cycles"], made) if made else ""
+
+
+def costs(rows: Rows) -> str:
+    """Cycles of the layers of the study's network by bits."""
+    tables = [
+        table(
+            list(block[0]), [[value if name == "layer" else f"{value:,}" for name, value in row.items()] for row in block]
+        )
+        for block in by_columns(rows)
+    ]
+    return f"Engine {rows[0]['engine']}.\n\n" + "\n".join(tables)
+
+
+def bits(rows: Rows) -> str:
+    """Weight and activation bits of each layer in the rows whose layers differ."""
+    chosen = [row for row in rows if "bits" in row and row["method"] != "uniform"]
+    if not chosen:
+        return ""
+    return table(
+        ["row", "seed", *chosen[0]["bits"]],
+        [(row["row"], row["seed"], *("W{}A{}".format(*pair) for pair in row["bits"].values())) for row in chosen],
+    )
+
+
+def trials(rows: Rows) -> str:
+    """What the trials of the study's searches found on held-out images, before retraining."""
+    head = [
+        "row",
+        "seed",
+        "mixed accuracy",
+        "at the chosen bits",
+        "loss: likeliest",
+        "uniform",
+        "chosen",
+        "assignments tried",
+    ]
+
+    def loss(row: Mapping[str, Any], name: str) -> str:
+        return f"{row[name]:.4f}" if name in row else ""
+
+    return table(
+        head,
+        [
+            (
+                row["row"],
+                row["seed"],
+                f"{100 * row['mixed_accuracy']:.2f} %",
+                f"{100 * row['chosen_accuracy']:.2f} %",
+                *(loss(row, name) for name in ("likeliest_loss", "uniform_loss", "chosen_loss")),
+                row["tried"],
+            )
+            for row in rows
+            if "tried" in row
+        ],
+    )
+
+
+def draw(rows: Rows, path: Path) -> None:
+    """Accuracy against cycles of the study's quantised rows; of several seeds the mean."""
+    level = mean(row["accuracy"] for row in rows if row["method"] == "float")
+    draw_comparison(
+        [
+            {
+                "name": name if len(mine) == 1 else f"{name} (mean of {len(mine)})",
+                "method": mine[0]["method"],
+                "accuracy": mean(row["accuracy"] for row in mine),
+                "cost": mean(row["cycles"] for row in mine),
+                "float": level,
+            }
+            for name, mine in by_row(rows).items()
+            if "cycles" in mine[0]
+        ],
+        "cycles",
+        path,
+    )
+
+
+def rtl(rows: Rows) -> str:
+    """A row of the study in RTL: accuracy simulated and of the integer network."""
+    head = [
+        "row",
+        "seed",
+        "engine",
+        "test images",
+        "accuracy in RTL",
+        "integer network",
+        "tensors",
+        "mismatches",
+        "cycles per image",
+        "model",
+    ]
+    return table(
+        head,
+        [
+            (
+                row["row"],
+                row["seed"],
+                row["engine"],
+                f"{row['images']:,}",
+                f"{100 * row['rtl_accuracy']:.2f} %",
+                f"{100 * row['integer_accuracy']:.2f} %",
+                f"{row['tensors']:,}",
+                row["mismatches"],
+                f"{row['cycles_per_image']:,.0f}",
+                f"{row['modelled_cycles']:,}",
+            )
+            for row in rows
+        ],
+    )
