@@ -18,7 +18,9 @@ from model.quantnet import QuantNet
 from model.settings import LayerRule
 
 Bits = dict[str, tuple[int, int]]
+_Score = Callable[[Sequence[int]], tuple[float, ...]]  # of candidates
 _NOISE = 100.0  # exp(-25) at one bit: no score is cut off
+_FAR = 3.0  # exp(-21) at seven bits: nor is any here
 
 
 # -------------------------------------------------------------------------------- bits of a network
@@ -139,11 +141,22 @@ def even_groups(net: QuantNet, table: Table) -> list[Group]:
     return _scored(net, table, lambda bits: tuple(exp(-_NOISE * 0.25**item) for item in bits))
 
 
-def _scored(net: QuantNet, table: Table, p: Callable[[Sequence[int]], tuple[float, ...]]) -> list[Group]:
-    """The groups, each choice with the scores that ``p`` gives its candidates."""
+def near_groups(net: QuantNet, table: Table, weight: int, activation: int) -> list[Group]:
+    """The groups with scores by how far bits are from the given ones: the likeliest assignment differs the least from uniform
+    bits."""
+
+    def near(wanted: int) -> _Score:
+        return lambda bits: tuple(exp(-_FAR * abs(item - wanted)) for item in bits)
+
+    return _scored(net, table, near(weight), near(activation))
+
+
+def _scored(net: QuantNet, table: Table, weights: _Score, inputs: _Score | None = None) -> list[Group]:
+    """The groups, each choice with the scores that ``weights``, or of a tensor ``inputs``, gives its candidates."""
+    inputs = inputs or weights
     return [
-        Group(group.activation_bits, p(group.activation_bits),
-              tuple(Layer(layer.name, layer.weight_bits, p(layer.weight_bits), layer.cost) for layer in group.layers))
+        Group(group.activation_bits, inputs(group.activation_bits),
+              tuple(Layer(layer.name, layer.weight_bits, weights(layer.weight_bits), layer.cost) for layer in group.layers))
         for group in groups(net, table, plain_context())
     ]  # fmt: skip
 

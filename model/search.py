@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from math import ceil
 from typing import Any
 
@@ -32,6 +33,12 @@ from model.refine import Refined, refine
 _log = logging.getLogger(__name__)
 _JOINT_ROUNDS = 4  # of engine and bits at the end of a joint search
 _TRIAL_STREAM = 78
+_ABOUT = 0.1  # of the budget: uniform bits so far from it still come near it with a few changes
+
+
+def _noise(bits: tuple[int, int]) -> float:
+    """Power of a quantiser's rounding noise, of weights and of activations, in units of that at no bits."""
+    return 0.25 ** bits[0] + 0.25 ** bits[1]
 
 
 @dataclass(frozen=True)
@@ -291,7 +298,7 @@ class Search:
         the least noise and uniform bits take part whatever these say.
         """
         even = self._discretised(choose.even_groups(net, self.table))
-        blind = [*([even.bits] if even.nearness == "window" else []), *filter(self._in_window, self._uniform(net))]
+        blind = [*([even.bits] if even.nearness == "window" else []), *self._uniform(net)]
         pool: list[Bits] = []
         for bits in [*ranked[:2], *blind, *ranked[2:]]:
             if bits not in pool and len(pool) < self.recipe.search.finals:
@@ -304,9 +311,16 @@ class Search:
         return pool[min(range(len(pool)), key=losses.__getitem__)], losses
 
     def _uniform(self, net: QuantNet) -> list[Bits]:
-        """Uniform bits, every pair of candidates."""
-        asked = self.recipe.search
-        return [choose.uniform_bits(net, w, k) for w in asked.weight_bits for k in asked.activation_bits]
+        """Uniform bits near the budget, with a few operands' bits changed until they cost as much; the least noise first."""
+        asked, found = self.recipe.search, []
+        for weight, activation in sorted(product(asked.weight_bits, asked.activation_bits), key=_noise):
+            bits = choose.uniform_bits(net, weight, activation)
+            if self._in_window(bits):
+                found.append(bits)
+            elif abs(total_cost(bits, self.table) + self.offset - self.budget) <= _ABOUT * self.budget:
+                nearest = self._discretised(choose.near_groups(net, self.table, weight, activation))
+                found += [nearest.bits] if nearest.nearness == "window" else []
+        return found
 
     @property
     def _lowest(self) -> int:

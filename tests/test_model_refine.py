@@ -142,6 +142,20 @@ def test_a_search_tries_assignments_within_its_budget() -> None:
     assert chosen[0] != chosen[40]
 
 
+def test_uniform_bits_beside_the_budget_are_brought_to_it() -> None:
+    """No pair of bits costs as much as the budget; W2A3 and W3A2 come near, and a few changes fill what is left. Where a pair does
+    cost as much, nothing is changed."""
+    run = pipeline.prepare(read_recipe(RECIPE, [*SHORT, "search.budget=0.4"]))
+    met = run.search._uniform(run.net)
+    assert all(0.99 * run.budget <= run.search.program(bits) <= run.budget for bits in met)
+    for bits, (weight, activation) in zip(met, ((2, 3), (3, 2)), strict=True):
+        uniform = choose.uniform_bits(run.net, weight, activation)
+        assert run.search.program(uniform) < 0.99 * run.budget
+        assert 1 <= sum(abs(w - weight) + abs(k - uniform[name][1]) for name, (w, k) in bits.items()) <= 3
+    run = pipeline.prepare(read_recipe(RECIPE, [*SHORT, "search.budget=0.5"]))  # W2A4 costs half of W4A4
+    assert run.search._uniform(run.net)[0] == choose.uniform_bits(run.net, 2, 4)
+
+
 def test_only_weights_that_samples_have_trained_are_asked() -> None:
     for settings in (["search.method=ebs-det"], ['search.cost="cycles"', "search.joint=1"]):
         run = pipeline.prepare(read_recipe(RECIPE, [*SHORT, *settings]), cycles=Cycles(ENGINE, load_board("pynq-z2")))
