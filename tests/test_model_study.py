@@ -41,7 +41,8 @@ def test_the_configurations_make_recipes(path: Path, tmp_path: Path) -> None:
     read_engine(HERE / study.engine)
     for row in study.row:
         (tmp_path / f"{row.name}-7.json").write_text('{"cycles": 1234, "bit_operations": 5678}')
-    finals = []
+    finals: list[dict[str, Any]] = []
+    epochs: dict[int, list[Row]] = {}
     for row in study.row:
         recipe = read_recipe(HERE / study.recipe, study_cifar.overrides(row, 7, study, tmp_path, "some/where"))
         assert recipe.data_path == "some/where"
@@ -50,9 +51,15 @@ def test_the_configurations_make_recipes(path: Path, tmp_path: Path) -> None:
         assert recipe.search.cost == ("bitops" if row.bitops_of else "cycles")
         assert recipe.train.float_from == (None if row.name == "float" else str(tmp_path / "float-7.pt"))
         if row.name != "float":
-            finals.append(recipe.train)
+            finals.append(recipe.train.model_dump(exclude={"start", "epochs"}))
+            epochs.setdefault(recipe.train.epochs, []).append(row)
         assert recipe.seed % 1000 == 7
-    assert len({train.model_dump_json() for train in finals}) == 1  # every quantised row has the same final training
+    assert all(train == finals[0] for train in finals)  # every quantised row has the same final training
+    usual, *more = sorted(epochs)
+    assert all(
+        row.method == "uniform" for longer in more for row in epochs[longer]
+    )  # only controls have more epochs of it
+    assert len(epochs[usual]) > len(study.row) // 2
 
 
 def finished(row: Row, study: Study) -> dict[str, Any]:
