@@ -14,6 +14,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks import study_cifar
 from benchmarks.rows import FOLDER, write_rows
@@ -56,6 +57,13 @@ def rebuild(row: Row, seed: int, study: Study, kept: Path, folder: Path, data: s
     net.load_state_dict(load(kept / f"{name}.pt")["net"])
     choose.fix_bits(net, state.bits)
     return runs.export(run)
+
+
+def other_rows(row: str, seed: int) -> list[dict[str, Any]]:
+    """What was simulated before, but for this row."""
+    path = FOLDER / "study_rtl.json"
+    rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    return [item for item in rows if (item["row"], item["seed"]) != (row, seed)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -118,7 +126,7 @@ def simulate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> in
         "seconds": found["seconds"],
         "processes": found["processes"],
     }
-    write_rows("study_rtl", [made])
+    write_rows("study_rtl", [*other_rows(options.row, options.seed), made])
     print(json.dumps(made, indent=1))
     return 1 if found["mismatches"] or found["problem"] or found["accuracy"] != found["golden_accuracy"] else 0
 

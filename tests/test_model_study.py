@@ -252,6 +252,14 @@ def test_costs_of_a_study_are_those_of_its_engine(tmp_path: Path, capsys: pytest
     assert "none.toml" in capsys.readouterr().err
 
 
+def test_rows_in_rtl_stay_beside_one_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study_rtl, "FOLDER", tmp_path)
+    assert study_rtl.other_rows("a", 1) == []
+    rows = [{"row": "a", "seed": 1}, {"row": "a", "seed": 2}, {"row": "b", "seed": 1}]
+    (tmp_path / "study_rtl.json").write_text(json.dumps(rows))
+    assert study_rtl.other_rows("a", 1) == rows[1:]
+
+
 def test_a_kept_row_is_exported_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = HERE / "study_resnet8.toml"
     study = read_study(config)
