@@ -135,10 +135,15 @@ def random_groups(net: QuantNet, table: Table, seed: int) -> list[Group]:
     return _scored(net, table, lambda bits: tuple(rng.uniform(1e-6, 1.0, len(bits)).tolist()))
 
 
+def rounding_noise(bits: int) -> float:
+    """Power of a quantiser's rounding noise, in units of that at no bits: one bit less makes its step twice as wide."""
+    return float(0.25**bits)
+
+
 def even_groups(net: QuantNet, table: Table) -> list[Group]:
     """The groups with scores by the bits alone. One bit less makes a quantiser's step twice as wide and the power of its noise
     four times as large: the likeliest assignment is the one of the least noise, all operands counted alike."""
-    return _scored(net, table, lambda bits: tuple(exp(-_NOISE * 0.25**item) for item in bits))
+    return _scored(net, table, lambda bits: tuple(exp(-_NOISE * rounding_noise(item)) for item in bits))
 
 
 def near_groups(net: QuantNet, table: Table, weight: int, activation: int) -> list[Group]:

@@ -36,11 +36,6 @@ _TRIAL_STREAM = 78
 _ABOUT = 0.1  # of the budget: uniform bits so far from it still come near it with a few changes
 
 
-def _noise(bits: tuple[int, int]) -> float:
-    """Power of a quantiser's rounding noise, of weights and of activations, in units of that at no bits."""
-    return 0.25 ** bits[0] + 0.25 ** bits[1]
-
-
 @dataclass(frozen=True)
 class Measures:
     """What training tells of its network as it is, on held-out images and before it is retrained.
@@ -268,8 +263,10 @@ class Search:
         facts["nearness"] = chosen.nearness
         bits = chosen.bits
         ranked: tuple[Bits, ...] = ()
-        if self._refines and chosen.nearness == "window":  # else nothing is as near to the budget
-            refined = self._refine(net, layers, bits, measures)
+        near = chosen.nearness == "window"  # else nothing is as near to the budget
+        uniform = self._uniform(net) if near and (self._refines or self._has_finals) else []
+        if self._refines and near:
+            refined = self._refine(net, layers, bits, uniform, measures)
             bits = refined.bits
             _log.info(
                 "%d assignments tried: held-out loss %.4f of the likeliest, %.4f of the chosen one",
@@ -279,8 +276,8 @@ class Search:
             if refined.others is not None:
                 facts["uniform_loss"] = refined.others
             ranked = refined.ranked
-        if self._has_finals and chosen.nearness == "window":
-            bits, losses = self._finals(net, [bits, chosen.bits, *ranked], measures)
+        if self._has_finals and near:
+            bits, losses = self._finals(net, [bits, chosen.bits, *ranked], uniform, measures)
             facts["final_losses"] = [loss if math.isfinite(loss) else None for loss in losses]  # JSON has no infinity
         return bits, facts
 
@@ -290,7 +287,9 @@ class Search:
         search = self.recipe.search
         return search.finals > 1 and search.method in ("ebs-det", "ebs-sto") and not search.joint
 
-    def _finals(self, net: QuantNet, ranked: Sequence[Bits], measures: Measures) -> tuple[Bits, list[float]]:
+    def _finals(
+        self, net: QuantNet, ranked: Sequence[Bits], uniform: Sequence[Bits], measures: Measures
+    ) -> tuple[Bits, list[float]]:
         """Of the most promising assignments, the one of the least loss after an epoch of retraining; the losses, the first of
         ``ranked`` first.
 
@@ -298,7 +297,7 @@ class Search:
         the least noise and uniform bits take part whatever these say.
         """
         even = self._discretised(choose.even_groups(net, self.table))
-        blind = [*([even.bits] if even.nearness == "window" else []), *self._uniform(net)]
+        blind = [*([even.bits] if even.nearness == "window" else []), *uniform]
         pool: list[Bits] = []
         for bits in [*ranked[:2], *blind, *ranked[2:]]:
             if bits not in pool and len(pool) < self.recipe.search.finals:
@@ -313,13 +312,16 @@ class Search:
     def _uniform(self, net: QuantNet) -> list[Bits]:
         """Uniform bits near the budget, with a few operands' bits changed until they cost as much; the least noise first."""
         asked, found = self.recipe.search, []
-        for weight, activation in sorted(product(asked.weight_bits, asked.activation_bits), key=_noise):
+        pairs = product(asked.weight_bits, asked.activation_bits)
+        for weight, activation in sorted(pairs, key=lambda pair: sum(map(choose.rounding_noise, pair))):
             bits = choose.uniform_bits(net, weight, activation)
+            if abs(total_cost(bits, self.table) + self.offset - self.budget) > _ABOUT * self.budget:
+                continue
             if self._in_window(bits):
                 found.append(bits)
-            elif abs(total_cost(bits, self.table) + self.offset - self.budget) <= _ABOUT * self.budget:
-                nearest = self._discretised(choose.near_groups(net, self.table, weight, activation))
-                found += [nearest.bits] if nearest.nearness == "window" else []
+                continue
+            nearest = self._discretised(choose.near_groups(net, self.table, weight, activation))
+            found += [nearest.bits] if nearest.nearness == "window" else []
         return found
 
     @property
@@ -334,7 +336,9 @@ class Search:
         except InputError:
             return False
 
-    def _refine(self, net: QuantNet, layers: list[Group], start: Bits, measures: Measures) -> Refined:
+    def _refine(
+        self, net: QuantNet, layers: list[Group], start: Bits, uniform: Sequence[Bits], measures: Measures
+    ) -> Refined:
         """The best on held-out images of the likeliest bits, uniform ones, and those around the best so far."""
         lowest, beside = self._lowest, self.program(start) - total_cost(start, self.table)
         slack = 0 if self.cost.additive else WINDOW * self.budget  # farther off by the table: not assembled
@@ -347,7 +351,7 @@ class Search:
 
         rng = np.random.default_rng([self.recipe.seed, _TRIAL_STREAM])
         return refine(
-            layers, start, self._uniform(net), self.recipe.search.trials, near, fits, lambda bits: self._at(net, bits, measures.loss), rng,
+            layers, start, uniform, self.recipe.search.trials, near, fits, lambda bits: self._at(net, bits, measures.loss), rng,
             partial(measures.progress, "trying bits"),
         )  # fmt: skip
 
