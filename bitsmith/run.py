@@ -184,8 +184,9 @@ def _chosen(recipe: Recipe, board: Board, progress: Any) -> EngineConfig | None:
     """The engine that a search counts the cycles of; None where it counts something else."""
     if recipe.search.cost != "cycles":
         return None
+    network = pipeline.describe(recipe)  # what is wrong with the recipe is no matter of engines
     try:
-        return choose_engine(pipeline.describe(recipe), board, progress).engine
+        return choose_engine(network, board, progress).engine
     except InputError as error:
         raise InputError(
             [*error.problems, "This is at the bits that budgets are shares of, W4A4 but for pinned layers. To search all the same, name"

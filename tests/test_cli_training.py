@@ -78,6 +78,14 @@ def test_bad_overrides_are_all_reported(command: str, recipe: Path) -> None:
     assert not out.exists()
 
 
+def test_a_rule_for_no_layer_is_told_without_advice_on_engines(recipe: Path) -> None:
+    out = recipe.parent / "run"
+    said = fails(
+        2, "search", recipe, "--out", out, "--set", 'search.cost="cycles"', "--set", "search.layers.stm.weight_bits=[2]"
+    )
+    assert "'stm' matches no layer; the layers are stem, " in said and "engine" not in said and not out.exists()
+
+
 def test_an_unknown_stage(recipe: Path) -> None:
     out = recipe.parent / "run"
     said = fails(2, "train", recipe, "--out", out, "--until", "lunch")
