@@ -11,13 +11,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from short_runs import RECIPE, SHORT, child_script, environment
 from tensorboardX.proto.event_pb2 import Event
 
 from hwgen.errors import InputError
@@ -29,32 +29,8 @@ from model.nodes import Context, ConvNode, Mode
 from model.optimise import optimisers
 from model.quantnet import QuantNet
 from model.recipe import read_recipe
-from model.steps import NoNumberError, Steps
-from model.train import STAGES, Trainer
-
-State = dict[str, torch.Tensor]
-ROOT = Path(__file__).parent.parent
-RECIPE = ROOT / "examples" / "recipes" / "digits.toml"
-SHORT = [
-    "train.float_epochs=2", "train.epochs=2", "train.integer_epochs=1", "search.epochs=3", "model.stem=8",
-    "model.stages=[[8, 1, 1], [16, 1, 2]]", 'search.cost="bitops"', "train.norm_batches=2", "search.trials=4", "train.most_steps=8",
-]  # fmt: skip
-
-CHILD = """
-import os, sys, torch
-from pathlib import Path
-from model import distributed, pipeline
-from model.recipe import read_recipe
-torch.set_num_threads(1)
-torch.set_default_dtype(getattr(torch, os.environ.get("DTYPE", "float32")))
-world = distributed.join("cpu")
-recipe, folder = read_recipe(Path(sys.argv[1]), sys.argv[4:]), Path(sys.argv[2])
-run = pipeline.prepare(recipe, folder, progress=lambda stage, done, *_: print(stage, done, flush=True), world=world)
-pipeline.train(run, sys.argv[3])
-if not world.first:
-    torch.save(run.net.state_dict(), folder / "second.pt")
-distributed.leave()
-"""
+from model.steps import Steps
+from model.train import STAGES
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -63,21 +39,9 @@ def one_thread() -> None:
 
 
 @pytest.fixture
-def usual_type() -> Iterator[None]:
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-@pytest.fixture
 def child(tmp_path: Path) -> Path:
     """A script that trains: RECIPE FOLDER STAGE SETTING..."""
-    path = tmp_path / "child.py"
-    path.write_text(CHILD)
-    return path
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return child_script(tmp_path)
 
 
 # -------------------------------------------------------------------------------- interrupted
@@ -189,85 +153,6 @@ def test_calibration_has_the_recipes_settings(monkeypatch: pytest.MonkeyPatch) -
     assert clips[0] < clips[1]
 
 
-# -------------------------------------------------------------------------------- several processes
-# Gentle rates, SGD, and a search that mixes softly: sums of gradients have another order in two processes, and a rounding that flips on
-# the last bit of a weight is a step of its own, which Adam's first steps, the signs of the gradients, make a large one.
-STEPS = [
-    *SHORT, "train.float_epochs=1", "search.epochs=1", "search.warm=0", "search.method=ebs-sto", "train.optimiser=sgd",
-    "train.rate=0.02", "train.quantised_rate=0.0001", "train.clip_rate=0.0001", "train.batch=128", "search.strength_rate=0.01",
-    "search.temperature=[5, 5]",
-]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run with a float network."""
-    folder = tmp_path_factory.mktemp("trained")
-    settings = [*SHORT, "train.float_epochs=6", "train.most_steps=30"]
-    pipeline.train(pipeline.prepare(read_recipe(RECIPE, settings), folder), "float")
-    return folder
-
-
-def torchrun(child: Path, folder: Path, stage: str, settings: list[str]) -> tuple[State, State]:
-    folder.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0",
-               "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]  # fmt: skip
-    done = subprocess.run(
-        [*command, child, RECIPE, folder, stage, *settings],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return checkpoint.load(folder / "checkpoint.pt")["net"], torch.load(folder / "second.pt", weights_only=True)
-
-
-def near(ours: State, theirs: State, part: str = "") -> float:
-    """Relative difference of all tensors whose name holds ``part``, as one vector."""
-    names = [name for name, value in theirs.items() if value.is_floating_point() and part in name]
-    mine, other = (torch.cat([state[name].flatten() for name in names]) for state in (ours, theirs))
-    return float((mine - other).norm() / other.norm())
-
-
-@pytest.mark.parametrize(
-    ("stage", "dtype", "limit"),
-    [("float", "float32", 1e-6), ("search", "float32", 1e-4), ("search", "float64", 1e-12)],
-)
-def test_two_processes_are_one(
-    child: Path,
-    trained: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    usual_type: None,
-    stage: str,
-    dtype: str,
-    limit: float,
-) -> None:
-    """With the same global batch, after five steps: weights, batch norm, clips and, with Gumbel noise, strengths."""
-    monkeypatch.setenv("DTYPE", dtype)
-    torch.set_default_dtype(getattr(torch, dtype))
-    settings = [*STEPS, "train.most_steps=5", *([f"train.float_from={trained}"] if stage == "search" else [])]
-    alone = pipeline.prepare(read_recipe(RECIPE, settings))
-    pipeline.train(alone, stage)
-    first, second = torchrun(child, tmp_path / "pair", stage, settings)
-    assert all(torch.equal(value, second[name]) for name, value in first.items())
-    parts = ["weight", "bias", "running", "clip", *(["strengths"] if stage == "search" else [])]
-    assert {part: near(first, alone.net.state_dict(), part) for part in parts} == dict.fromkeys(
-        parts, pytest.approx(0, abs=limit)
-    )
-    if stage == "search":
-        moved = [value for name, value in first.items() if name.endswith("choice.strengths")]
-        assert any(float(value.abs().max()) > 0.005 for value in moved)
-
-
-def test_a_batch_that_processes_cannot_share(tmp_path: Path) -> None:
-    from model.distributed import World
-
-    with pytest.raises(InputError, match=r"'train\.batch': 63 images cannot be shared by 2 processes"):
-        pipeline.prepare(read_recipe(RECIPE, [*SHORT, "train.batch=63"]), world=World(0, 2))
-
-
 # -------------------------------------------------------------------------------- float networks of other runs
 def test_the_float_network_of_another_run(tmp_path: Path) -> None:
     source = tmp_path / "source"
@@ -289,143 +174,6 @@ def test_the_float_network_of_another_run(tmp_path: Path) -> None:
     checkpoint.save(source / "checkpoint.pt", state, "another")
     with pytest.raises(InputError, match=r"float network has diverged: 'nodes\.0\.weight' holds nan"):
         pipeline.prepare(read_recipe(RECIPE, taken)).trainer.check_start()
-
-
-# -------------------------------------------------------------------------------- numbers that are none
-def test_a_gradient_that_is_no_number_stops_before_the_step(tmp_path: Path) -> None:
-    run = pipeline.prepare(read_recipe(RECIPE, SHORT), tmp_path)
-    pipeline.train(run, "float")
-    good = (tmp_path / "checkpoint.pt").read_bytes()
-    run.net.weighted()[1].weight.register_hook(lambda grad: grad * float("nan"))  # type: ignore[no-untyped-call]
-    before = run.net.weighted()[0].weight.detach().clone()
-    with pytest.raises(InputError, match=r"in the gradient of layer 'block1\.conv1'"):
-        pipeline.train(run)
-    assert torch.equal(before, run.net.weighted()[0].weight) and (tmp_path / "checkpoint.pt").read_bytes() == good
-
-
-def test_a_held_out_loss_that_is_no_number_stops_before_the_strengths_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = pipeline.prepare(read_recipe(RECIPE, [*SHORT, "search.warm=0"]), tmp_path)
-    pipeline.train(run, "float")
-    before = [item.detach().clone() for item in run.net.strengths()]
-    monkeypatch.setattr(run.search, "pressure", lambda *_: torch.tensor(float("nan")))
-    with pytest.raises(InputError, match="no longer a number, in the loss itself"):
-        pipeline.train(run)
-    assert all(torch.equal(a, b) for a, b in zip(before, run.net.strengths(), strict=True))
-
-
-def test_a_search_that_diverges_says_so_in_a_sentence(tmp_path: Path) -> None:
-    run = pipeline.prepare(read_recipe(RECIPE, [*SHORT, "train.quantised_rate=1e30"]), tmp_path)
-    pipeline.train(run, "float")
-    with pytest.raises(InputError, match=r"the last good checkpoint is kept\. Start again in another folder") as caught:
-        pipeline.train(run)
-    assert f"train.float_from={tmp_path} and a lower train.quantised_rate" in str(caught.value)
-    run = pipeline.prepare(read_recipe(RECIPE, [*SHORT, "train.rate=1e30"]))
-    with pytest.raises(InputError, match="Start again in another folder and a lower") as caught:
-        pipeline.train(run)
-    assert "checkpoint" not in str(caught.value)
-
-
-LAST = [*SHORT, "train.most_steps=1", "search.epochs=1", "search.warm=0"]  # what is checked is the last step of an epoch
-
-
-@pytest.mark.parametrize(
-    ("setting", "said"),
-    [
-        ("train.quantised_rate=1e30", r"In layer 'stem' a weight has become 1e\+30; .* a lower train\.quantised_rate"),
-        ("train.quantised_rate=1e9", r"The loss has become \S+, first in layer '\S+'; .* a lower train\.quantised_rate"),
-        ("train.clip_rate=1e30", r"In layer 'stem' a clip has become 1e\+30; .* a lower train\.clip_rate"),
-        ("search.strength_rate=1e30", r"In layer 'stem' a strength has become .*; .* a lower search\.strength_rate"),
-    ],
-)
-def test_what_the_last_step_leaves_is_not_saved(setting: str, said: str, tmp_path: Path) -> None:
-    run = pipeline.prepare(read_recipe(RECIPE, [*LAST, setting]), tmp_path)
-    pipeline.train(run, "float")
-    good = (tmp_path / "checkpoint.pt").read_bytes()
-    with pytest.raises(InputError, match=said) as caught:
-        pipeline.train(run)
-    assert f"the last good checkpoint is kept. Start again in another folder with train.float_from={tmp_path}" in str(
-        caught.value
-    )
-    assert (tmp_path / "checkpoint.pt").read_bytes() == good
-
-
-@pytest.mark.parametrize(
-    ("rate", "said"),
-    [
-        ("1e30", "In layer 'stem' a weight has become 1e+30. Start again"),
-        ("1e10", "The loss is no longer a number, first in layer '"),
-        ("10", "The loss has become "),
-    ],
-)
-def test_a_float_network_that_the_last_step_spoils_is_not_searched(rate: str, said: str, tmp_path: Path) -> None:
-    run = pipeline.prepare(read_recipe(RECIPE, [*LAST, "train.float_epochs=1", f"train.rate={rate}"]), tmp_path)
-    with pytest.raises(InputError) as caught:
-        pipeline.train(run)
-    assert said in str(caught.value) and "a lower train.rate." in str(caught.value)
-    assert not (tmp_path / "checkpoint.pt").exists()
-
-
-def test_statistics_that_lag_behind_end_no_training() -> None:
-    """What batch norm has learnt may be far off while a stage goes on: training does not use it. It stays as it is."""
-    run = pipeline.prepare(read_recipe(RECIPE, SHORT))
-    norms = [item for item in run.net.modules() if isinstance(item, torch.nn.BatchNorm2d)]
-    means = []
-    for norm in norms:
-        assert norm.running_mean is not None
-        means.append(norm.running_mean.fill_(-1e9))
-    images = image_tensor(run.data.train.images[:64])
-    batch = (images, torch.from_numpy(run.data.train.labels[:64]), Context(Mode.FLOAT))
-    run.trainer.steps.check_loss(*batch, learnt=False)
-    assert all(bool((mean == -1e9).all()) for mean in means) and all(norm.momentum for norm in norms)
-    with pytest.raises(NoNumberError, match="The loss has become"):
-        run.trainer.steps.check_loss(*batch, learnt=True)
-
-
-def test_looking_for_numbers_changes_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    states = []
-    for looks in (True, False):
-        if not looks:
-            monkeypatch.setattr(Trainer, "_check", lambda *_, **__: None)
-        run = pipeline.prepare(read_recipe(RECIPE, [*SHORT, "search.method=ebs-sto"]))
-        pipeline.train(run)
-        states.append(run.net.state_dict())
-    for name, value in states[0].items():
-        assert torch.equal(value, states[1][name]) or name.endswith("num_batches_tracked"), name
-
-
-def test_logits_of_which_no_loss_can_be_made_name_their_layer() -> None:
-    run = pipeline.prepare(read_recipe(RECIPE, SHORT))
-    bias = run.net.weighted()[-1].bias
-    assert bias is not None
-    bias.data[:2] = torch.tensor([3e38, -3e38])  # numbers, but their difference is none
-    images = image_tensor(run.data.train.images[:64])
-    with pytest.raises(NoNumberError, match="no longer a number, first in layer 'classifier'"):
-        run.trainer.steps.weights(images, torch.from_numpy(run.data.train.labels[:64]), Context(Mode.FLOAT), teacher=None)
-
-
-def test_strengths_that_are_no_numbers_name_their_operand(tmp_path: Path) -> None:
-    run = pipeline.prepare(read_recipe(RECIPE, [*SHORT, "search.warm=0"]), tmp_path)
-    pipeline.train(run, "float")
-    good = (tmp_path / "checkpoint.pt").read_bytes()
-    choice = run.net.weighted()[1].choice
-    choice.strengths.requires_grad_(True)
-    choice.strengths.register_hook(lambda grad: grad * float("nan"))  # type: ignore[no-untyped-call]
-    with pytest.raises(InputError, match=r"first those of 'block1\.conv1\.weight'; .* a lower search\.strength_rate"):
-        pipeline.train(run)
-    assert (tmp_path / "checkpoint.pt").read_bytes() == good
-
-
-@pytest.mark.parametrize("part", ["weight", "quantiser.clip"])
-def test_the_integer_stage_diverges_in_a_sentence_too(part: str) -> None:
-    """Its integers are made of the numbers of each step, which may be none."""
-    run = pipeline.prepare(read_recipe(RECIPE, [*SHORT, "search.method=uniform", "train.norm_batches=0"]))
-    pipeline.train(run, "retrain")
-    for node in run.net.weighted()[1:3]:  # a skip connection joins behind the second
-        node.get_parameter(part).data.fill_(float("nan"))
-    with pytest.raises(InputError, match="The loss is no longer a number, first in layer 'block1"):
-        pipeline.train(run)
 
 
 # -------------------------------------------------------------------------------- retraining
