@@ -58,29 +58,47 @@ def by_row(rows: Rows) -> dict[str, list[Mapping[str, Any]]]:
     return named
 
 
+_SAME = 0.01  # what cycles may differ by and count as equal
+
+
 def seeds(rows: Rows) -> str:
-    """Rows of three seeds and more: mean accuracy, and the difference to the row of the same seed whose cost is the budget."""
-    by_seed = {(row["row"], row["seed"]): row for row in rows}
+    """Rows of three seeds and more: mean accuracy; of searched rows also the differences, seed by seed, to the row whose cost is the
+    budget and to uniform rows of the same cycles."""
+    named = {name: mine for name, mine in by_row(rows).items() if len(mine) >= 3}
 
     def told(values: Sequence[float], sign: str = "") -> str:
         return f"{100 * mean(values):{sign}.2f} ± {100 * stdev(values) / sqrt(len(values)):.2f}"
 
+    def paired(name: str, other: str) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+        theirs = {row["seed"]: row for row in named[other]}
+        return [(row, theirs[row["seed"]]) for row in named[name] if row["seed"] in theirs]
+
+    def others(name: str) -> list[str]:
+        """What a searched row is compared with."""
+        mine = named[name][0]
+        budget = mine.get("cycles_of") or mine.get("bitops_of")
+        if not budget:
+            return []
+        near = [
+            other
+            for other, theirs in named.items()
+            if theirs[0].get("method") == "uniform" and abs(theirs[0]["cycles"] / mine["cycles"] - 1) <= _SAME
+        ]
+        return [other for other in dict.fromkeys([budget, *near]) if other in named]
+
     made = []
-    for name, mine in by_row(rows).items():
-        if len(mine) < 3:
-            continue
-        other = mine[0].get("cycles_of") or mine[0].get("bitops_of")
-        pairs = [(row, by_seed[other, row["seed"]]) for row in mine] if other else []
-        made.append(
-            (
-                name,
-                len(mine),
-                told([row["accuracy"] for row in mine]),
-                other or "",
-                told([row["accuracy"] - base["accuracy"] for row, base in pairs], "+") if pairs else "",
-                f"{100 * mean([row['cycles'] / base['cycles'] - 1 for row, base in pairs]):+.1f} %" if pairs else "",
-            )
-        )
+    for name, mine in named.items():
+        facts = [name, str(len(mine)), told([row["accuracy"] for row in mine])]
+        made += [
+            [
+                *facts,
+                other,
+                told([row["accuracy"] - base["accuracy"] for row, base in pairs], "+"),
+                f"{100 * mean([row['cycles'] / base['cycles'] - 1 for row, base in pairs]):+.1f} %",
+            ]
+            for other in others(name)
+            if len(pairs := paired(name, other)) >= 3
+        ] or [[*facts, "", "", ""]]
     return table(["row", "seeds", "accuracy, %", "against", "difference, points", "cycles"], made) if made else ""
 
 

@@ -16,7 +16,8 @@ from model.cost import Table
 WINDOW = 0.01  # of the budget may stay unused where an assignment exists in between
 _ROUNDS = 24
 _NO_PROGRAM = 1 << 62
-_EVERY = 400  # assignments that are all tried where there are no more
+_FEW = 400  # assignments that are all tried at once where there are no more
+_MANY = 4096  # all tried where nothing else has found one in the window: minutes, for a proof
 _LOOKS = 120  # programs assembled at most, each time, while looking for one nearer to the budget
 
 
@@ -26,7 +27,7 @@ class Chosen:
 
     nearness: "window": at most 1 % of the budget is left; "proven": more is left, and no assignment is nearer; "dearest": more
     is left by what is dearest by the table; "neighbours": more is left, and of the programs that were assembled, by their
-    table's cost and by changes of one group or two, none is nearer (all of them cannot be enumerated); "engine": the bits are
+    table's cost and by changes of one group or two, none is nearer (there are too many to try all); "engine": the bits are
     near the budget on the engine before, and this one is faster at them (joint search).
     """
 
@@ -86,7 +87,7 @@ def discretise(
 
     The knapsack runs on the table; the table's budget is moved by what the program costs beside it until the program's
     own cost lies in the window. Where none does, all assignments are tried if they are few, else those whose table cost is
-    near, then changes of one group and of two.
+    near, then changes of one group and of two, and then all if they are not too many.
 
     Args:
         additive: whether every program costs what the table sums up to: then the knapsack proves that nothing is nearer.
@@ -123,13 +124,15 @@ def discretise(
         best = max(inside.values(), key=_score)
     elif additive and knapsack.exact:
         best, nearness = below, "proven"
-    elif (every := assignments(layers, _EVERY)) is not None:
+    elif (every := assignments(layers, _FEW)) is not None:
         best, nearness = _of_all(every, budget, lowest, cost_of), "proven"
     elif below == most:
         best, nearness = below, "dearest"
     else:
         best = _sweep(knapsack, below, budget, lowest, cost_of)
         best, nearness = _climb(layers, best, budget, lowest, cost_of), "neighbours"
+        if cost_of(best) < lowest and (every := assignments(layers, _MANY)) is not None:
+            best, nearness = _of_all(every, budget, lowest, cost_of), "proven"
     bits, cost = as_bits(layers, best), cost_of(best)
     return Chosen(bits, total_cost(bits, table), cost, "window" if cost >= lowest else nearness)
 

@@ -62,6 +62,7 @@ class Search:
         self.recipe, self.reference, self.cost, self.budget = recipe, reference, cost, budget
         self.table: Table = cost.table(self.network(self._all(4)))
         self.offset = 0  # what programs cost beside the table
+        self._programs: dict[tuple[tuple[str, tuple[int, int]], ...], int] = {}  # what they cost on the engine of now
 
     def _all(self, bits: int) -> Bits:
         return choose.uniform_bits(self.reference, bits, bits)
@@ -78,7 +79,10 @@ class Search:
         Raises:
             InputError: it does not fit the engine.
         """
-        return self.cost.total(self.network(bits))
+        key = tuple(sorted(bits.items()))
+        if key not in self._programs:
+            self._programs[key] = self.cost.total(self.network(bits))
+        return self._programs[key]
 
     def check(self, net: QuantNet) -> None:
         """Whether any assignment meets the budget.
@@ -213,6 +217,7 @@ class Search:
     def _adapt(self, bits: Bits) -> bool:
         if not self.cost.adapt(self.network(bits)):
             return False
+        self._programs.clear()
         self.table = self.cost.table(self.network(self._all(4)))
         return True
 
@@ -377,4 +382,5 @@ class Search:
             engine = EngineConfig(**state["engine"])
             if engine != self.cost.engine:
                 self.cost.engine = engine
+                self._programs.clear()
                 self.table = self.cost.table(self.network(self._all(4)))

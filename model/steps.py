@@ -14,7 +14,7 @@ from torch import Tensor
 from model import choose
 from model.accuracy import batch_statistics
 from model.distributed import World
-from model.finite import worst
+from model.finite import LARGEST, worst
 from model.nodes import Context, Mode
 from model.quantnet import QuantNet
 from model.settings import TrainSection
@@ -181,7 +181,8 @@ class Steps:
 
     def _no_number(self, images: Tensor, context: Context) -> NoNumberError:
         """The error that names the first layer without numbers, in any process."""
-        where = self._first(images, context, torch.finfo(torch.float32).max)
+        # Sums over a batch leave float32 before its single values do, so a second look is at values that are merely absurd.
+        where = self._first(images, context, torch.finfo(torch.float32).max) or self._first(images, context, LARGEST)
         grads = [
             node.name
             for node in self.net

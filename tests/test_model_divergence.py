@@ -45,6 +45,18 @@ def test_a_held_out_loss_that_is_no_number_stops_before_the_strengths_step(
     assert all(torch.equal(a, b) for a, b in zip(before, run.net.strengths(), strict=True))
 
 
+def test_a_loss_that_leaves_float32_over_a_batch_names_the_layer_of_its_logits() -> None:
+    run = pipeline.prepare(read_recipe(RECIPE, SHORT))
+    last = run.net.weighted()[-1]
+    images, labels = image_tensor(run.data.train.images[:64]), torch.from_numpy(run.data.train.labels[:64])
+    context = Context(Mode.FLOAT)
+    with torch.no_grad():
+        last.weight.mul_(1e37 / run.net(images, context).abs().max())
+        assert run.net(images, context).isfinite().all()
+    with pytest.raises(NoNumberError, match=f"The loss is no longer a number, first in layer '{last.name}'"):
+        run.trainer.steps.check_loss(images, labels, context, learnt=False)
+
+
 def test_a_search_that_diverges_says_so_in_a_sentence(tmp_path: Path) -> None:
     run = pipeline.prepare(read_recipe(RECIPE, [*SHORT, "train.quantised_rate=1e30"]), tmp_path)
     pipeline.train(run, "float")
