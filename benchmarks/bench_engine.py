@@ -241,7 +241,7 @@ def main() -> None:
                     f"{case.network} W{case.weight_bits}A{case.activation_bits}: {rows[-1]['cycles_per_image']:,}"
                 )
     print_rows(rows)
-    print(f"Written: {write_rows('engine', rows)}")
+    print(f"Written: {write_rows('engine-quick' if options.quick else 'engine', rows)}")
 
 
 if __name__ == "__main__":

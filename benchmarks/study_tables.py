@@ -50,6 +50,11 @@ def accuracies(rows: Rows) -> str:
     )
 
 
+def _error(values: Sequence[float]) -> float:
+    """The standard error of their mean."""
+    return stdev(values) / sqrt(len(values))
+
+
 def by_row(rows: Rows) -> dict[str, list[Mapping[str, Any]]]:
     """The seeds of each row."""
     named: dict[str, list[Mapping[str, Any]]] = {}
@@ -67,7 +72,7 @@ def seeds(rows: Rows) -> str:
     named = {name: mine for name, mine in by_row(rows).items() if len(mine) >= 3}
 
     def told(values: Sequence[float], sign: str = "") -> str:
-        return f"{100 * mean(values):{sign}.2f} ± {100 * stdev(values) / sqrt(len(values)):.2f}"
+        return f"{100 * mean(values):{sign}.2f} ± {100 * _error(values):.2f}"
 
     def paired(name: str, other: str) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
         theirs = {row["seed"]: row for row in named[other]}
@@ -158,7 +163,7 @@ def trials(rows: Rows) -> str:
 
 
 def draw(rows: Rows, path: Path) -> None:
-    """Accuracy against cycles of the study's quantised rows; of several seeds the mean."""
+    """Accuracy against cycles of the study's quantised rows; of several seeds the mean and its standard error."""
     level = mean(row["accuracy"] for row in rows if row["method"] == "float")
     draw_comparison(
         [
@@ -166,6 +171,7 @@ def draw(rows: Rows, path: Path) -> None:
                 "name": name if len(mine) == 1 else f"{name} (mean of {len(mine)})",
                 "method": mine[0]["method"],
                 "accuracy": mean(row["accuracy"] for row in mine),
+                "error": _error([row["accuracy"] for row in mine]) if len(mine) > 2 else 0,
                 "cost": mean(row["cycles"] for row in mine),
                 "float": level,
             }

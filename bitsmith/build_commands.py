@@ -115,7 +115,7 @@ def assemble(
 
 def show_shapes(found: Exploration, board: Board) -> None:
     """The best engines and why the first was taken."""
-    head = f"The best of {found.shapes} shapes that fit {board.name}; {found.timed} engines timed; the first is taken"
+    head = f"The best that fit {board.name}, of {found.shapes} shapes; {found.timed} engines timed; the first is taken"
     out.print(table(head, rationale.HEAD, rationale.rows(found)))
     for line in rationale.reasons(found, board):
         out.print(line, soft_wrap=True)

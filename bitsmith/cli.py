@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bitsmith import board_commands, build_commands, search_commands
-from bitsmith.console import EXIT_FAILED, sentences
+from bitsmith.console import EXIT_FAILED, out, sentences
 from bitsmith.options import Force, Json, Quiet, Verbose
 from bitsmith.synth import synth
 
@@ -19,6 +20,22 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="From a PyTorch network to a verified mixed-precision FPGA accelerator.",
 )
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        out.print(f"bitsmith {version('bitsmith')}")
+        raise typer.Exit
+
+
+@app.callback()
+def every_command(
+    tell: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Say the version, and end.")
+    ] = False,
+) -> None:
+    """From a PyTorch network to a verified mixed-precision FPGA accelerator."""
+
 
 app.command(epilog="Example:  bitsmith search examples/recipes/digits.toml --out runs/digits")(search_commands.search)
 app.command(epilog="Example:  bitsmith train examples/recipes/digits.toml --out runs/digits --until search")(

@@ -25,6 +25,7 @@ out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 NOTHING_LEFT = "Interrupted; nothing half-written was left."
+_LINE = 30.0  # seconds between lines of progress in a log
 _TELLING = 1.0  # seconds in which the first process has told; once one has ended, torchrun ends all
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -32,13 +33,18 @@ EXIT_INTERRUPTED = 130
 
 
 class Bars:
-    """Progress bars by stage name; call it as ``bars(stage, done, total)``."""
+    """Progress bars by stage name; call it as ``bars(stage, done, total)``. Where there is no terminal, a line now and then."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._tasks: dict[str, TaskID] = {}
+        self._told = time.monotonic()
 
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
+        now = time.monotonic()
+        if not self._progress.disable and not err.is_terminal and now - self._told >= _LINE:
+            self._told = now
+            err.print(f"{stage} {done}/{total} {note}".rstrip(), markup=False)
         if stage not in self._tasks:
             self._tasks[stage] = self._progress.add_task(stage, total=total, note="")
         self._progress.update(self._tasks[stage], completed=done, total=total, note=note)
@@ -46,7 +52,7 @@ class Bars:
 
 @contextmanager
 def bars(quiet: bool) -> Iterator[Bars]:
-    """Progress bars on standard error, which disappear from a log that is not a terminal."""
+    """Progress bars on standard error; a log that is no terminal gets a line every half a minute, and the bars at the end."""
     columns = (
         TextColumn("{task.description:<22}"),
         BarColumn(),

@@ -125,7 +125,7 @@ def _show(
     out.print(
         f"Modelled and simulated cycles agree (within {100 * _CYCLE_SHARE:.0f} %, or {_CYCLE_TOLERANCE} a layer):"
         f" {'yes' if agree else 'NO'}."
-        f" {figures['fps']:.0f} images/s at the board's {figures['clock_mhz']} MHz (simulated cycles, not a real board)."
+        f" {figures['fps']:.0f} images/s at the board's {figures['clock_mhz']} MHz by the modelled cycles (not a real board)."
     )
     out.print(f"Wrote {folder}/: summary.json, layers.png, run/ (search), accelerator/ (RTL and program).")
     next_step(f"bitsmith inspect {folder / 'accelerator'}", False)

@@ -11,6 +11,8 @@ from hwgen.output import whole_file
 
 _BLUE, _ORANGE = "#31688e", "#fd9a44"
 _MARKS = "os^Dv<>PX*"
+_FEW_RUNS = 10  # whose names have room in a small picture
+_LETTER, _LINE = 4.2, 9.5  # points that a letter and a line of a run's name take
 
 
 def _pyplot() -> Any:
@@ -88,27 +90,43 @@ def draw_strengths(strengths: Sequence[Mapping[str, Any]], history: Sequence[Map
 
 
 def draw_comparison(runs: Sequence[Mapping[str, Any]], cost: str, path: Path) -> None:
-    """Accuracy against cost; rows with ``name``, ``method``, ``accuracy``, ``cost``, and ``float`` accuracy."""
+    """Accuracy against cost; rows with ``name``, ``method``, ``accuracy``, ``cost``, and ``float`` accuracy; ``error``, where a row has
+    one, is drawn as a bar."""
     pyplot = _pyplot()
-    figure, axis = pyplot.subplots(figsize=(6.4, 4.2), layout="constrained")
+    many = len(runs) > _FEW_RUNS
+    figure, axis = pyplot.subplots(figsize=(10, 6.5) if many else (6.4, 4.2), layout="constrained")
     for at, method in enumerate(dict.fromkeys(row["method"] for row in runs)):
         rows = sorted((row for row in runs if row["method"] == method), key=lambda row: row["cost"])
-        axis.plot(
-            [row["cost"] for row in rows],
-            [100 * row["accuracy"] for row in rows],
-            _MARKS[at % len(_MARKS)],
-            label=method,
-            color=f"C{at}",
-        )
-    names: dict[tuple[float, float], list[str]] = {}
-    for row in runs:
-        names.setdefault((row["cost"], 100 * row["accuracy"]), []).append(row["name"])
-    for place, there in names.items():  # runs of the same bits lie on one another
-        axis.annotate(", ".join(there), place, textcoords="offset points", xytext=(5, 3), fontsize=7)
+        costs = [row["cost"] for row in rows]
+        shares = [100 * row["accuracy"] for row in rows]
+        axis.plot(costs, shares, _MARKS[at % len(_MARKS)], label=method, color=f"C{at}")
+        spread = [100 * row.get("error", 0) for row in rows]
+        if any(spread):
+            axis.errorbar(costs, shares, spread, fmt="none", ecolor=f"C{at}", elinewidth=0.8, capsize=2)
     best = max(row["float"] for row in runs)
-    axis.axhline(100 * best, color="grey", lw=0.8, ls="--", label="float")
+    axis.axhline(100 * best, color="grey", lw=0.8, ls="--", label="float", zorder=0)
     axis.set_xlabel(f"{cost} per image" if cost != "bytes" else "bytes of weights")
     axis.set_ylabel("test accuracy of the integer network (%)")
     axis.legend(frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
+    axis.margins(x=0.1)
+    _label(axis, runs)
     _save(figure, path)
+
+
+def _label(axis: Any, runs: Sequence[Mapping[str, Any]]) -> None:
+    """Names beside their points, moved up where they would lie on those of points below."""
+    names: dict[tuple[float, float], list[str]] = {}
+    for row in runs:
+        names.setdefault((row["cost"], 100 * row["accuracy"]), []).append(row["name"])
+    points = 72 / axis.figure.dpi
+    taken: list[tuple[float, float, float]] = []  # left, right and height of the labels so far, in points
+    for place, there in sorted(names.items(), key=lambda item: item[0][1]):  # runs of the same bits lie on one another
+        text = ", ".join(there)
+        left, low = axis.transData.transform(place) * points + (6, 2)
+        right, height = left + _LETTER * len(text), low
+        for start, end, at in taken:
+            if start < right and left < end and abs(height - at) < _LINE:
+                height = at + _LINE
+        taken.append((left, right, height))
+        axis.annotate(text, place, textcoords="offset points", xytext=(6, 2 + height - low), fontsize=7)

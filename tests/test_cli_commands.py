@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -14,7 +16,9 @@ import numpy as np
 import pytest
 import typer
 from command_line import ENGINE, call, fails
+from rich.progress import Progress
 
+from bitsmith import console
 from bitsmith.cli import app
 from hwgen.build import read_build
 from hwgen.cycles import time_program
@@ -54,6 +58,19 @@ def test_the_commands() -> None:
         "train",
         "verify",
     }
+
+
+def test_the_version() -> None:
+    assert call("--version").stdout == f"bitsmith {version('bitsmith')}\n"
+
+
+def test_a_log_gets_lines_of_progress(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    clock = iter([0.0, 10.0, 31.0, 40.0, 62.0])
+    monkeypatch.setattr("bitsmith.console.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    told = console.Bars(Progress(console=console.err, auto_refresh=False, get_time=lambda: 0.0))
+    for done in range(1, 5):
+        told("search", done, 4, f"loss {done}.5")
+    assert capsys.readouterr().err.splitlines() == ["search 2/4 loss 2.5", "search 4/4 loss 4.5"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -197,7 +214,7 @@ def test_generate_says_what_to_type_next(made: Path, tmp_path: Path) -> None:
 def test_generate_chooses_an_engine(made: Path, tmp_path: Path) -> None:
     result = call("generate", made / "net", "--out", tmp_path / "build", "--engine", "auto")
     assert result.exit_code == 0, result.output
-    assert "shapes that fit pynq-z2" in result.stdout and "behind" in result.stdout
+    assert "The best that fit pynq-z2, of " in result.stdout and "behind" in result.stdout
     build = read_build(tmp_path / "build")
     shapes = json.loads((build.path / "shapes.json").read_text())
     assert shapes["candidates"][0]["engine"] == asdict(build.engine)

@@ -66,6 +66,21 @@ def test_runs_are_told_by_cost(tmp_path: Path, drawn: list[Any]) -> None:
     assert [item.name for item in (tmp_path / "new").iterdir()] == ["a.png"]
 
 
+def test_names_of_near_runs_do_not_lie_on_one_another(tmp_path: Path, drawn: list[Any]) -> None:
+    near = [
+        {"name": f"a-long-name-{at}", "method": "uniform", "accuracy": 0.78 + at * 1e-4, "cost": 900, "float": 0.8}
+        for at in range(4)
+    ]
+    far = [{"name": "far", "method": "ebs-sto", "accuracy": 0.7, "cost": 2000, "float": 0.8, "error": 0.01}]
+    pictures.draw_comparison([*near, *far], "cycles", tmp_path / "a.png")
+    axis = drawn[0].axes[0]
+    drawn[0].canvas.draw()
+    boxes = [item.get_window_extent() for item in axis.texts]
+    assert len(boxes) == 5 and not any(one.overlaps(other) for at, one in enumerate(boxes) for other in boxes[:at])
+    (bar,) = axis.containers
+    assert bar.lines[2][0].get_segments()[0][:, 1].tolist() == pytest.approx([69, 71])
+
+
 def test_different_costs_are_compared_by_their_cycles(tmp_path: Path) -> None:
     folders = [finished(tmp_path, "a", cost="bitops", final_cost=5, cycles=2000), finished(tmp_path, "b")]
     assert [(row["name"], row["cost"], row["unit"]) for row in compare.read_runs(folders)] == [
