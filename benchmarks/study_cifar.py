@@ -54,7 +54,17 @@ def overrides(row: Row, seed: int, study: Study, folder: Path, data: str) -> lis
 
     Args:
         folder: where the study's rows lie; the float row and the row of equal cost are there, finished.
+
+    Raises:
+        InputError: they are not.
     """
+    for needed in [name for name in (FLOAT, row.equals) if name and row.name != FLOAT]:
+        if not (folder / f"{needed}-{seed}.json").exists():
+            raise InputError(
+                f"Row '{row.name}' needs '{needed}' with seed {seed}, which is not finished; name it in --rows too, or"
+                " leave --rows out.",
+                str(folder),
+            )
     made = [f'data_path="{data}"', f"seed={seed + 1000 * row.draw}", *study.given(row)]
     if row.name == FLOAT:
         return [*made, 'search.method="uniform"']

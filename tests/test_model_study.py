@@ -62,6 +62,18 @@ def test_the_configurations_make_recipes(path: Path, tmp_path: Path) -> None:
     assert len(epochs[usual]) > len(study.row) // 2
 
 
+def test_rows_that_another_needs_are_named(tmp_path: Path) -> None:
+    study = read_study(HERE / "study_resnet8.toml")
+    row = next(row for row in study.row if row.cycles_of == "uniform-w3a3")
+    for needed in ("float", "uniform-w3a3"):
+        with pytest.raises(
+            InputError, match=f"Row '{row.name}' needs '{needed}' with seed 2, which is not finished; name it in --rows"
+        ):
+            study_cifar.overrides(row, 2, study, tmp_path, "data")
+        (tmp_path / f"{needed}-2.json").write_text('{"cycles": 1234}')
+    assert "search.target=1234" in study_cifar.overrides(row, 2, study, tmp_path, "data")
+
+
 def finished(row: Row, study: Study) -> dict[str, Any]:
     """What a trained row leaves, as far as the study reads it."""
     return {
