@@ -82,9 +82,17 @@ def draw_strengths(strengths: Sequence[Mapping[str, Any]], history: Sequence[Map
     last.tick_params(labelsize=6)
     for axis in list(axes.flat)[len(operands) + 1 :]:
         axis.set_axis_off()
+    axes[0, 0].xaxis.set_major_locator(pyplot.MaxNLocator(integer=True))  # of all, which share it
+    figure.supxlabel("epoch of the search", fontsize=8)
+    figure.supylabel("probability", fontsize=8)
     lines = [pyplot.Line2D([], [], color=colours[bits]) for bits in every]
     figure.legend(
-        lines, [f"{bits} bits" for bits in every], loc="outside upper center", ncols=len(every), frameon=False, fontsize=8
+        lines,
+        [f"{bits} bit{'s' * (bits > 1)}" for bits in every],
+        loc="outside upper center",
+        ncols=len(every),
+        frameon=False,
+        fontsize=8,
     )
     _save(figure, path)
 

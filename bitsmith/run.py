@@ -143,6 +143,11 @@ def start(
     def read() -> Asked:
         recipe = read_recipe(recipe_path, overrides)
         load_board(board)
+        if engine_file is not None and recipe.search.joint:
+            raise InputError(
+                f"'search.joint' chooses the engine's shape, and {engine_file} gives it; leave out --joint or --engine.",
+                "recipe",
+            )
         return Asked(recipe, board, None if engine_file is None else read_engine(engine_file))
 
     asked = world.lead(read)

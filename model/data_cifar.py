@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import io
+import tokenize
 import zipfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +25,16 @@ _TEST_FILES = ("test_batch.bin",)
 _RECORD = 1 + 3 * 32 * 32
 _PER_FILE = 10_000
 _CLASSES = 10
+_DTYPES: dict[str, np.dtype[Any]] = {"jpeg": np.dtype("u1"), "offsets": np.dtype("i8"), "labels": np.dtype("i8")}
+_SHOWN = 5  # damaged images of an archive that are named
 _HELP = f"Download {URL}, unpack it, and set data_path to its folder {FOLDER} (--set data_path=/where/it/is/{FOLDER})."
+
+_BROKEN_ZIP = (ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error)
+"""What zipfile raises for damage: a wrong offset or name, a method or flag that it lacks, data that end early or do not fit."""
+_BROKEN_NPY = (ValueError, TypeError, SyntaxError, MemoryError, tokenize.TokenError)
+"""What NumPy raises for an array it does not read: objects (never unpickled), a header that is no literal or promises too much."""
+BROKEN_IMAGE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""What Pillow raises for damage: all but the last for a broken header or data, the last for a size that no photo has."""
 
 
 def cifar10(path: Path | None) -> DataSet:
@@ -32,7 +45,8 @@ def cifar10(path: Path | None) -> DataSet:
             all files one after another), ``train_offsets`` (int64, N + 1), ``train_labels`` and the same for ``test``.
 
     Raises:
-        InputError: no path, or files missing, cut short or damaged; every one is named.
+        InputError: no path, or files or arrays missing, cut short or damaged; every one is named, of an archive's images the
+            first few of each part.
     """
     if path is None:
         raise InputError(f"CIFAR-10 needs a path. {_HELP}", "data_path")
@@ -83,61 +97,92 @@ def _batches(folder: Path, names: tuple[str, ...], problems: list[str]) -> Split
     return Split(np.ascontiguousarray(images), labels)
 
 
-def _archive(path: Path) -> DataSet:
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The six arrays of an archive by name, of the dtypes and the one dimension that they must have.
+
+    Raises:
+        InputError: unreadable, no archive, or arrays missing, damaged or of another kind; every one is named.
+    """
+    arrays: dict[str, NDArray[Any]] = {}
+    problems: list[str] = []
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {f"{part}_{name}": file[f"{part}_{name}"] for part in ("train", "test")
-                      for name in ("jpeg", "offsets", "labels")}  # fmt: skip
+        with zipfile.ZipFile(path) as archive:
+            for part, (name, dtype) in product(("train", "test"), _DTYPES.items()):
+                try:
+                    arrays[f"{part}_{name}"] = _array(archive, f"{part}_{name}", dtype)
+                except InputError as error:
+                    problems += error.problems
     except OSError as error:
-        raise InputError([f"Cannot read it: {error.strerror or error}.", _HELP], str(path)) from None
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
-        raise InputError([f"It is no archive of CIFAR-10, or damaged: {error}.", _HELP], str(path)) from None
+        problems.append(f"Cannot read it: {error.strerror or error}.")
+    except _BROKEN_ZIP as error:
+        problems.append(f"It is no archive of CIFAR-10, or damaged: {error}.")
+    if problems:
+        raise InputError([*problems, _HELP], str(path))
+    return arrays
+
+
+def _array(archive: zipfile.ZipFile, key: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """One array; its member is read whole before NumPy parses it, so that the checksum has found any damage by then.
+
+    Raises:
+        InputError: missing, damaged, or not of whole numbers and one dimension.
+    """
+    try:
+        if archive.getinfo(f"{key}.npy").compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise zipfile.BadZipFile("NumPy writes no other; their decoders would raise errors of their own")
+        array = np.lib.format.read_array(io.BytesIO(archive.read(f"{key}.npy")), allow_pickle=False)
+    except KeyError:
+        raise InputError(f"'{key}' is missing.") from None
+    except (*_BROKEN_ZIP, *_BROKEN_NPY):  # their texts are not passed on: NumPy's advise to unpickle
+        raise InputError(f"'{key}' is damaged, or no array of numbers.") from None
+    # A narrower integer is as good. One of uint64 that is too large turns negative, as no offset and no label may be.
+    if array.ndim != 1 or array.dtype.kind not in "iu" or array.itemsize > dtype.itemsize:
+        raise InputError(f"'{key}' is {array.dtype} of shape {array.shape}; {dtype} of one dimension is right.")
+    return array.astype(dtype, copy=False)
+
+
+def _archive(path: Path) -> DataSet:
+    arrays = _arrays(path)
     parts = []
     problems: list[str] = []
-    for part, whole in (("train", len(_TRAIN_FILES) * _PER_FILE), ("test", len(_TEST_FILES) * _PER_FILE)):
-        labels = arrays[f"{part}_labels"].astype(np.int64)
-        images = decode(arrays[f"{part}_jpeg"], arrays[f"{part}_offsets"], str(path), part)
-        if len(labels) != len(images) or not len(labels) or int(labels.min()) < 0 or int(labels.max()) >= _CLASSES:
-            raise InputError(f"'{part}_labels': there must be one of 0..9 per image.", str(path))
-        if len(labels) == whole:  # a smaller archive is a part of CIFAR-10, and may be any
+    for part, names in (("train", _TRAIN_FILES), ("test", _TEST_FILES)):
+        data, offsets, labels = (arrays[f"{part}_{name}"] for name in _DTYPES)
+        parts.append(Split(_decode(data, offsets, part, problems), labels))
+        if len(labels) != len(offsets) - 1 or ((labels < 0) | (labels >= _CLASSES)).any():
+            problems.append(f"'{part}_labels': there must be one of 0..9 per image.")
+        elif len(labels) == len(names) * _PER_FILE:  # a smaller archive is a part of CIFAR-10, and may be any
             problems += _uneven(f"'{part}_labels'", labels)
-        parts.append(Split(images, labels))
     if problems:
         raise InputError([*problems, _HELP], str(path))
     return DataSet(parts[0], parts[1], 8, _CLASSES)
 
 
-def decode(data: Pixels, offsets: NDArray[np.int64], subject: str, part: str) -> Pixels:
-    """uint8 (N, 32, 32, 3) of N files that lie one after another, file i in data[offsets[i]:offsets[i + 1]].
-
-    Raises:
-        InputError: offsets that do not fit, or a file that is no image of 32x32.
-    """
-    if (
-        offsets.ndim != 1
-        or len(offsets) < 2
-        or int(offsets[0]) != 0
-        or bool((np.diff(offsets) <= 0).any())
-        or int(offsets[-1]) != len(data)
-    ):
-        raise InputError(f"'{part}_offsets' does not fit '{part}_jpeg'; the archive is damaged. {_HELP}", subject)
+def _decode(data: Pixels, offsets: NDArray[np.int64], part: str, problems: list[str]) -> Pixels:
+    """uint8 (N, 32, 32, 3) of N files that lie one after another, file i in data[offsets[i]:offsets[i + 1]]."""
+    if len(offsets) < 2 or offsets[0] != 0 or (offsets[1:] <= offsets[:-1]).any() or offsets[-1] != len(data):
+        problems.append(f"'{part}_offsets' does not fit '{part}_jpeg'.")
+        return np.empty((0, 32, 32, 3), np.uint8)
     images = np.empty((len(offsets) - 1, 32, 32, 3), np.uint8)
     view = memoryview(data.tobytes())
 
-    def one(at: int) -> None:
+    def one(at: int) -> list[str]:
         try:
             with Image.open(io.BytesIO(view[int(offsets[at]) : int(offsets[at + 1])])) as image:
                 if image.size != (32, 32):
-                    raise InputError(f"{part} image {at} has {image.size} pixels, not 32x32. {_HELP}", subject)
+                    return [f"{part} image {at} has {image.width}x{image.height} pixels, not 32x32."]
                 images[at] = np.asarray(image.convert("RGB"))
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
-            raise InputError(f"{part} image {at} is damaged ({error}). {_HELP}", subject) from None
+        except UnidentifiedImageError:  # its text is the address of a stream
+            return [f"{part} image {at} is damaged, or no image."]
+        except BROKEN_IMAGE as error:
+            return [f"{part} image {at} is damaged ({error})."]
+        return []
 
-    def some(start: int) -> None:
-        for at in range(start, min(start + 1000, len(images))):
-            one(at)
+    def some(start: int) -> list[str]:
+        return [problem for at in range(start, min(start + 1000, len(images))) for problem in one(at)]
 
     with ThreadPoolExecutor() as pool:
-        for _ in pool.map(some, range(0, len(images), 1000)):
-            pass
+        broken = [problem for found in pool.map(some, range(0, len(images), 1000)) for problem in found]
+    problems += broken[:_SHOWN]
+    if broken[_SHOWN:]:
+        problems.append(f"There are {len(broken) - _SHOWN} more such {part} images.")
     return images

@@ -10,17 +10,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from hwgen.errors import InputError
 from model.data import DataSet, Pixels, Split
+from model.data_cifar import BROKEN_IMAGE
 
 SIZE = 224
 _SUFFIXES = {".jpeg", ".jpg", ".png", ".bmp", ".webp"}
+_SOURCE = "ILSVRC2012 from https://image-net.org (an account is needed)"
 _HELP = (
-    "Get ILSVRC2012 from https://image-net.org (an account is needed), sort it into train/<class>/*.JPEG and"
-    " val/<class>/*.JPEG, and set data_path to the folder above them (--set data_path=/where/it/is)."
+    f"Get {_SOURCE}, sort it into train/<class>/*.JPEG and val/<class>/*.JPEG, and set data_path to the folder above them"
+    " (--set data_path=/where/it/is)."
 )
+_ANEW = f"Put the file of the same name from {_SOURCE}, or from where your images are from, in its place."
 _SCALE = (0.08, 1.0)  # share of the area that a random crop takes
 _ASPECT = (3 / 4, 4 / 3)
 
@@ -62,8 +65,8 @@ class FolderImages:
             try:
                 with Image.open(path) as image:
                     out[at] = np.asarray(_cut(image.convert("RGB"), self.size, None if draws is None else draws[at]))
-            except (UnidentifiedImageError, OSError, SyntaxError) as error:
-                raise InputError(f"It is no image, or damaged ({error}); get it anew.", str(path)) from None
+            except BROKEN_IMAGE as error:
+                raise InputError([f"It is no image, or damaged ({error}).", _ANEW], str(path)) from None
 
         for _ in self._pool.map(one, range(len(pick))):
             pass

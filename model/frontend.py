@@ -319,9 +319,9 @@ def prepare(
     convolution over the whole map).
 
     Args:
-        shape: (C, H, W) of an image. input_bits: width of its codes; the network sees code / (2**input_bits - 1).
+        shape: (C, H, W) of an image. input_bits: width of its codes, 1 to 8; the network sees code / (2**input_bits - 1).
         weight_bits, activation_bits: candidates of every layer, 1 to 8. Signed activations have 2 bits and more.
-        pinned: bits of the first and last layer's weights and of the last layer's input; None: they are searched too.
+        pinned: bits of the first and last layer's weights and of the last layer's input; None or 0: they are searched too.
         weights: "dorefa", "lsq" (learned step size) or "lsq-channel" (by each output channel's size). activations: "lsq" (learned step size) or "pact".
         mean, std: what the module's input was normalised by, per channel of values in [0, 1]; folded into the first layer.
 
@@ -335,6 +335,8 @@ def prepare(
         for what, bits in (("weight_bits", weight_bits), ("activation_bits", activation_bits), ("pinned", [pinned or 8]))
         if not bits or not all(1 <= b <= 8 for b in bits)
     ]
+    if not 1 <= input_bits <= 8:
+        problems.append(f"'input_bits': {input_bits} is out of range 1..8.")
     if weights not in ("dorefa", "lsq", "lsq-channel") or activations not in ("lsq", "pact"):
         problems.append("'weights' is dorefa, lsq or lsq-channel, 'activations' is lsq or pact.")
     for what, values in (*module.named_parameters(), *module.named_buffers()):
@@ -357,7 +359,7 @@ def prepare(
             subject,
         )
     skips = {stage.skip for stage in joined.stages if stage.skip is not None}
-    made = _Nodes(tuple(sorted(set(weight_bits))), tuple(sorted(set(activation_bits))), pinned, weights,
+    made = _Nodes(tuple(sorted(set(weight_bits))), tuple(sorted(set(activation_bits))), pinned or None, weights,
                   activations == "lsq", skips)  # fmt: skip
     stages = [stage for stage in joined.stages if stage is not last] + [last]
     made.build(stages, last)

@@ -134,6 +134,11 @@ def _without_effect(recipe: Recipe, overrides: list[str]) -> list[str]:
         found.append(
             "'search.budget': uniform bits cost what they cost; leave the budget out, or search with another search.method."
         )
+    if recipe.search.joint and recipe.search.method in ("uniform", "random"):
+        found.append(
+            f"'search.joint': engine and bits are chosen in turn by a search, and '{recipe.search.method}' is none; leave --joint"
+            " (search.joint) out: the engine is chosen for the bits all the same."
+        )
     return found
 
 

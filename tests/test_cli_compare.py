@@ -147,6 +147,9 @@ def test_strengths_over_the_search(tmp_path: Path, drawn: list[Any]) -> None:
     assert axes[6].get_title() == "conv6 weights"
     assert list(axes[7].get_lines()[0].get_ydata()) == [1.0, 0.5, 0.0]
     assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["2 bits", "5 bits"]
+    assert (drawn[0].get_supxlabel(), drawn[0].get_supylabel()) == ("epoch of the search", "probability")
+    drawn[0].canvas.draw()
+    assert all(tick == round(tick) for tick in axes[6].get_xticks())
 
 
 def test_a_picture_that_fails_leaves_nothing(tmp_path: Path) -> None:

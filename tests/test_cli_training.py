@@ -333,3 +333,13 @@ def test_force_keeps_the_old_run_until_the_new_one_is_possible(recipe: Path, mon
     monkeypatch.setattr("bitsmith.run.write_engine", full_disk)
     assert f"{run}: No space left on device." in fails(2, "train", recipe, *options)
     assert (run / "precious").read_text() == "keep"
+
+
+def test_an_engine_that_is_given_and_chosen_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    write_engine(ENGINE, tmp_path / "engine.json")
+    told = fails(
+        2, "search", tmp_path / "recipe.toml", "--out", tmp_path / "run", "--joint", "--target-cycles", 900, "--engine",
+        tmp_path / "engine.json",
+    )  # fmt: skip
+    assert "gives it; leave out --joint or --engine" in told and not (tmp_path / "run").exists()

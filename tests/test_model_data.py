@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -89,18 +93,22 @@ def test_no_path_says_what_to_download(name: str) -> None:
     assert "--set data_path=" in str(caught.value)
 
 
-def archive(path: Path, **changes: Any) -> Path:
+def encoded(image: Image.Image, kind: str = "jpeg") -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, quality=95)
+    return stream.getvalue()
+
+
+def archive(path: Path, compressed: bool = False, **changes: Any) -> Path:
+    """Twelve and five images; ``changes`` are arrays in the place of its own, None for an array that is missing."""
     arrays: dict[str, Any] = {}
     for part, count in (("train", 12), ("test", 5)):
-        files = []
-        for at in range(count):
-            stream = io.BytesIO()
-            Image.new("RGB", (32, 32), (20 * at, 255 - 20 * at, 40)).save(stream, "jpeg", quality=95)
-            files.append(stream.getvalue())
+        files = [encoded(Image.new("RGB", (32, 32), (20 * at, 255 - 20 * at, 40))) for at in range(count)]
         arrays[f"{part}_jpeg"] = np.frombuffer(b"".join(files), np.uint8)
         arrays[f"{part}_offsets"] = np.cumsum([0, *map(len, files)]).astype(np.int64)
         arrays[f"{part}_labels"] = (np.arange(count) % 10).astype(np.uint8)
-    np.savez(path, **{**arrays, **changes})
+    kept = {name: array for name, array in {**arrays, **changes}.items() if array is not None}
+    (np.savez_compressed if compressed else np.savez)(path, **kept)
     return path
 
 
@@ -121,20 +129,187 @@ def test_an_archive_as_large_as_the_whole_set_has_as_many_of_each_class(
         cifar10(path)
 
 
-def test_a_damaged_archive_is_a_sentence(tmp_path: Path) -> None:
-    path = archive(tmp_path / "cifar.npz")
-    data = path.read_bytes()
-    path.write_bytes(data[: len(data) // 2])
-    with pytest.raises(InputError, match="no archive of CIFAR-10, or damaged"):
+def refused(path: Path) -> list[str]:
+    """What is said of a file; the last sentence is what to download and where to put it."""
+    with pytest.raises(InputError) as caught:
         cifar10(path)
-    with pytest.raises(InputError, match="test_offsets"):
-        cifar10(archive(path, test_offsets=np.array([0, 5, 3])))
-    with pytest.raises(InputError, match="train image 0 is damaged"):
-        cifar10(archive(path, train_jpeg=np.zeros(40, np.uint8), train_offsets=np.array([0, 40])))
-    with pytest.raises(InputError, match="train_labels"):
-        cifar10(archive(path, train_labels=np.zeros(3, np.uint8)))
-    with pytest.raises(InputError, match="Cannot read it"):
-        cifar10(tmp_path / "none.npz")
+    assert caught.value.subject == str(path) and "pickle" not in str(caught.value)
+    *problems, last = caught.value.problems
+    assert last.startswith("Download https://www.cs.toronto.edu/") and "--set data_path=" in last
+    return problems
+
+
+def no_archive(path: Path) -> None:
+    path.write_bytes(b"no archive")
+
+
+def cut_archive(path: Path) -> None:
+    data = archive(path).read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+
+
+def renamed_npy(path: Path) -> None:
+    with path.open("wb") as stream:
+        np.save(stream, np.arange(9))
+
+
+@pytest.mark.parametrize("write", [no_archive, cut_archive, renamed_npy])
+def test_a_file_that_is_no_archive_is_a_sentence(write: Callable[[Path], None], tmp_path: Path) -> None:
+    write(tmp_path / "cifar.npz")
+    assert refused(tmp_path / "cifar.npz") == ["It is no archive of CIFAR-10, or damaged: File is not a zip file."]
+
+
+def test_an_archive_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
+    assert refused(tmp_path / "none.npz") == ["Cannot read it: No such file or directory."]
+
+
+@pytest.mark.parametrize(
+    ("array", "kind"),
+    [
+        (np.zeros((12, 1), np.int64), "int64 of shape (12, 1)"),
+        (np.int64(3), "int64 of shape ()"),
+        (np.zeros(12), "float64 of shape (12,)"),
+        (np.full(12, np.nan), "float64 of shape (12,)"),
+        (np.array(["cat"] * 12), "<U3 of shape (12,)"),
+        (np.zeros(12, "m8[s]"), "timedelta64[s] of shape (12,)"),
+    ],
+)
+def test_arrays_of_another_kind_are_all_named(array: Any, kind: str, tmp_path: Path) -> None:
+    path = archive(tmp_path / "cifar.npz", train_labels=array, test_offsets=array, test_jpeg=array, train_jpeg=None)
+    assert refused(path) == [
+        "'train_jpeg' is missing.",
+        f"'train_labels' is {kind}; int64 of one dimension is right.",
+        f"'test_jpeg' is {kind}; uint8 of one dimension is right.",
+        f"'test_offsets' is {kind}; int64 of one dimension is right.",
+    ]
+
+
+def test_integers_of_any_width_are_the_same_data(tmp_path: Path) -> None:
+    plain = cifar10(archive(tmp_path / "plain.npz"))
+    labels, offsets = plain.test.labels, np.load(tmp_path / "plain.npz")["test_offsets"]
+    for dtype in (np.int16, np.uint32, np.uint64):
+        data = cifar10(archive(tmp_path / "a.npz", test_labels=labels.astype(dtype), test_offsets=offsets.astype(dtype)))
+        assert np.array_equal(data.test.images, plain.test.images) and data.test.labels.dtype == np.int64
+    large = np.full(5, 2**64 - 1, np.uint64)
+    assert refused(archive(tmp_path / "a.npz", test_labels=large)) == [
+        "'test_labels': there must be one of 0..9 per image."
+    ]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"{'descr': '|O', 'fortran_order': False, 'shape': (9,)}",  # would be unpickled
+        b"{'descr': '|u1', 'fortran_order': False, 'shape': (9,",  # tokenize.TokenError
+        b"{'descr': '|u1', 'fortran_order': False, 'shape': (09,)}",  # a ValueError of the parser's own
+        b"{'descr': ',', 'fortran_order': False, 'shape': (9,)}",  # SyntaxError
+        b"{'descr': '|u1', 1: False, 'shape': (9,)}",  # TypeError
+        b"{'descr': '|u1', 'fortran_order': False, 'shape': (%d,)}" % (1 << 55),  # MemoryError
+        b"{'descr': '|u1', 'fortran_order': False, 'shape': (99,)}",
+    ],
+)
+def test_an_array_that_numpy_does_not_read_is_a_sentence(header: bytes, tmp_path: Path) -> None:
+    path = archive(tmp_path / "cifar.npz", test_labels=None)
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr(
+            "test_labels.npy", b"\x93NUMPY\1\0" + struct.pack("<H", len(header) + 1) + header + b"\n" + bytes(9)
+        )
+    assert refused(path) == ["'test_labels' is damaged, or no array of numbers."]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {10: zipfile.ZIP_BZIP2},
+        {10: zipfile.ZIP_LZMA},
+        {10: 99},  # no method
+        {8: 1},  # encrypted: RuntimeError
+        {23: 1, 27: 1},  # 16 MiB more than there are: EOFError
+    ],
+)
+def test_a_damaged_entry_of_the_directory_is_a_sentence(changes: dict[int, int], tmp_path: Path) -> None:
+    path = archive(tmp_path / "cifar.npz")
+    data = bytearray(path.read_bytes())
+    for at, value in changes.items():
+        data[data.index(b"PK\1\2") + at] = value  # of the first array
+    path.write_bytes(data)
+    assert refused(path) == ["'train_jpeg' is damaged, or no array of numbers."]
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_random_damage_changes_no_data_unseen(compressed: bool, tmp_path: Path) -> None:
+    path = archive(tmp_path / "cifar.npz", compressed)
+    plain, whole = cifar10(path), path.read_bytes()
+    rng = np.random.default_rng(1)
+    loaded = 0
+    for _ in range(200):
+        data = bytearray(whole)
+        for at in rng.integers(0, len(data), 3):
+            data[at] = rng.integers(256)
+        path.write_bytes(data)
+        try:
+            found = cifar10(path)
+        except InputError:
+            continue
+        loaded += 1
+        for part, expected in ((found.train, plain.train), (found.test, plain.test)):
+            assert np.array_equal(part.images, expected.images) and np.array_equal(part.labels, expected.labels)
+    assert loaded < 100
+
+
+def huge(kind: str) -> bytes:
+    """An image of 32x32 whose header says 65,535x65,535, which Pillow takes for an attack."""
+    data = bytearray(encoded(Image.new("RGB", (32, 32)), kind))
+    at, field = {"jpeg": (data.find(b"\xff\xc0") + 5, ">HH"), "bmp": (18, "<II")}[kind]
+    struct.pack_into(field, data, at, 65535, 65535)
+    return bytes(data)
+
+
+def short_header() -> bytes:
+    """A PNG file whose first chunk lacks fields."""
+    chunk = b"IHDR" + bytes(4)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+
+
+BROKEN = {
+    "huge jpeg": huge("jpeg"),
+    "huge bmp": huge("bmp"),
+    "short png": short_header(),
+    "odd png": encoded(Image.new("RGB", (32, 32)), "png").replace(
+        b"\x19IDAT", b"\5IDAT"
+    ),  # SyntaxError: a chunk of no name
+    "cut": encoded(Image.effect_noise((32, 32), 90))[:-300],
+    "no image": b"no image",
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
+def test_a_broken_image_of_an_archive_is_a_sentence(broken: bytes, tmp_path: Path) -> None:
+    good = encoded(Image.new("RGB", (32, 32)))
+    files = [good, broken]
+    jpeg, offsets = np.frombuffer(b"".join(files), np.uint8), np.cumsum([0, *map(len, files)])
+    path = archive(tmp_path / "a.npz", test_jpeg=jpeg, test_offsets=offsets, test_labels=np.array([1, 2]))
+    (problem,) = refused(path)
+    assert problem.startswith("test image 1 is damaged") and "BytesIO" not in problem
+
+
+def test_all_problems_of_an_archive_are_named_and_the_first_of_many_images(tmp_path: Path) -> None:
+    small = encoded(Image.new("RGB", (8, 16)))
+    path = archive(
+        tmp_path / "cifar.npz",
+        train_jpeg=np.frombuffer(small * 12, np.uint8),
+        train_offsets=np.arange(13) * len(small),
+        train_labels=np.zeros(3, np.uint8),
+        test_offsets=np.array([0, 5, 3]),
+        test_labels=np.array([1, 10]),
+    )
+    assert refused(path) == [
+        *(f"train image {at} has 8x16 pixels, not 32x32." for at in range(5)),
+        "There are 7 more such train images.",
+        "'train_labels': there must be one of 0..9 per image.",
+        "'test_offsets' does not fit 'test_jpeg'.",
+        "'test_labels': there must be one of 0..9 per image.",
+    ]
 
 
 # -------------------------------------------------------------------------------- augmentation
@@ -216,7 +391,13 @@ def test_folders_that_do_not_fit_are_all_named(folders: Path) -> None:
     with pytest.raises(InputError) as caught:
         imagenet(folders / "train")
     assert "no folder 'train'" in str(caught.value) and "no folder 'val'" in str(caught.value)
-    (folders / "val" / "n04").mkdir()
-    (folders / "val" / "n04" / "a.png").write_bytes(b"no image")
-    with pytest.raises(InputError, match="no image, or damaged"):
-        imagenet(folders, 32).test.images[-1:]
+
+
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
+def test_a_broken_image_of_a_folder_says_what_to_download_and_where_to_put_it(broken: bytes, folders: Path) -> None:
+    path = folders / "val" / "n03" / "5.png"
+    path.write_bytes(broken)
+    with pytest.raises(InputError, match="It is no image, or damaged") as caught:
+        _ = imagenet(folders, 32).test.images[:]
+    assert caught.value.subject == str(path)
+    assert "ILSVRC2012 from https://image-net.org" in str(caught.value) and "in its place" in str(caught.value)

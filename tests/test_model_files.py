@@ -150,6 +150,8 @@ def test_the_largest_seed_splits_the_data() -> None:
         (["model=cnv", "model.shortcut=a", "model.stem=8"], ["model.stem", "model.shortcut"]),
         (["model=resnets:make", "model.shortcut=a"], ["model.shortcut"]),  # a factory's own options are model.options
         (["search.method=uniform", "search.budget=0.3"], ["search.budget"]),
+        (["search.method=uniform", "search.joint=2"], ["search.joint"]),
+        (["search.method=random", "search.joint=1"], ["search.joint"]),
         (["search.method=uniform"], []),  # the recipe states a budget, as it states everything
         (["search.budget=0.3", "model.stem=999", "model.shortcut=a"], []),
         (["model=mlp"], []),

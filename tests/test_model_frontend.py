@@ -116,6 +116,17 @@ def test_first_and_last_layer_are_pinned() -> None:
     assert [node.choice.candidates for node in net.weighted()] == [(8,), (2, 3), (2, 3), (2, 3), (8,)]
     inputs = [choice.candidates for node in net.weighted() if (choice := net.source_choice(node)) is not None]
     assert inputs == [(2, 3), (2, 3), (2, 3), (8,)]
+    for none in (0, None):  # as search.pinned of a recipe
+        net = model.prepare(Vgg(), SHAPE, weight_bits=[2, 3], activation_bits=[2, 3], pinned=none)
+        assert {node.choice.candidates for node in net.weighted()} == {(2, 3)}
+
+
+def test_bits_that_are_no_candidates_come_together() -> None:
+    with pytest.raises(InputError) as caught:
+        model.prepare(Vgg(), SHAPE, input_bits=12, weight_bits=[], activation_bits=[0, 9], pinned=11)
+    assert [problem.split(":")[0] for problem in caught.value.problems] == [
+        "'weight_bits'", "'activation_bits'", "'pinned'", "'input_bits'",
+    ]  # fmt: skip
 
 
 def test_mean_and_deviation_fold_into_the_first_layer() -> None:
