@@ -65,8 +65,12 @@ def check_output(path: Path, marker: str, *, force: bool, reads: Path | None = N
         reads: what the command reads; it must not lie in ``path``.
 
     Raises:
-        InputError: it exists and ``force`` is not set, it is something else, or it holds what is read.
+        InputError: it would lie below a file, it exists and ``force`` is not set, it is something else, or it holds what is read.
     """
+    if in_the_way := next((above for above in path.parents if above.exists() and not above.is_dir()), None):
+        raise InputError(
+            f"{in_the_way} is a file, so that nothing can be made below it; choose another folder.", str(path)
+        )
     if not path.exists():
         return
     if not force:

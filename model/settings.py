@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 NETWORKS = (
     "resnet", "resnet8", "resnet20", "resnet32", "resnet56", "resnet18", "resnet34", "cnv", "mlp",
@@ -34,14 +36,24 @@ def model_section(network: str) -> dict[str, Any]:
     return {"network": network, "name": network.rpartition(":")[2]}
 
 
+def _network(name: str) -> str:
+    if name not in NETWORKS and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", name):
+        raise PydanticCustomError(
+            "network",
+            "there is no such network; there are {known}, and package.module:factory",
+            {"known": ", ".join(NETWORKS)},
+        )
+    return name
+
+
 class ModelSection(Section):
     """[model]: what is searched. `model = "resnet20"` or `model = "package.module:factory"` is short for its `network`."""
 
     name: Annotated[str, Field(description="name of the network in files and reports", pattern=r"^[\w.-]+$")]
     network: Annotated[
         str,
+        AfterValidator(_network),
         Field(
-            pattern=rf"^({'|'.join(NETWORKS)}|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$",
             description=f"built-in network ({', '.join(NETWORKS)}), or package.module:factory, a function that returns an nn.Module",
         ),
     ] = "resnet"

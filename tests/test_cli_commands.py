@@ -150,6 +150,12 @@ def test_force_never_removes_the_network_it_reads(made: Path, tmp_path: Path) ->
         assert read_network(tmp_path / "run" / "net").name == "tiny"
 
 
+def test_a_folder_below_a_file(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("precious")
+    told = fails(2, "generate", made / "net", "--out", tmp_path / "file" / "a" / "build")
+    assert "file is a file, so that nothing can be made below it" in " ".join(told.split())
+
+
 def test_force_over_a_file(made: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("keep")
     assert str(tmp_path / "file") in fails(2, "generate", made / "net", "--out", tmp_path / "file", "--force")

@@ -167,6 +167,13 @@ def test_settings_that_would_do_nothing_are_refused(overrides: list[str], fields
     assert all("leave" in problem for problem in caught.value.problems)
 
 
+def test_a_network_that_there_is_not_is_answered_with_those_that_there_are() -> None:
+    with pytest.raises(
+        InputError, match=r"'model\.network': there is no such network; there are resnet, .*, mlp, and package"
+    ):
+        read_recipe(RECIPE, ["model=resnet99"])
+
+
 # -------------------------------------------------------------------------------- checkpoints
 def test_a_checkpoint_holds_what_was_saved(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,26 @@ def test_a_relu_behind_a_max_pool_moves_before_it() -> None:
     network = export(model.prepare(module, SHAPE, weight_bits=[3], activation_bits=[2]), proven=False)
     assert [type(node) for node in network.nodes[:2]] == [Conv, MaxPool] and len(network.nodes) == 3
     assert not network.tensors["0.out"].signed
+
+
+@pytest.mark.parametrize(
+    "relu",
+    [lambda x: x.clamp_(min=0), lambda x: x.clamp_min(0), lambda x: x.clamp_min_(0), lambda x: torch.clamp_(x, 0),
+     lambda x: torch.clamp_min(x, 0)],
+    ids=["clamp_", "clamp_min", "clamp_min_", "torch.clamp_", "torch.clamp_min"],
+)  # fmt: skip
+def test_clips_at_zero_are_relus(relu: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    class Clips(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.last = nn.Conv2d(3, 4, 3), nn.Linear(4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y: torch.Tensor = self.last(relu(self.conv(x)).mean((2, 3)))
+            return y
+
+    net = model.prepare(Clips(), SHAPE)
+    assert [quantiser.signed for quantiser in net.quantisers().values()] == [False, False]
 
 
 def test_signed_activations_have_two_bits_and_more() -> None:
