@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 MAX_BITS = 8
 MAX_KERNEL = 15
+MAX_STRIDE = 15
 
 
 class Encoding(Enum):

@@ -14,6 +14,7 @@ from hwgen.errors import InputError
 from hwgen.network import (
     MAX_BITS,
     MAX_KERNEL,
+    MAX_STRIDE,
     AvgPool,
     Conv,
     Encoding,
@@ -169,8 +170,8 @@ class _Check:
             yield from self._scalars(node, _largest(source))
         elif isinstance(node, ShortcutA):
             shape = (*(_out_size(size, 1, max(node.stride, 1), 0) for size in source.shape[:2]), out.shape[2])
-            if not 1 <= node.stride <= 15:
-                yield f"field 'stride': {node.stride} is out of range 1..15."
+            if not 1 <= node.stride <= MAX_STRIDE:
+                yield f"field 'stride': {node.stride} is out of range 1..{MAX_STRIDE}."
             elif out.shape != shape:
                 yield f"field 'output': its shape {out.shape} must be {shape}."
             if node.before < 0 or node.before + source.shape[2] > out.shape[2]:
@@ -188,8 +189,8 @@ class _Check:
         problems = []
         if any(not 1 <= size <= MAX_KERNEL for size in kernel) and kernel != source.shape[:2]:
             problems.append(f"field 'kernel': {kernel[0]}x{kernel[1]} is out of range 1..{MAX_KERNEL}.")
-        if not 1 <= stride <= 15:
-            problems.append(f"field 'stride': {stride} is out of range 1..15.")
+        if not 1 <= stride <= MAX_STRIDE:
+            problems.append(f"field 'stride': {stride} is out of range 1..{MAX_STRIDE}.")
         if not 0 <= padding <= 15 or padding >= max(kernel):
             problems.append(f"field 'padding': {padding} must be at least 0 and less than the kernel.")
         yield from problems

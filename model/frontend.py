@@ -330,6 +330,8 @@ def prepare(
             candidates, or float logits that are not the module's.
     """
     subject = f"network '{name or type(module).__name__}'"
+    if not isinstance(module, nn.Module):
+        raise InputError("It is no torch.nn.Module; call what makes the network, and give what it returns.", subject)
     problems = [
         f"'{what}': the candidates {list(bits)} must be one or more of 1 to 8."
         for what, bits in (("weight_bits", weight_bits), ("activation_bits", activation_bits), ("pinned", [pinned or 8]))
@@ -340,7 +342,9 @@ def prepare(
     if weights not in ("dorefa", "lsq", "lsq-channel") or activations not in ("lsq", "pact"):
         problems.append("'weights' is dorefa, lsq or lsq-channel, 'activations' is lsq or pact.")
     for what, values in (*module.named_parameters(), *module.named_buffers()):
-        if not is_lazy(values) and (most := worst(values)) is not None:
+        if values.is_meta:
+            problems.append(f"'{what}' is on the meta device, without values; load the network's weights first.")
+        elif not is_lazy(values) and (most := worst(values)) is not None:
             problems.append(
                 f"'{what}' holds {most:.3g}, which nothing can be computed with; mend the weights that the network starts from."
             )

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from hwgen.network import MAX_KERNEL, MAX_STRIDE
+
 
 class UnsupportedError(Exception):
     """A layer that the integer network cannot hold; the text says why, as the end of a sentence about the layer."""
@@ -42,14 +44,20 @@ def padding_of(conv: nn.Conv2d) -> int:
 def check_conv(module: nn.Module) -> None:
     """Raises where a convolution is none that the integer network has."""
     assert isinstance(module, nn.Conv2d)
-    _both(module.stride, "stride")
-    padding_of(module)
+    if (stride := _both(module.stride, "stride")) > MAX_STRIDE:
+        raise UnsupportedError(
+            f"strides reach up to {MAX_STRIDE}, and its is {stride}; pool before it, or stride in two layers"
+        )
+    if (padding := padding_of(module)) >= max(module.kernel_size):
+        raise UnsupportedError(
+            f"its padding {padding} must be less than its kernel; a wider border holds no pixel of the map"
+        )
     if _both(module.dilation, "dilation") != 1:
         raise UnsupportedError("dilation must be 1; use a larger kernel or a stride")
     if module.padding_mode != "zeros":
         raise UnsupportedError(f"padding mode '{module.padding_mode}' must be 'zeros'")
-    if max(module.kernel_size) > 15:
-        raise UnsupportedError("kernels reach up to 15x15")
+    if max(module.kernel_size) > MAX_KERNEL:
+        raise UnsupportedError(f"kernels reach up to {MAX_KERNEL}x{MAX_KERNEL}")
     if module.groups != 1 and not module.groups == module.in_channels == module.out_channels:
         raise UnsupportedError(
             f"{module.groups} groups of {module.in_channels} channels to {module.out_channels}; groups must be 1, or all"

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from hwgen.errors import InputError
 from model.calls import FUNCTIONS, METHODS, advice
@@ -305,8 +306,11 @@ def _sizes(node: fx.Node) -> tuple[int, ...]:
 
 
 def _hooked(module: nn.Module) -> Iterator[str]:
-    """A sentence about each layer with hooks: torch.fx records what layers do, not what is hung on them."""
+    """A sentence about each layer without weights, or with hooks: torch.fx records what layers do, not what is hung on them."""
     for name, item in module.named_modules():
+        if isinstance(item, LazyModuleMixin) and item.has_uninitialized_params():  # type: ignore[misc]
+            yield f"'{name}' ({type(item).__name__}) has no weights yet; run the module once on an image, then prepare it."
+            continue  # its hook makes them then
         hooks = [hook for kind in _HOOKS for hook in getattr(item, kind, {}).values()]
         if hooks:
             names = ", ".join(getattr(hook, "__name__", type(hook).__name__) for hook in hooks)

@@ -187,6 +187,27 @@ def test_hooks_are_named_with_all_else(module: nn.Module, said: str) -> None:
     assert [problem.split(",")[0] for problem in caught.value.problems[1:]] == ["'1' is GELU"]
 
 
+def head(first: nn.Module, features: int) -> nn.Module:
+    return nn.Sequential(first, nn.Flatten(), nn.Linear(features, 5))
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        (head(nn.Conv2d(3, 4, 3, stride=16), 4), "'0' (Conv2d): strides reach up to 15, and its is 16"),
+        (head(nn.Conv2d(3, 4, 3, padding=3), 896), "'0' (Conv2d): its padding 3 must be less than its kernel"),
+        (head(nn.LazyConv2d(4, 3), 320), "'0' (LazyConv2d) has no weights yet; run the module once on an image"),
+        (head(nn.Conv2d(3, 4, 3, device="meta"), 320), "'0.weight' is on the meta device, without values"),
+        (nn.Conv2d, "It is no torch.nn.Module; call what makes the network"),
+    ],
+    ids=["stride", "padding", "lazy", "meta", "class"],
+)
+def test_what_no_network_can_hold_is_told_before_training(module: nn.Module, said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        model.prepare(module, SHAPE)
+    assert caught.value.problems[0].startswith(said)
+
+
 def test_pruning_and_parametrizations_are_told_how_to_go() -> None:
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(320, 5))
     prune.l1_unstructured(module[0], "weight", 0.5)  # type: ignore[no-untyped-call]
