@@ -82,6 +82,8 @@ def draw_strengths(strengths: Sequence[Mapping[str, Any]], history: Sequence[Map
     last.tick_params(labelsize=6)
     for axis in list(axes.flat)[len(operands) + 1 :]:
         axis.set_axis_off()
+    for axis in list(axes.flat)[max(len(operands) + 1 - columns, 0) : (rows - 1) * columns]:  # with nothing below them
+        axis.tick_params(labelbottom=True)
     axes[0, 0].xaxis.set_major_locator(pyplot.MaxNLocator(integer=True))  # of all, which share it
     figure.supxlabel("epoch of the search", fontsize=8)
     figure.supylabel("probability", fontsize=8)

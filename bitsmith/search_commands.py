@@ -36,7 +36,7 @@ from bitsmith.options import (
     TargetKbytes,
     Verbose,
 )
-from bitsmith.targets import target_overrides
+from bitsmith.targets import as_typed, target_overrides
 
 _FOLDED = (
     "train.integer_epochs is 0, so the trained network is the fake-quantised one, and the folded one is made of it by rounding"
@@ -86,7 +86,8 @@ def search(
         board, wanted = join(device).lead(read)
     settings, place = [*(overrides or []), *wanted], () if device == "cpu" else ("--device", device)
     command = resume_command("search", recipe, out_folder, settings, *place)
-    with sentences(lambda: interrupted(out_folder, command)):
+    typed = as_typed(target_cycles, target_fps, target_bitops, target_kbytes)
+    with sentences(lambda: interrupted(out_folder, command)), typed:
         quiet = quiet or not is_first()  # of the processes of torchrun
         with bars(quiet) as progress:
             made = run.start(
@@ -152,7 +153,8 @@ def train(
     settings, place = [*(overrides or []), *wanted], () if device == "cpu" else ("--device", device)
     until_there = () if until == "integer" else ("--until", until)
     command = resume_command("train", recipe, out_folder, settings, *until_there, *place)
-    with sentences(lambda: interrupted(out_folder, command)):
+    typed = as_typed(target_cycles, target_fps, target_bitops, target_kbytes)
+    with sentences(lambda: interrupted(out_folder, command)), typed:
         quiet = quiet or not is_first()  # of the processes of torchrun
         with bars(quiet) as progress:
             made = run.start(

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from hwgen.board import load_board
 from hwgen.errors import InputError
 
 _JOINT_ROUNDS = 3
 _MOST = 10**15  # of any cost; the next numbers are no longer exact in floating point
+
+
+def _given(cycles: int | None, fps: float | None, bitops: float | None, kbytes: float | None) -> dict[str, float]:
+    """The budgets that were typed, by their options."""
+    every = {"--target-cycles": cycles, "--target-fps": fps, "--target-bitops": bitops, "--target-kbytes": kbytes}
+    return {name: value for name, value in every.items() if value is not None}
+
+
+@contextmanager
+def as_typed(cycles: int | None, fps: float | None, bitops: float | None, kbytes: float | None) -> Iterator[None]:
+    """Complaints about 'search.target' name the option that it was typed as."""
+    try:
+        yield
+    except InputError as error:
+        typed = next(iter(_given(cycles, fps, bitops, kbytes)), "'search.target'")
+        error.problems = [problem.replace("'search.target'", typed) for problem in error.problems]
+        error.subject = error.subject and error.subject.replace("'search.target'", typed)
+        raise
 
 
 def target_overrides(
@@ -26,12 +47,12 @@ def target_overrides(
     Raises:
         InputError: several budgets, one that is not positive or no network's, or ``joint`` with one that no engine changes.
     """
-    given = {"--target-cycles": cycles, "--target-fps": fps, "--target-bitops": bitops, "--target-kbytes": kbytes}
-    named = [name for name, value in given.items() if value is not None]
+    given = _given(cycles, fps, bitops, kbytes)
+    named = list(given)
     problems = []
     if len(named) > 1:
         problems.append(f"{', '.join(named)}: give one budget.")
-    problems += [f"{name}: it must be above 0." for name in named if not (given[name] or 0) > 0]
+    problems += [f"{name}: it must be above 0." for name in named if not given[name] > 0]
     if joint and (bitops is not None or kbytes is not None):
         problems.append("--joint chooses the engine by cycles; give --target-cycles or --target-fps.")
     if problems:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 MAX_BITS = 8
 MAX_KERNEL = 15
 MAX_STRIDE = 15
+MAX_PADDING = 15
 
 
 class Encoding(Enum):

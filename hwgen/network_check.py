@@ -14,6 +14,7 @@ from hwgen.errors import InputError
 from hwgen.network import (
     MAX_BITS,
     MAX_KERNEL,
+    MAX_PADDING,
     MAX_STRIDE,
     AvgPool,
     Conv,
@@ -191,7 +192,7 @@ class _Check:
             problems.append(f"field 'kernel': {kernel[0]}x{kernel[1]} is out of range 1..{MAX_KERNEL}.")
         if not 1 <= stride <= MAX_STRIDE:
             problems.append(f"field 'stride': {stride} is out of range 1..{MAX_STRIDE}.")
-        if not 0 <= padding <= 15 or padding >= max(kernel):
+        if not 0 <= padding <= MAX_PADDING or padding >= max(kernel):
             problems.append(f"field 'padding': {padding} must be at least 0 and less than the kernel.")
         yield from problems
         if problems:

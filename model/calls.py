@@ -70,6 +70,8 @@ FUNCTIONS |= {
     F.dropout2d: FUNCTIONS[F.dropout],
     torch.dropout: FUNCTIONS[F.dropout],
     torch.clamp_: FUNCTIONS[torch.clamp],
+    torch.clip: FUNCTIONS[torch.clamp],
+    torch.clip_: FUNCTIONS[torch.clamp],
     torch.clamp_min: ("clamp", ("input", "min")),
     torch.clamp_min_: ("clamp", ("input", "min")),
     torch.squeeze: ("same", ("input", "dim")),
@@ -78,7 +80,9 @@ FUNCTIONS |= {
 METHODS = {
     "relu": FUNCTIONS[F.relu], "relu_": FUNCTIONS[F.relu], "add": FUNCTIONS[torch.add], "add_": FUNCTIONS[torch.add],
     "clamp": FUNCTIONS[torch.clamp], "clamp_": FUNCTIONS[torch.clamp],
-    "clamp_min": FUNCTIONS[torch.clamp_min], "clamp_min_": FUNCTIONS[torch.clamp_min], "mean": FUNCTIONS[torch.mean], "flatten": FUNCTIONS[torch.flatten],
+    "clip": FUNCTIONS[torch.clamp], "clip_": FUNCTIONS[torch.clamp],
+    "clamp_min": FUNCTIONS[torch.clamp_min], "clamp_min_": FUNCTIONS[torch.clamp_min],
+    "mean": FUNCTIONS[torch.mean], "flatten": FUNCTIONS[torch.flatten],
     "view": ("same", ("input",)), "reshape": ("same", ("input",)), "squeeze": ("same", ("input",)),
     "contiguous": ("same", ("input",)),
 }  # fmt: skip

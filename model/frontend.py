@@ -14,11 +14,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
 
 from hwgen.errors import InputError
 from model.equivalence import check_equivalence
-from model.finite import worst
+from model.finite import weight_problems
 from model.layers import padding_of
 from model.nodes import SKIP_BITS, AffineNode, ConvNode, LogitsNode, NetNode, Quantiser, WeightedNode
 from model.pool_nodes import AvgPoolNode, MaxPoolNode, RequantNode, ShortcutANode
@@ -341,13 +340,7 @@ def prepare(
         problems.append(f"'input_bits': {input_bits} is out of range 1..8.")
     if weights not in ("dorefa", "lsq", "lsq-channel") or activations not in ("lsq", "pact"):
         problems.append("'weights' is dorefa, lsq or lsq-channel, 'activations' is lsq or pact.")
-    for what, values in (*module.named_parameters(), *module.named_buffers()):
-        if values.is_meta:
-            problems.append(f"'{what}' is on the meta device, without values; load the network's weights first.")
-        elif not is_lazy(values) and (most := worst(values)) is not None:
-            problems.append(
-                f"'{what}' holds {most:.3g}, which nothing can be computed with; mend the weights that the network starts from."
-            )
+    problems += weight_problems(module)
     if problems:
         raise InputError(problems, subject)
     joined = _Stages(*trace(module, shape))

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hwgen.network import MAX_KERNEL, MAX_STRIDE
+from hwgen.network import MAX_KERNEL, MAX_PADDING, MAX_STRIDE
 
 
 class UnsupportedError(Exception):
@@ -41,17 +41,28 @@ def padding_of(conv: nn.Conv2d) -> int:
     return _both(conv.padding, "padding")
 
 
-def check_conv(module: nn.Module) -> None:
-    """Raises where a convolution is none that the integer network has."""
-    assert isinstance(module, nn.Conv2d)
-    if (stride := _both(module.stride, "stride")) > MAX_STRIDE:
+def check_stride(stride: int) -> None:
+    """Raises where a stride is longer than those of the integer network."""
+    if stride > MAX_STRIDE:
         raise UnsupportedError(
             f"strides reach up to {MAX_STRIDE}, and its is {stride}; pool before it, or stride in two layers"
         )
-    if (padding := padding_of(module)) >= max(module.kernel_size):
+
+
+def _check_padding(padding: int, kernel: tuple[int, ...]) -> None:
+    if padding >= max(kernel):
         raise UnsupportedError(
             f"its padding {padding} must be less than its kernel; a wider border holds no pixel of the map"
         )
+    if padding > MAX_PADDING:
+        raise UnsupportedError(f"padding reaches up to {MAX_PADDING}, and its is {padding}; pool in two layers")
+
+
+def check_conv(module: nn.Module) -> None:
+    """Raises where a convolution is none that the integer network has."""
+    assert isinstance(module, nn.Conv2d)
+    check_stride(_both(module.stride, "stride"))
+    _check_padding(padding_of(module), module.kernel_size)
     if _both(module.dilation, "dilation") != 1:
         raise UnsupportedError("dilation must be 1; use a larger kernel or a stride")
     if module.padding_mode != "zeros":
@@ -105,6 +116,13 @@ def pool_of(module: nn.Module, known: str, fields: dict[str, Any], source: tuple
     padding = _both(module.padding, "padding")
     whole = not padding and _pair(module.kernel_size) == source[1:]  # one window: its stride is never taken
     stride = 1 if whole else _both(module.stride, "stride")
+    kernel = _pair(module.kernel_size)
+    if max(kernel) > MAX_KERNEL and kernel != source[1:]:
+        raise UnsupportedError(
+            f"kernels reach up to {MAX_KERNEL}x{MAX_KERNEL}, or over the whole map; pool in two layers, or the whole map"
+        )
+    check_stride(stride)
+    _check_padding(padding, kernel)
     if isinstance(module, nn.MaxPool2d):
         if module.return_indices or _both(module.dilation, "dilation") != 1:
             raise UnsupportedError("it must have dilation 1 and return no indices")

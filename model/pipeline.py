@@ -80,7 +80,7 @@ def _check_sizes(recipe: Recipe, data: DataSet, processes: int) -> None:
     problems = []
     if recipe.search.method == "uniform" and recipe.search.target is not None:
         problems.append(
-            f"'search.target': uniform bits cost what they cost; leave out the budget of {recipe.search.target}, or search."
+            "'search.target': uniform bits cost what they cost; leave the budget out, or search with another search.method."
         )
     if batch % processes:
         problems.append(f"'train.batch': {batch} images cannot be shared by {processes} processes.")

@@ -130,10 +130,13 @@ def _without_effect(recipe: Recipe, overrides: list[str]) -> list[str]:
                 f"'model.{name}': network '{section.network}' does not use it, only {by} would; leave it out"
                 " (--set model=NETWORK leaves out the recipe's), or set what the network takes in model.options."
             )
-    if recipe.search.method == "uniform" and any(item.partition("=")[0].strip() == "search.budget" for item in overrides):
-        found.append(
-            "'search.budget': uniform bits cost what they cost; leave the budget out, or search with another search.method."
-        )
+    overridden = {item.partition("=")[0].strip() for item in overrides}
+    if recipe.search.method == "uniform":
+        found += [
+            f"'{name}': uniform bits cost what they cost; leave the budget out, or search with another search.method."
+            for name in ("search.budget", "search.target")
+            if name in overridden
+        ]
     if recipe.search.joint and recipe.search.method in ("uniform", "random"):
         found.append(
             f"'search.joint': engine and bits are chosen in turn by a search, and '{recipe.search.method}' is none; leave --joint"

@@ -33,7 +33,9 @@ Stage = tuple[
 
 def model_section(network: str) -> dict[str, Any]:
     """What `model = "NETWORK"` is short for."""
-    return {"network": network, "name": network.rpartition(":")[2]}
+    # Where there is no such network, its name is not complained about too.
+    name = re.sub(r"[^\w.-]", "_", network.rpartition(":")[2]) or "network"
+    return {"network": network, "name": name}
 
 
 def _network(name: str) -> str:

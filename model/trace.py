@@ -22,7 +22,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from hwgen.errors import InputError
 from model.calls import FUNCTIONS, METHODS, advice
 from model.factory import line_of, text_of
-from model.layers import MAKERS, UnsupportedError, ceiling_of, check_conv, check_norm, pool_of
+from model.layers import MAKERS, UnsupportedError, ceiling_of, check_conv, check_norm, check_stride, pool_of
 
 BATCH = 2  # images that a module is tried on
 
@@ -263,6 +263,8 @@ class _Trace:
                 raise UnsupportedError("alpha must be 1")
         elif known in ("max", "average", "global", "mean"):
             module = pool_of(module, known, fields, source)
+        elif isinstance(module, Shortcut):
+            check_stride(module.stride)
         elif known == "dropout":
             dropout = float(module.p if isinstance(module, nn.Dropout | nn.Dropout2d) else fields.get("p", 0.5))
             if dropout and node.op != "call_module" and fields.get("training", True):
@@ -309,7 +311,7 @@ def _hooked(module: nn.Module) -> Iterator[str]:
     """A sentence about each layer without weights, or with hooks: torch.fx records what layers do, not what is hung on them."""
     for name, item in module.named_modules():
         if isinstance(item, LazyModuleMixin) and item.has_uninitialized_params():  # type: ignore[misc]
-            yield f"'{name}' ({type(item).__name__}) has no weights yet; run the module once on an image, then prepare it."
+            yield f"'{name or 'the network'}' ({type(item).__name__}) has no weights yet; run the module once on an image, then prepare it."
             continue  # its hook makes them then
         hooks = [hook for kind in _HOOKS for hook in getattr(item, kind, {}).values()]
         if hooks:

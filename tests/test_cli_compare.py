@@ -150,6 +150,8 @@ def test_strengths_over_the_search(tmp_path: Path, drawn: list[Any]) -> None:
     assert (drawn[0].get_supxlabel(), drawn[0].get_supylabel()) == ("epoch of the search", "probability")
     drawn[0].canvas.draw()
     assert all(tick == round(tick) for tick in axes[6].get_xticks())
+    # Epochs stand below every column.
+    assert [axes[at].xaxis.get_tick_params()["labelbottom"] for at in (0, 1, 2, 5)] == [False, False, True, True]
 
 
 def test_a_picture_that_fails_leaves_nothing(tmp_path: Path) -> None:

@@ -343,3 +343,13 @@ def test_an_engine_that_is_given_and_chosen_is_refused(tmp_path: Path) -> None:
         tmp_path / "engine.json",
     )  # fmt: skip
     assert "gives it; leave out --joint or --engine" in told and not (tmp_path / "run").exists()
+
+
+def test_a_budget_is_told_by_the_option_that_was_typed(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    words = ["search", tmp_path / "recipe.toml", "--out", tmp_path / "run"]
+    told = fails(2, *words, "--target-fps", 1000, "--joint", "--set", 'search.method="uniform"')
+    assert "--target-fps: uniform bits cost what they cost" in told and "--joint" in told and "search.target" not in told
+    told = fails(2, *words, "--target-bitops", 1e-6)
+    assert told.lstrip().startswith("--target-bitops:") and "search.target" not in told
+    assert not (tmp_path / "run").exists()

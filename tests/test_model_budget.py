@@ -66,7 +66,7 @@ def test_targets() -> None:
 
 
 def test_uniform_bits_take_no_budget() -> None:
-    with pytest.raises(InputError, match="leave out the budget of 100, or search"):
+    with pytest.raises(InputError, match=r"'search\.target': uniform bits cost what they cost; leave the budget out"):
         pipeline.prepare(shortest('search.method="uniform"', 'search.cost="bitops"', "search.target=100"))
 
 

@@ -150,6 +150,7 @@ def test_the_largest_seed_splits_the_data() -> None:
         (["model=cnv", "model.shortcut=a", "model.stem=8"], ["model.stem", "model.shortcut"]),
         (["model=resnets:make", "model.shortcut=a"], ["model.shortcut"]),  # a factory's own options are model.options
         (["search.method=uniform", "search.budget=0.3"], ["search.budget"]),
+        (["search.method=uniform", "search.target=900"], ["search.target"]),
         (["search.method=uniform", "search.joint=2"], ["search.joint"]),
         (["search.method=random", "search.joint=1"], ["search.joint"]),
         (["search.method=uniform"], []),  # the recipe states a budget, as it states everything
@@ -172,6 +173,9 @@ def test_a_network_that_there_is_not_is_answered_with_those_that_there_are() -> 
         InputError, match=r"'model\.network': there is no such network; there are resnet, .*, mlp, and package"
     ):
         read_recipe(RECIPE, ["model=resnet99"])
+    with pytest.raises(InputError) as caught:
+        read_recipe(RECIPE, ["model=my/net"])  # whose name is none either
+    assert len(caught.value.problems) == 1
 
 
 # -------------------------------------------------------------------------------- checkpoints

@@ -106,21 +106,26 @@ def test_a_relu_behind_a_max_pool_moves_before_it() -> None:
 @pytest.mark.parametrize(
     "relu",
     [lambda x: x.clamp_(min=0), lambda x: x.clamp_min(0), lambda x: x.clamp_min_(0), lambda x: torch.clamp_(x, 0),
-     lambda x: torch.clamp_min(x, 0)],
-    ids=["clamp_", "clamp_min", "clamp_min_", "torch.clamp_", "torch.clamp_min"],
+     lambda x: torch.clamp_min(x, 0), lambda x: x.clip(min=0), lambda x: torch.clip_(x, 0)],
+    ids=["clamp_", "clamp_min", "clamp_min_", "torch.clamp_", "torch.clamp_min", "clip", "torch.clip_"],
 )  # fmt: skip
 def test_clips_at_zero_are_relus(relu: Callable[[torch.Tensor], torch.Tensor]) -> None:
     class Clips(nn.Module):
-        def __init__(self) -> None:
+        def __init__(self, clip: Callable[[torch.Tensor], torch.Tensor]) -> None:
             super().__init__()
-            self.conv, self.last = nn.Conv2d(3, 4, 3), nn.Linear(4, 3)
+            self.conv, self.last, self.clip = nn.Conv2d(3, 4, 3), nn.Linear(4, 3), clip
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            y: torch.Tensor = self.last(relu(self.conv(x)).mean((2, 3)))
+            y: torch.Tensor = self.last(self.clip(self.conv(x)).mean((2, 3)))
             return y
 
-    net = model.prepare(Clips(), SHAPE)
+    module, usual = Clips(relu), Clips(F.relu)
+    usual.load_state_dict(module.state_dict())
+    net, same = model.prepare(module, SHAPE), model.prepare(usual, SHAPE)
     assert [quantiser.signed for quantiser in net.quantisers().values()] == [False, False]
+    codes = torch.randint(0, 256, (4, *SHAPE)).float()
+    for mode in (Mode.FLOAT, Mode.QUANTISED):
+        assert torch.equal(net.eval()(codes, Context(mode)), same.eval()(codes, Context(mode)))
 
 
 def test_signed_activations_have_two_bits_and_more() -> None:

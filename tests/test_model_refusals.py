@@ -20,6 +20,7 @@ from model import pipeline
 from model.build import build_module
 from model.nodes import Context, Mode
 from model.recipe import read_recipe
+from model.trace import Shortcut
 
 RECIPES = Path(__file__).parent.parent / "examples" / "recipes"
 
@@ -197,15 +198,51 @@ def head(first: nn.Module, features: int) -> nn.Module:
         (head(nn.Conv2d(3, 4, 3, stride=16), 4), "'0' (Conv2d): strides reach up to 15, and its is 16"),
         (head(nn.Conv2d(3, 4, 3, padding=3), 896), "'0' (Conv2d): its padding 3 must be less than its kernel"),
         (head(nn.LazyConv2d(4, 3), 320), "'0' (LazyConv2d) has no weights yet; run the module once on an image"),
-        (head(nn.Conv2d(3, 4, 3, device="meta"), 320), "'0.weight' is on the meta device, without values"),
+        (nn.LazyLinear(5), "'the network' (LazyLinear) has no weights yet; run the module once on an image"),
+        (
+            head(nn.Conv2d(3, 4, 3, device="meta"), 320),
+            "'0.weight' (of 2 tensors) is on the meta device, without values",
+        ),
+        (head(nn.Conv2d(3, 4, 3, bias=False, device="meta"), 320), "'0.weight' is on the meta device, without values"),
         (nn.Conv2d, "It is no torch.nn.Module; call what makes the network"),
     ],
-    ids=["stride", "padding", "lazy", "meta", "class"],
+    ids=["stride", "padding", "lazy", "lazy alone", "meta", "one meta", "class"],
 )
 def test_what_no_network_can_hold_is_told_before_training(module: nn.Module, said: str) -> None:
     with pytest.raises(InputError) as caught:
         model.prepare(module, SHAPE)
     assert caught.value.problems[0].startswith(said)
+
+
+def test_pools_and_shortcuts_that_no_network_can_hold_come_together() -> None:
+    class Strides(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.last = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(36, 5)
+            self.longest, self.shortcut = nn.MaxPool2d(2, 16), Shortcut(16, 4)
+            self.largest, self.border = nn.AvgPool2d(17, 16, 8), nn.MaxPool2d(40, 1, 16)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.conv(x)
+            y = (
+                self.longest(x)
+                + self.shortcut(x)
+                + self.largest(x)
+                + F.avg_pool2d(x, 2, 16)
+                + self.border(x)[:, :, :3, :3]
+            )
+            logits: Tensor = self.last(y.flatten(1))
+            return logits
+
+    with pytest.raises(InputError) as caught:
+        model.prepare(Strides(), (3, 40, 40))
+    assert [problem.split(";")[0] for problem in caught.value.problems if "up to" in problem] == [
+        "'longest' (MaxPool2d): strides reach up to 15, and its is 16",
+        "'shortcut' (Shortcut): strides reach up to 15, and its is 16",
+        "'largest' (AvgPool2d): kernels reach up to 15x15, or over the whole map",
+        "'avg_pool2d' (avg_pool2d): strides reach up to 15, and its is 16",
+        "'border' (MaxPool2d): padding reaches up to 15, and its is 16",
+    ]
 
 
 def test_pruning_and_parametrizations_are_told_how_to_go() -> None:
